@@ -1,0 +1,49 @@
+"""Everything AutoMC can complain about, besides `kg.errors`.
+
+AutoMCError                 exit code 2: something the user gave is wrong
+├── ModelError              a model that cannot be found, built, loaded or understood
+├── DataError               data that cannot be found, read, or does not fit the model
+├── MethodError             a strategy or scheme that no method can run
+│   └── Infeasible          this method cannot do this to this model; becomes an outcome, never a crash
+├── ArtefactError           a saved model that is damaged or from elsewhere
+├── StudyError              a study that does not exist, exists already, or was given impossible limits
+└── EnvironmentFault        exit code 1: a full disk, a folder that cannot be written, a missing device
+"""
+
+from __future__ import annotations
+
+
+class AutoMCError(Exception):
+    """Base of all errors of `automc`; the message says what failed, where, why, and what to do."""
+
+    exit_code = 2
+
+
+class ModelError(AutoMCError):
+    """A model cannot be found, built, loaded or understood."""
+
+
+class DataError(AutoMCError):
+    """Data cannot be found or read, or does not fit the model."""
+
+
+class MethodError(AutoMCError):
+    """No registered method can run this strategy or scheme."""
+
+
+class Infeasible(MethodError):
+    """A method cannot do what was asked to this model; the reason is for a person to read."""
+
+
+class ArtefactError(AutoMCError):
+    """A saved model is damaged or was not written by AutoMC."""
+
+
+class StudyError(AutoMCError):
+    """A study does not exist, exists already, or was given limits it cannot meet."""
+
+
+class EnvironmentFault(AutoMCError):
+    """The machine, not the user's input, is at fault."""
+
+    exit_code = 1

@@ -1,0 +1,86 @@
+"""What a compression method is, and the registry of those that can be executed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from automc.datasets.base import TrainData
+from automc.training.recipe import Recipe
+from kg.schema import Strategy
+
+FLOOR = 0.15
+"""No scheme goes below this share of the original parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What a step may use besides its input model; methods never see validation or test data."""
+
+    data: TrainData
+    """The training subset of the recipe's fraction, on `device`."""
+    recipe: Recipe
+    original_params: int
+    """P0: parameters of the study's M."""
+    seed: int
+    device: torch.device
+    keep: tuple[str, ...] = ()
+    """Patterns (fnmatch on module names) of layers that are never touched."""
+    original: nn.Module | None = None
+    """The study's M, for a teacher; None where it is not at hand."""
+    max_iterations: int | None = None
+    """Caps every training phase; 1 for a probe."""
+    progress: Callable[[int, int], None] | None = None
+    """Called with (iterations done, iterations in all of this step)."""
+
+    def target(self, params_in: int, hp2: float) -> int:
+        """T = max(P_in − round(HP2·P0), ceil(0.15·P0)): the parameters a step may leave."""
+        floor = -int(-FLOOR * self.original_params // 1)
+        return max(params_in - round(hp2 * self.original_params), floor)
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What a step did to the size. `reached` is P_out ≤ T with less slack than the cheapest unit removed."""
+
+    params_in: int
+    params_out: int
+    target: int
+    reached: bool
+    reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """One compression algorithm.
+
+    A subclass sets `name` (its card's id) and `version` (raised when its results change: part of the
+    prefix cache's key), and registers itself by `@register`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """Compress a copy of `model` by `strategy` and train it.
+
+        `model` is left as it was, object and outputs; the result is a new, physically smaller model on
+        the same device, with the training flag of its input and all parameters trainable.
+
+        Raises:
+            Infeasible: this method cannot do this to this model; the message is for a person.
+        """
+
+    @abstractmethod
+    def relative_cost(self, strategy: Strategy) -> float:
+        """Training cost in units of E0 epochs, e.g. HP1 for one fine-tuning phase."""
+
+    def iterations(self, strategy: Strategy, recipe: Recipe, n_train: int) -> int:
+        """Training iterations of all phases of a step, for plans and for counting strategies that coincide."""
+        return recipe.iterations(self.relative_cost(strategy), n_train)

@@ -1,0 +1,97 @@
+"""The contract of a searcher: what it is told, and what it is asked.
+
+A searcher sees strategies as indices into a Space and outcomes as figures; never a model, never a graph.
+The life of a search: `ask` → the study executes what it was given, parents first → `tell` with one round's
+outcomes in ordinal order → `ask` … A searcher stores nothing: resuming builds it anew with the same seed
+and tells it the complete rounds again, so `ask` must depend on the seed, on what was told, and on nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kg.schema import Status
+
+FloatArray = npt.NDArray[np.floating]
+SchemeIndices = tuple[int, ...]
+"""A scheme as indices into Space.strategies; () is START."""
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """All strategies a searcher may combine; n of them."""
+
+    strategies: tuple[str, ...]
+    """Ids, (n,)."""
+    methods: tuple[str, ...]
+    """Names of the methods."""
+    method: npt.NDArray[np.int64]
+    """Index into `methods`, (n,)."""
+    embeddings: FloatArray
+    """(n, 32)."""
+    hp2: FloatArray
+    """Planned removal as a share of the original parameters, (n,)."""
+    cost: FloatArray
+    """Relative training cost, (n,)."""
+    mask: npt.NDArray[np.bool_]
+    """True where a strategy may be asked for, (n,)."""
+    task: FloatArray
+    """The study's task features, log-scaled and standardised, (7,)."""
+    prior: FloatArray | None = None
+    """NN_exp's predicted (step AR, step PR) of each strategy on M, (n, 2); None: no experience."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a scheme must meet. `gamma` in (0, 0.84]: parameters to remove, as a share of the original."""
+
+    gamma: float
+    base_accuracy: float
+    """Accuracy of M on validation, in [0, 1]."""
+    max_length: int = 5
+    max_removed: float = 0.85
+    """Upper bound of ΣHP2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One trial as a searcher sees it. `pr` is against M; `step_ar`, `step_pr` against the step's input."""
+
+    scheme: SchemeIndices
+    status: Status
+    accuracy: float | None = None
+    pr: float | None = None
+    step_ar: float | None = None
+    step_pr: float | None = None
+    seconds: float = 0.0
+    reached: bool | None = None
+    reason: str = ""
+
+
+class Searcher(ABC):
+    """Asks for schemes and learns from outcomes; registered by name."""
+
+    name: ClassVar[str]
+
+    def __init__(self, space: Space, limits: Limits, seed: int) -> None:
+        self.space = space
+        self.limits = limits
+        self.seed = seed
+
+    @abstractmethod
+    def ask(self, k: int) -> list[SchemeIndices]:
+        """Return up to `k` new admissible schemes, none asked before; an empty list when none is left.
+
+        Parents that were never executed are executed first by the study, as trials of their own.
+        Asking twice without a `tell` in between gives the same schemes.
+        """
+
+    @abstractmethod
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn one complete round, in ordinal order: what was asked and the parents it needed."""

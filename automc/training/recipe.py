@@ -1,0 +1,51 @@
+"""The recipe: how every step of a study is executed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from automc.errors import StudyError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How steps are executed; part of the prefix cache's key, so two equal recipes share one cache.
+
+    Lengths of steps are iterations: `iterations(hp, n_train)`.
+    """
+
+    unit_epochs: float = 10.0
+    """E0: the epochs that HP1 = 1 stands for; never read from a checkpoint."""
+    batch: int = 128
+    lr: float = 0.01
+    """Peak learning rate of a step's phase; cosine to 0."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    precision: Precision = "float32"
+    """Of training only: reported accuracies are always float32."""
+    fraction: float = 1.0
+    """Share of the full training set that steps train on."""
+    round_to: int = 1
+    """Channel counts are kept multiples of this where a method prunes channels."""
+    recalibration_images: int = 2000
+
+    def __post_init__(self) -> None:
+        if not self.unit_epochs > 0:
+            raise StudyError(f"--unit-epochs must be above 0, it is {self.unit_epochs:g}.")
+        if not 0 < self.fraction <= 1:
+            raise StudyError(f"--fraction must lie in (0, 1], it is {self.fraction:g}.")
+
+    def batch_size(self, n_train: int) -> int:
+        """Images in a batch: `batch`, or all of them when there are fewer."""
+        return min(self.batch, n_train)
+
+    def iterations(self, epochs: float, n_train: int) -> int:
+        """Iterations for `epochs` × E0 epochs of `n_train` images, at least 1 (METHODS: lengths are iterations)."""
+        return max(1, round(epochs * self.unit_epochs * n_train / self.batch_size(n_train)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for keys, the graph and artefacts."""
+        return asdict(self)

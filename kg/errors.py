@@ -1,0 +1,64 @@
+"""Everything the knowledge graph can complain about.
+
+KGError                     exit code 2: something the user gave is wrong
+├── CardInvalid             a method card breaks a rule
+├── ExperienceInvalid       an experience file breaks a rule
+├── SchemaInvalid           a strategy, scheme or setting cannot be read
+├── QueryInvalid            Cypher that does not parse or names what is not there
+│   └── WriteRefused        a write inside a read-only query
+├── QueryTimeout            a query ran past its time limit
+├── MigrationInvalid        an applied migration was edited, or one cannot run
+├── NotInGraph              a method, strategy, study … that the graph does not hold
+└── GraphUnavailable        exit code 1: the store cannot be reached or opened
+    └── GraphLocked         another process holds the embedded store
+"""
+
+from __future__ import annotations
+
+
+class KGError(Exception):
+    """Base of all errors of `kg`; the message says what failed, why, and what to do."""
+
+    exit_code = 2
+
+
+class CardInvalid(KGError):
+    """A method card breaks a rule of `kg.cards`."""
+
+
+class ExperienceInvalid(KGError):
+    """An experience file breaks a rule of `kg.experience`."""
+
+
+class SchemaInvalid(KGError):
+    """A strategy, scheme or setting cannot be read."""
+
+
+class QueryInvalid(KGError):
+    """A query does not parse, lacks a parameter, or is refused by the store."""
+
+
+class WriteRefused(QueryInvalid):
+    """A write was attempted in a read-only query."""
+
+
+class QueryTimeout(KGError):
+    """A query ran past its time limit."""
+
+
+class MigrationInvalid(KGError):
+    """An applied migration file was edited, or a migration cannot be read or run."""
+
+
+class NotInGraph(KGError):
+    """Something was asked for that the graph does not hold."""
+
+
+class GraphUnavailable(KGError):
+    """The store cannot be reached or opened; nothing was written."""
+
+    exit_code = 1
+
+
+class GraphLocked(GraphUnavailable):
+    """Another process holds the embedded store; the message names it."""

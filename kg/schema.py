@@ -1,0 +1,264 @@
+"""The vocabulary of AutoMC: what a strategy, a scheme, a task and an experience are, and how they are written.
+
+Labels are CamelCase and relationship types UPPER_CASE: the embedded store keeps both in one namespace.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kg.errors import SchemaInvalid
+
+Value = int | float | str
+"""One value of a hyperparameter: a number, or the name of a category."""
+
+LABELS = (
+    "Strategy", "Method", "Hyperparameter", "Setting", "Technique", "Paper", "Task", "Experience",
+    "Scheme", "Study", "Trial", "EmbeddingRun", "Migration",
+)  # fmt: skip
+RELATIONSHIPS = (
+    "OF_METHOD", "HAS_SETTING", "HAS_HYPERPARAMETER", "USES_TECHNIQUE", "HAS_VALUE", "NEXT_VALUE",
+    "OF_STRATEGY", "ON_TASK", "REPORTED_IN", "OBSERVED_IN", "STEP", "EXTENDS", "OF_SCHEME", "IN_STUDY",
+)  # fmt: skip
+
+Status = Literal["ok", "infeasible", "diverged", "crashed", "timeout", "out_of_memory"]
+"""The fate of a trial."""
+STATUSES: tuple[Status, ...] = ("ok", "infeasible", "diverged", "crashed", "timeout", "out_of_memory")
+
+START = "START"
+"""Id of the empty scheme."""
+ARROW = " -> "
+
+_NAME = r"[A-Za-z][A-Za-z0-9_-]*"
+_STRATEGY = re.compile(rf"({_NAME})\[([^\[\]]*)\]")
+
+
+def format_value(value: Value) -> str:
+    """Print a value so that `parse_value` reads the same value back.
+
+    Numbers print in their shortest form; an integral float prints as an integer, because 1 and 1.0 are one setting.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return repr(value)
+
+
+def parse_value(text: str) -> Value:
+    """Read a value: an integer, else a float, else a category."""
+    text = text.strip()
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    if not re.fullmatch(_NAME, text):
+        raise SchemaInvalid(f"'{text}' is not a value: expected a number or a name such as l2_bn.")
+    return text
+
+
+def setting_id(hyperparameter: str, value: Value) -> str:
+    """Id of a Setting node, such as "HP1=0.2"."""
+    return f"{hyperparameter}={format_value(value)}"
+
+
+def hyperparameter_order(name: str) -> tuple[int, str]:
+    """Sort key that puts HP2 before HP10."""
+    digits = re.search(r"\d+", name)
+    return (int(digits.group()) if digits else 0, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A method with values for its hyperparameters; only the known ones when it comes from a paper.
+
+    Settings are kept in hyperparameter order, so equal strategies are equal objects with equal ids.
+    """
+
+    method: str
+    settings: tuple[tuple[str, Value], ...] = ()
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.settings, key=lambda item: hyperparameter_order(item[0])))
+        names = [name for name, _ in ordered]
+        if len(set(names)) != len(names):
+            raise SchemaInvalid(f"Strategy of {self.method} sets a hyperparameter twice: {', '.join(names)}.")
+        normal = tuple((n, int(v) if isinstance(v, float) and v.is_integer() else v) for n, v in ordered)
+        object.__setattr__(self, "settings", normal)
+
+    @property
+    def id(self) -> str:
+        """Id such as "LeGR[HP1=0.2,HP2=0.12]"."""
+        return f"{self.method}[{','.join(setting_id(name, value) for name, value in self.settings)}]"
+
+    def get(self, hyperparameter: str) -> Value | None:
+        """Return the value of a hyperparameter, None where it is unknown."""
+        return dict(self.settings).get(hyperparameter)
+
+    def number(self, hyperparameter: str) -> float:
+        """Return the value of a numeric hyperparameter.
+
+        Raises:
+            SchemaInvalid: it is missing or a category.
+        """
+        value = self.get(hyperparameter)
+        if value is None or isinstance(value, str):
+            raise SchemaInvalid(f"{self.id}: {hyperparameter} must be a number, it is {value!r}.")
+        return float(value)
+
+    @classmethod
+    def parse(cls, text: str) -> Strategy:
+        """Read a strategy from its id.
+
+        Raises:
+            SchemaInvalid: the text is not METHOD[HP=value,…].
+        """
+        match = _STRATEGY.fullmatch(text.strip())
+        if match is None:
+            raise SchemaInvalid(f"'{text.strip()}' is not a strategy. Write it like NS[HP1=0.2,HP2=0.12,HP6=0.9].")
+        settings = []
+        for item in filter(None, (part.strip() for part in match.group(2).split(","))):
+            name, equals, value = item.partition("=")
+            if not equals or not re.fullmatch(_NAME, name.strip()):
+                raise SchemaInvalid(f"'{item}' in '{text.strip()}' is not a setting. Write it like HP2=0.12.")
+            settings.append((name.strip(), parse_value(value)))
+        return cls(match.group(1), tuple(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A sequence of strategies, run one after another; the empty one is START."""
+
+    steps: tuple[Strategy, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Ids of the steps joined by arrows, or "START"."""
+        return ARROW.join(step.id for step in self.steps) or START
+
+    @property
+    def parent(self) -> Scheme:
+        """The scheme without its last step."""
+        return Scheme(self.steps[:-1])
+
+    def then(self, strategy: Strategy) -> Scheme:
+        """The scheme with one more step."""
+        return Scheme((*self.steps, strategy))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @classmethod
+    def parse(cls, text: str) -> Scheme:
+        """Read a scheme: strategies on lines of their own or joined by arrows; # starts a comment.
+
+        Raises:
+            SchemaInvalid: a line is no strategy; the message carries its number.
+        """
+        steps: list[Strategy] = []
+        for number, line in enumerate(text.splitlines(), 1):
+            for part in line.partition("#")[0].split("->"):
+                if not part.strip() or part.strip() == START:
+                    continue
+                try:
+                    steps.append(Strategy.parse(part))
+                except SchemaInvalid as error:
+                    raise SchemaInvalid(f"line {number}: {error}") from None
+        return cls(tuple(steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """A knob of methods: what it means, its unit, and the values on a card's grid."""
+
+    id: str
+    meaning: str
+    unit: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Technique:
+    """What a method is made of."""
+
+    id: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method card. Without hyperparameters it is knowledge only: embedded and explained, never searched."""
+
+    id: str
+    title: str
+    citation: str
+    techniques: tuple[Technique, ...]
+    hyperparameters: tuple[Hyperparameter, ...] = ()
+    label: str = ""
+    url: str = ""
+
+
+TASK_FEATURES = ("classes", "image_size", "channels", "images", "params", "flops", "accuracy")
+"""The order of the seven task features everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Dataset features and model features: what a strategy was applied to.
+
+    Units: `image_size` side in pixels, `images` in the training split, `flops` are 2 × MACs of one
+    image, `accuracy` in [0, 1]. None where unknown.
+    """
+
+    id: str
+    dataset: str
+    model: str
+    classes: float | None = None
+    image_size: float | None = None
+    channels: float | None = None
+    images: float | None = None
+    params: float | None = None
+    flops: float | None = None
+    accuracy: float | None = None
+
+    @property
+    def features(self) -> tuple[float | None, ...]:
+        """The seven features in the order of TASK_FEATURES, raw."""
+        return tuple(getattr(self, name) for name in TASK_FEATURES)
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """A published source."""
+
+    id: str
+    title: str
+    url: str = ""
+    year: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """What one strategy did to one task. `ar`, `pr`, `fr` are relative to the strategy's input model.
+
+    `strategy` carries the known settings only. `pr_derived`: PR was computed by us from the source's
+    settings. `source` is a paper's id or a study's id, as `origin` says; `n` repeats were averaged.
+    """
+
+    id: str
+    strategy: Strategy
+    task: Task
+    source: str
+    origin: Literal["paper", "trial"] = "paper"
+    ar: float | None = None
+    pr: float | None = None
+    fr: float | None = None
+    pr_derived: bool = False
+    n: int = 1
+    table: str = ""
+    confidence: str = ""
+    note: str = ""
+    details: dict[str, str] = field(default_factory=dict, compare=False)
