@@ -1,0 +1,1 @@
+"""What is known: methods, strategies, experience, schemes and trials, as a graph."""

@@ -1,0 +1,37 @@
+# `make search` runs the main job, `make test` the tests: each creates .venv, installs and runs.
+PYTHON ?= python3
+BIN := .venv/bin
+BUDGET ?= 24steps
+
+export OMP_NUM_THREADS ?= 1
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: search test test-all lint format wheel clean
+search: .venv/installed
+	$(BIN)/automc train resnet8 --data digits --epochs 12 --out .automc/digits-resnet8.am
+	$(BIN)/automc search .automc/digits-resnet8.am --data digits --gamma 0.3 --budget $(BUDGET)
+
+test: .venv/installed lint
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
+
+test-all: .venv/installed lint
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: .venv/installed
+	$(BIN)/pip wheel --quiet --no-deps -w dist .
+
+clean:
+	rm -rf .venv build dist *.egg-info
