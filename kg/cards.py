@@ -1,0 +1,172 @@
+"""Method cards: the YAML files that say what a compression method is, and the strategies they span.
+
+A card holds citation, techniques and hyperparameters with meaning, unit and grid; without hyperparameters it
+is knowledge only. Hyperparameters and techniques are shared between cards by their id, so their meaning,
+unit and title must be the same everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from kg.documents import Document, read_document
+from kg.errors import CardInvalid
+from kg.resources import methods_dir
+from kg.schema import Hyperparameter, Method, Strategy, Technique, Value, format_value, hyperparameter_order
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+SIZE = "HP2"
+"""The hyperparameter every grid needs: the share of the original parameters a step removes."""
+
+
+def _repeated(names: Iterable[object]) -> list[str]:
+    """What occurs more than once, in order."""
+    seen: set[object] = set()
+    return [str(name) for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+
+
+class TechniqueCard(Document):
+    """A technique; the title may be left to another card that has it."""
+
+    id: Identifier
+    title: Text | None = None
+
+
+class HyperparameterCard(Document):
+    """A hyperparameter and its grid: ascending numbers, or categories."""
+
+    id: Identifier
+    meaning: Text
+    unit: Text
+    values: tuple[int | float | str, ...] = Field(strict=False)
+
+    @field_validator("values")
+    @classmethod
+    def _grid(cls, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        if not values:
+            raise ValueError("the grid is empty; give at least one value, or leave the hyperparameter out")
+        repeated = _repeated(format_value(value) for value in values)
+        if repeated:
+            raise ValueError(f"duplicate setting {', '.join(repeated)}; name each value once")
+        numbers = [value for value in values if not isinstance(value, str)]
+        if numbers and len(numbers) < len(values):
+            raise ValueError("numbers and categories are mixed; use one kind")
+        if any(not before < after for before, after in pairwise(numbers)):
+            raise ValueError("numbers must ascend; their order says which settings are neighbours")
+        for value in values:
+            if isinstance(value, str) and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", value):
+                raise ValueError(f"'{value}' is not a category; use letters, digits, - and _")
+        return values
+
+
+class Card(Document):
+    """One method card as written."""
+
+    format: Literal[1]
+    method: Identifier
+    label: str = ""
+    title: Text
+    citation: Text
+    url: str = ""
+    techniques: tuple[TechniqueCard, ...] = Field(strict=False, min_length=1)
+    hyperparameters: tuple[HyperparameterCard, ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Card:
+        for what, ids in (
+            ("technique", [technique.id for technique in self.techniques]),
+            ("hyperparameter", [hyperparameter.id for hyperparameter in self.hyperparameters]),
+        ):
+            if repeated := _repeated(ids):
+                raise ValueError(f"{what} {', '.join(repeated)} is listed twice")
+        size = next((h for h in self.hyperparameters if h.id == SIZE), None)
+        if self.hyperparameters and size is None:
+            raise ValueError(f"a method with a grid needs {SIZE}, the share of the original parameters a step removes")
+        if size and any(isinstance(value, str) or not 0 < value < 1 for value in size.values):
+            raise ValueError(f"{SIZE} is a share: its values lie between 0 and 1")
+        return self
+
+
+def packaged_cards() -> list[Path]:
+    """Return the paths of the cards that come with this package, sorted."""
+    return sorted(methods_dir().glob("*.yaml"))
+
+
+def read_cards(paths: Iterable[Path] | None = None) -> tuple[Method, ...]:
+    """Read method cards and check them one by one and against each other.
+
+    Args:
+        paths: the cards; None for the packaged ones. To add some, pass `[*packaged_cards(), extra]`.
+
+    Returns:
+        The methods: those with a label first, by label, then the others by id. Hyperparameters in their order.
+
+    Raises:
+        CardInvalid: names the file, the field and the reason.
+    """
+    cards = [(path, read_document(path, Card, CardInvalid)) for path in (packaged_cards() if paths is None else paths)]
+    titles = _agree(cards)
+    methods = [_method(card, titles) for _, card in cards]
+    return tuple(sorted(methods, key=lambda method: (not method.label, method.label, method.id)))
+
+
+def enumerate_strategies(method: Method) -> Iterator[Strategy]:
+    """Yield every strategy of a method's grid: the product of its values in hyperparameter order.
+
+    A method without hyperparameters has none.
+    """
+    if not method.hyperparameters:
+        return
+    ordered = sorted(method.hyperparameters, key=lambda hyperparameter: hyperparameter_order(hyperparameter.id))
+    names = [hyperparameter.id for hyperparameter in ordered]
+    for values in product(*(hyperparameter.values for hyperparameter in ordered)):
+        yield Strategy(method.id, tuple(zip(names, values, strict=True)))
+
+
+def _agree(cards: list[tuple[Path, Card]]) -> dict[str, str]:
+    """Check what cards share; return the title of every technique."""
+    methods: dict[str, Path] = {}
+    knobs: dict[str, tuple[Path, HyperparameterCard]] = {}
+    titles: dict[str, tuple[Path, str]] = {}
+    for path, card in cards:
+        if (first := methods.setdefault(card.method, path)) != path:
+            raise CardInvalid(f"{path}: method: {card.method} has a card already, {first}. Rename one of them.")
+        for knob in card.hyperparameters:
+            where, other = knobs.setdefault(knob.id, (path, knob))
+            for part in ("meaning", "unit"):
+                if getattr(other, part) != getattr(knob, part):
+                    raise CardInvalid(
+                        f"{path}: {knob.id}.{part}: '{getattr(knob, part)}' differs from '{getattr(other, part)}' in "
+                        f"{where}. One id means one thing: use another id."
+                    )
+        for technique in card.techniques:
+            if technique.title is not None:
+                where, title = titles.setdefault(technique.id, (path, technique.title))
+                if title != technique.title:
+                    raise CardInvalid(f"{path}: {technique.id}.title: '{technique.title}' is '{title}' in {where}.")
+    for path, card in cards:
+        for technique in card.techniques:
+            if technique.id not in titles:
+                raise CardInvalid(f"{path}: techniques: unknown technique {technique.id}; give it a title here.")
+    return {id: title for id, (_, title) in titles.items()}
+
+
+def _method(card: Card, titles: dict[str, str]) -> Method:
+    ordered = sorted(card.hyperparameters, key=lambda hyperparameter: hyperparameter_order(hyperparameter.id))
+    return Method(
+        id=card.method,
+        title=card.title,
+        citation=card.citation,
+        techniques=tuple(Technique(technique.id, titles[technique.id]) for technique in card.techniques),
+        hyperparameters=tuple(Hyperparameter(h.id, h.meaning, h.unit, h.values) for h in ordered),
+        label=card.label,
+        url=card.url,
+    )

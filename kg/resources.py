@@ -1,0 +1,27 @@
+"""Where the packaged knowledge lies: beside the package in a checkout, inside it in an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def _place(inside: Path, beside: Path) -> Path:
+    """The folder a wheel carries, else the one of the checkout."""
+    return inside if inside.is_dir() else beside
+
+
+def methods_dir() -> Path:
+    """Return the folder of the packaged method cards."""
+    return _PACKAGE / "methods"
+
+
+def experience_dir() -> Path:
+    """Return the folder of the packaged experience files, one YAML per paper."""
+    return _place(_PACKAGE / "_data" / "experience", _PACKAGE.parent / "data" / "experience")
+
+
+def migrations_dir() -> Path:
+    """Return the folder of the packaged migrations, `V0001__name.cypher` and on."""
+    return _place(_PACKAGE / "_data" / "migrations", _PACKAGE.parent / "migrations")
