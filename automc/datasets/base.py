@@ -1,0 +1,345 @@
+"""Images in memory: what a data set is, how it was asked for, and batches for training and evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from automc.errors import DataError
+
+Augment = Literal["none", "crop", "crop-flip"]
+AUGMENTS: tuple[Augment, ...] = ("none", "crop", "crop-flip")
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while images are decoded."""
+
+
+class Images:
+    """Labelled uint8 images, or a selection of them that shares the pixels.
+
+    Args:
+        x: (m, channels, height, width) uint8; may be memory-mapped.
+        y: (n,) int64 labels of the selected images.
+        rows: (n,) int64 rows of `x` that are selected; None means all, in order (n = m).
+
+    Raises:
+        DataError: shapes or types do not fit, or there is no image.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, rows: Tensor | None = None) -> None:
+        if x.dtype != torch.uint8 or x.ndim != 4:
+            raise DataError(f"Images must be uint8 of shape (n, channels, height, width), not {x.dtype} {tuple(x.shape)}.")
+        count = len(x) if rows is None else len(rows)
+        if y.shape != (count,):
+            raise DataError(f"There are {count} images but the labels have shape {tuple(y.shape)}.")
+        if count == 0:
+            raise DataError("There are no images.")
+        self.store = x
+        self.rows = rows
+        self.y = y.to(torch.int64)
+        self.digests: NDArray[np.uint8] | None = None
+        """One 16-byte digest per image, (n, 16), once somebody needed them: see `splits.digests`."""
+
+    @property
+    def x(self) -> Tensor:
+        """The selected images (n, c, h, w); a copy when this is a selection."""
+        return self.store if self.rows is None else self.store[self.rows]
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.y)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return self.store.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.store.shape[2], self.store.shape[3]
+
+    def select(self, indices: Tensor) -> Images:
+        """The images at `indices` (int64, in that order), sharing the pixels."""
+        indices = indices.to(self.y.device)
+        return Images(self.store, self.y[indices], indices if self.rows is None else self.rows[indices])
+
+    def gather(self, indices: Tensor | slice) -> Tensor:
+        """Pixels of the images at `indices`, uint8 (len(indices), c, h, w)."""
+        return self.store[indices] if self.rows is None else self.store[self.rows[indices]]
+
+    def to(self, device: torch.device) -> Images:
+        """The same images on `device`; only selected pixels travel."""
+        if self.store.device == device:
+            return self
+        return Images(self.x.to(device), self.y.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification data set, read.
+
+    `mean` and `std` are per channel, of pixels scaled to [0, 1]. `hash` identifies pixels, labels, classes,
+    normalisation and augmentation: two data sets of equal hash train alike. `validation` is None unless the
+    data came with its own. `notes` are sentences to tell the user.
+    """
+
+    name: str
+    train: Images
+    test: Images | None
+    validation: Images | None
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: Augment
+    hash: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return self.train.channels
+
+    @property
+    def example_shape(self) -> tuple[int, int, int, int]:
+        """Shape of a batch of one image, for probing and counting."""
+        return 1, self.channels, *self.train.shape
+
+    def features(self) -> dict[str, float]:
+        """The four data features of a task: classes, image_size (side, of an equal-area square), channels, images."""
+        height, width = self.train.shape
+        side = float(height) if height == width else math.sqrt(height * width)
+        return {
+            "classes": float(len(self.classes)), "image_size": side,
+            "channels": float(self.channels), "images": float(self.train.n),
+        }  # fmt: skip
+
+    def data(self, images: Images, device: torch.device | str = "cpu") -> TrainData:
+        """`images` (of this data set) ready for training or evaluation on `device`."""
+        return TrainData(images, None, mean=self.mean, std=self.std, augment=self.augment, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class DataRef:
+    """How the user named the data; plain values, so it travels to workers and into artefacts.
+
+    Args:
+        spec: a registered name, an image folder, or `file.py:factory`.
+        root: folder with the files of a named data set.
+        download: fetch missing files of a named data set.
+        mean: per-channel mean of pixels in [0, 1]; None: computed from the training images.
+        std: likewise, the standard deviation.
+        size: images of a folder are resized to size × size.
+        classes: class names in the order of the model's outputs.
+        augment: None: chosen by the size of the images.
+        val: image folder that replaces the validation split.
+    """
+
+    spec: str
+    root: str | None = None
+    download: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    size: int | None = None
+    classes: tuple[str, ...] | None = None
+    augment: Augment | None = None
+    val: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise DataError("--mean and --std go together: give both or neither.")
+        if self.std is not None and not all(s > 0 for s in self.std):
+            raise DataError(f"--std must be above 0 in every channel, it is {self.std}.")
+        if self.size is not None and self.size < 1:
+            raise DataError(f"--size must be at least 1, it is {self.size}.")
+        if self.augment is not None and self.augment not in AUGMENTS:
+            raise DataError(f"--augment must be one of {', '.join(AUGMENTS)}, it is {self.augment!r}.")
+
+    def normalised_by(self, recorded: tuple[Sequence[float], Sequence[float]] | None) -> DataRef:
+        """This reference with a model's recorded (mean, std) where the user gave none."""
+        if self.mean is not None or recorded is None:
+            return self
+        return replace(self, mean=tuple(map(float, recorded[0])), std=tuple(map(float, recorded[1])))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; `DataRef.from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataRef:
+        """Read what `as_dict` wrote, also after a trip through JSON."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a reader returns, before normalisation and augmentation are settled.
+
+    `augment` is the reader's default where the size of the images does not decide it.
+    """
+
+    train: Images
+    test: Images | None
+    classes: tuple[str, ...]
+    validation: Images | None = None
+    augment: Augment | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Drawn augmentation of n images: crop offsets in [0, 2·pad] and whether to mirror; None where not augmented."""
+
+    top: Tensor | None = None
+    left: Tensor | None = None
+    mirror: Tensor | None = None
+
+    def part(self, start: int, stop: int) -> Views:
+        """The views of images start … stop − 1."""
+        return Views(*(None if t is None else t[start:stop] for t in (self.top, self.left, self.mirror)))
+
+
+class TrainData:
+    """Images resident as uint8 on one device, and the batches made from them.
+
+    Augmentation is that of the CIFAR papers: zero padding of `pad` pixels, a random crop, and for "crop-flip"
+    a mirror with probability 1/2. Batches are float32, channels_last, normalised by `mean` and `std` (per
+    channel, of pixels in [0, 1]). Padding is black *before* normalisation, as torchvision pads images.
+
+    Args:
+        x: uint8 (n, c, h, w), or `Images` (then `y` is None).
+        y: int64 (n,).
+    """
+
+    def __init__(
+        self, x: Tensor | Images, y: Tensor | None = None, *, mean: Sequence[float], std: Sequence[float],
+        augment: Augment = "none", device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
+        if isinstance(x, Images):
+            images = x
+        else:
+            if y is None:
+                raise DataError("Training data needs labels.")
+            images = Images(x, y)
+        if len(mean) != images.channels or len(std) != images.channels:
+            raise DataError(
+                f"The images have {images.channels} channel(s), but mean and std have {len(mean)} and {len(std)} values. "
+                "Give --mean and --std with one value per channel."
+            )
+        self.device = torch.device(device)
+        self.images = images.to(self.device)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.augment: Augment = augment
+        height, width = images.shape
+        self.pad = 0 if augment == "none" else max(1, round(min(height, width) / 8))
+        # One multiply-add per pixel: (p / 255 − mean) / std = p · scale + shift.
+        shape = (1, -1, 1, 1)
+        deviation = torch.tensor(self.std, dtype=torch.float64)
+        self._scale = (1 / (255 * deviation)).float().view(shape).to(self.device)
+        self._shift = (-torch.tensor(self.mean, dtype=torch.float64) / deviation).float().view(shape).to(self.device)
+
+    @property
+    def x(self) -> Tensor:
+        """All images, uint8 (n, c, h, w); a copy when this is a selection."""
+        return self.images.x
+
+    @property
+    def y(self) -> Tensor:
+        """All labels, int64 (n,)."""
+        return self.images.y
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return self.images.n
+
+    @property
+    def example_shape(self) -> tuple[int, int, int, int]:
+        """Shape of a batch of one image."""
+        return 1, self.images.channels, *self.images.shape
+
+    def subset(self, indices: Tensor) -> TrainData:
+        """The images at `indices`, sharing the pixels."""
+        return TrainData(
+            self.images.select(indices), mean=self.mean, std=self.std, augment=self.augment, device=self.device
+        )
+
+    def take(self, k: int, seed: int = 0) -> TrainData:
+        """`min(k, n)` images drawn without replacement; the same for the same seed."""
+        order = torch.randperm(self.n, generator=torch.Generator().manual_seed(seed))
+        return self.subset(order[: min(k, self.n)])
+
+    def without_augmentation(self) -> TrainData:
+        """The same images, never augmented."""
+        return TrainData(self.images, mean=self.mean, std=self.std, augment="none", device=self.device)
+
+    def draw(self, count: int, generator: torch.Generator) -> Views:
+        """Random views for `count` images, on this data's device; drawn in one go for a whole epoch."""
+        if not self.pad:
+            return Views()
+        where = generator.device
+        offsets = torch.randint(0, 2 * self.pad + 1, (2, count), generator=generator, device=where).to(self.device)
+        mirror = None
+        if self.augment == "crop-flip":
+            mirror = (torch.rand(count, generator=generator, device=where) < 0.5).to(self.device)
+        return Views(offsets[0], offsets[1], mirror)
+
+    def views(self, indices: Tensor, views: Views) -> Tensor:
+        """The normalised batch at `indices` seen through `views`, float32 (b, c, h, w) channels_last."""
+        pixels = self.images.gather(indices)
+        if views.top is not None and views.left is not None:
+            pixels = crop(pixels, views.top, views.left, self.pad)
+        if views.mirror is not None:
+            pixels = torch.where(views.mirror.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+        return self._float(pixels)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """An augmented, normalised batch, float32 (b, c, h, w) channels_last; `indices` int64 on `device`."""
+        return self.views(indices, self.draw(len(indices), generator))
+
+    def normalised(self, indices: Tensor | slice) -> Tensor:
+        """A normalised batch without augmentation, float32 (b, c, h, w) channels_last."""
+        return self._float(self.images.gather(indices))
+
+    def _float(self, pixels: Tensor) -> Tensor:
+        batch = pixels.contiguous(memory_format=torch.channels_last).to(torch.float32)
+        return torch.addcmul(self._shift, batch, self._scale)
+
+
+def crop(pixels: Tensor, top: Tensor, left: Tensor, pad: int) -> Tensor:
+    """Shift each image of (b, c, h, w) by (top − pad, left − pad), zeros outside; one gather.
+
+    The padded batch is viewed as (b, 2·pad + 1, 2·pad + 1, c, h, w) by `unfold`, without a copy.
+    """
+    count, _, height, width = pixels.shape
+    padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(count, device=pixels.device), :, top, left]
+
+
+def check(dataset: Dataset, outputs: int | None = None, channels: int | None = None) -> None:
+    """Compare a data set with a model's number of outputs and input channels (None: unknown).
+
+    Raises:
+        DataError: they do not fit; the message says what to do.
+    """
+    kinds = {1: "grey (1 channel)", 3: "colour (3 channels)"}
+    if channels is not None and channels != dataset.channels:
+        has, wants = (kinds.get(k, f"{k} channels") for k in (dataset.channels, channels))
+        raise DataError(
+            f"The images of {dataset.name} are {has}, but the model takes {wants}. "
+            "Use images of the model's kind, or a model built for these."
+        )
+    if outputs is not None and outputs != len(dataset.classes):
+        raise DataError(
+            f"{dataset.name} has {len(dataset.classes)} classes, but the model has {outputs} outputs. "
+            "Use the data the model was trained for, or build the model with as many classes."
+        )

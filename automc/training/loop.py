@@ -1,0 +1,183 @@
+"""The one training loop: SGD on resident images, with hooks for regularised, distilled and masked training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from automc.datasets.base import Dataset, TrainData, Views
+from automc.datasets.splits import split
+from automc.errors import AutoMCError
+from automc.training.recipe import Precision, Recipe
+from automc.training.seeds import seeded
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""(model, normalised batch, labels) → scalar; runs under the recipe's autocast."""
+GradientHook = Callable[[int, float, nn.Module], None]
+"""(step, learning rate of this step, model), after backward and before the update."""
+UpdateHook = Callable[[int], None]
+"""(step), after the update."""
+
+CHECK_EVERY = 50
+"""Iterations between looks at the loss: each look waits for the device."""
+
+
+class Diverged(AutoMCError):
+    """The loss or the weights are no longer finite numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitReport:
+    """What training did. `loss` is the mean training loss over the last (at most 50) iterations."""
+
+    loss: float
+    iterations: int
+    seconds: float
+
+
+def fit(
+    model: nn.Module, data: TrainData, *, iterations: int, recipe: Recipe, seed: int,
+    lr: float | None = None, loss: Loss | None = None, gradient_hook: GradientHook | None = None,
+    after_update: UpdateHook | None = None, warmup: int = 0, progress: Callable[[int, int], None] | None = None,
+) -> FitReport:  # fmt: skip
+    """Train `model` in place for `iterations` updates of SGD with Nesterov momentum.
+
+    The learning rate follows half a cosine from `lr` (default the recipe's) to 0, see `learning_rate`. Images
+    come in random order, epoch after epoch without a break in between; the last, partial batch of an epoch is
+    dropped when n ≥ 2·batch, and when it holds a single image (batch norm has no variance there). Order,
+    augmentation and dropout follow from `seed` alone. Training is in the recipe's precision (bfloat16: autocast
+    over float32 weights). The model's training flag is left as it was; parameters that do not require
+    gradients are not changed.
+
+    Args:
+        loss: default cross-entropy of the model's output.
+        gradient_hook: may add to gradients (sparsity terms).
+        after_update: may write weights (masks).
+        warmup: iterations of linear rise before the cosine.
+        progress: called with (iterations done, iterations).
+
+    Raises:
+        Diverged: the loss or the weights became infinite or NaN.
+    """
+    started = time.perf_counter()
+    peak = recipe.lr if lr is None else lr
+    objective = cross_entropy if loss is None else loss
+    was_training = model.training
+    device = data.device
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=peak, momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True,
+    )  # fmt: skip
+    window = torch.zeros((), device=device)
+    since, mean = 0, math.nan
+    try:
+        with seeded(seed, device):
+            stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
+            for step in range(iterations):
+                indices, views = next(stream)
+                rate = learning_rate(step, iterations, peak, warmup)
+                optimizer.param_groups[0]["lr"] = rate
+                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                    value = objective(model, data.views(indices, views), data.y[indices])
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                if gradient_hook is not None:
+                    gradient_hook(step, rate, model)
+                optimizer.step()
+                if after_update is not None:
+                    after_update(step)
+                window += value.detach()
+                since += 1
+                if since == CHECK_EVERY or step == iterations - 1:
+                    mean = float(window) / since
+                    if not math.isfinite(mean):
+                        raise Diverged(_diverged(step + 1, iterations, peak))
+                    window.zero_()
+                    since = 0
+                if progress is not None:
+                    progress(step + 1, iterations)
+    finally:
+        model.train(was_training)
+    if not all_finite(model):
+        raise Diverged(_diverged(iterations, iterations, peak))
+    return FitReport(mean, iterations, time.perf_counter() - started)
+
+
+def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy of the model's logits, in float32."""
+    return F.cross_entropy(model(x).float(), y)
+
+
+def learning_rate(step: int, iterations: int, peak: float, warmup: int = 0) -> float:
+    """Learning rate of update `step` (from 0): linear to `peak` over `warmup`, then peak·(1 + cos πt)/2.
+
+    t runs from 0 at the first update after the warm-up towards 1, which no update reaches.
+    """
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, iterations - warmup))) / 2
+
+
+def batches(data: TrainData, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Views]]:
+    """Endless (indices, views) of batches; each epoch's order and views are drawn in one go."""
+    sizes = batch_sizes(data.n, batch)
+    while True:
+        order = torch.randperm(data.n, generator=generator).to(data.device)
+        views = data.draw(data.n, generator)
+        start = 0
+        for size in sizes:
+            yield order[start : start + size], views.part(start, start + size)
+            start += size
+
+
+def batch_sizes(n: int, batch: int) -> list[int]:
+    """Sizes of an epoch's batches; a last one that is not full is dropped when n ≥ 2·batch or it is a single image."""
+    full, rest = divmod(n, batch)
+    sizes = [batch] * full
+    if rest and n < 2 * batch and (rest > 1 or not full):
+        sizes.append(rest)
+    return sizes
+
+
+@torch.no_grad()
+def all_finite(model: nn.Module) -> bool:
+    """Whether every parameter and every floating buffer of `model` is finite."""
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point() and t.numel()]
+    return not tensors or bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+
+
+def train_model(
+    model: nn.Module, dataset: Dataset, *, epochs: float, lr: float = 0.1, seed: int = 0,
+    device: torch.device | str = "cpu", precision: Precision = "float32", batch: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> FitReport:  # fmt: skip
+    """Train a model for `automc train` on the training images without the validation split, in place.
+
+    A twentieth of the iterations is a linear warm-up, because deep residual networks do not start at lr 0.1
+    (He et al., Deep Residual Learning, section 4.2); then the cosine of `fit`.
+
+    Raises:
+        Diverged: the loss or the weights became infinite or NaN.
+    """
+    recipe = replace(Recipe(), unit_epochs=epochs, lr=lr, precision=precision, batch=batch)
+    data = dataset.data(split(dataset).train, device)
+    model.to(data.device)
+    iterations = recipe.iterations(1.0, data.n)
+    return fit(
+        model, data, iterations=iterations, recipe=recipe, seed=seed, warmup=iterations // 20, progress=progress
+    )
+
+
+def _diverged(step: int, iterations: int, lr: float) -> str:
+    return (
+        f"Training diverged: the loss or the weights were no longer finite by iteration {step} of {iterations} "
+        f"(learning rate up to {lr:g}). Use a lower learning rate."
+    )
