@@ -1,0 +1,139 @@
+"""What a search has been told, as a tree, and what it may ask next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Space
+from automc.search.pareto import non_dominated
+
+START: SchemeIndices = ()
+_EPS = 1e-9
+_ALIKE = 3
+"""A method is masked under a prefix after so many equal failures there."""
+_DIGITS = 6
+
+
+def reachable_sums(values: FloatArray, steps: int, limit: float) -> list[FloatArray]:
+    """Return the sums of exactly 0, 1, … `steps` of the values (repeats allowed) that stay within the limit, ascending."""
+    distinct = np.unique(np.round(np.asarray(values, dtype=float), _DIGITS))
+    sums: list[FloatArray] = [np.zeros(1)]
+    for _ in range(steps):
+        grown = np.unique(np.round(np.add.outer(sums[-1], distinct).ravel(), _DIGITS))
+        sums.append(grown[grown <= limit + _EPS])
+    return sums
+
+
+class History:
+    """All told outcomes, START included, and the admissible continuations of each.
+
+    Admissible is a next strategy when the mask lets it, the scheme is no longer than L, ΣHP2 stays within
+    its bound, and the target can still be reached: some sum σ of HP2 values of at most L − length further
+    steps has PR + σ ≥ γ and ΣHP2 + σ within the bound, PR being the prefix's measured PR plus the step's
+    HP2. Nothing follows a failed scheme, and a method that failed with the same status three times
+    under a prefix is not tried there again.
+    """
+
+    def __init__(self, space: Space, limits: Limits) -> None:
+        self.space = space
+        self.limits = limits
+        start = Outcome(START, "ok", limits.base_accuracy, 0.0, 0.0, 0.0, 0.0, True)
+        self.outcomes: dict[SchemeIndices, Outcome] = {START: start}
+        """In the order told."""
+        self._children: dict[SchemeIndices, list[int]] = {}
+        self._failures: Counter[tuple[SchemeIndices, int, str]] = Counter()
+        hp2 = np.asarray(space.hp2, dtype=float)
+        self._levels, level = np.unique(hp2, return_inverse=True)
+        self._level = level.reshape(-1)
+        self._exact = reachable_sums(hp2[space.mask], limits.max_length, limits.max_removed)
+        self._at_most = [np.unique(np.concatenate(self._exact[: r + 1])) for r in range(limits.max_length + 1)]
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Add outcomes; one that is told again replaces what was known."""
+        for outcome in outcomes:
+            scheme = outcome.scheme
+            if scheme == START:
+                continue
+            if scheme not in self.outcomes:
+                self._children.setdefault(scheme[:-1], []).append(scheme[-1])
+                if outcome.status != "ok":
+                    self._failures[scheme[:-1], int(self.space.method[scheme[-1]]), outcome.status] += 1
+            self.outcomes[scheme] = outcome
+
+    def measured(self) -> list[Outcome]:
+        """Return the outcomes that have figures, START first, then as told."""
+        return [o for o in self.outcomes.values() if o.status == "ok" and o.accuracy is not None and o.pr is not None]
+
+    def frontier(self) -> list[Outcome]:
+        """Return the non-dominated of everything measured, START included (Algorithm 2, line 4)."""
+        measured = self.measured()
+        return _pick(measured, non_dominated(points(measured)))
+
+    def front(self) -> list[Outcome]:
+        """Return the non-dominated of what meets the target, PR ≥ γ: what the user gets."""
+        meeting = [o for o in self.measured() if o.pr is not None and o.pr >= self.limits.gamma - _EPS]
+        return _pick(meeting, non_dominated(points(meeting)))
+
+    def removed(self, scheme: SchemeIndices) -> float:
+        """Return PR of a scheme: measured, or that of its longest measured part plus the HP2 of the rest."""
+        known = len(scheme)
+        while (pr := _pr(self.outcomes.get(scheme[:known]))) is None:
+            known -= 1
+        return pr + float(np.sum(self.space.hp2[list(scheme[known:])]))
+
+    def failed(self, scheme: SchemeIndices) -> bool:
+        """Tell whether the scheme or anything it extends failed."""
+        told = (self.outcomes.get(scheme[:length]) for length in range(1, len(scheme) + 1))
+        return any(outcome is not None and outcome.status != "ok" for outcome in told)
+
+    def unexplored(self, prefix: SchemeIndices) -> npt.NDArray[np.bool_]:
+        """Tell which next strategies are admissible and lead to a scheme that was not told yet; (n,)."""
+        allowed = self.admissible(prefix)
+        allowed[self._children.get(prefix, [])] = False
+        return allowed
+
+    def admissible(self, prefix: SchemeIndices, further: int | None = None) -> npt.NDArray[np.bool_]:
+        """Tell which strategies may come next after the prefix; (n,).
+
+        With `further`, the target must be reached by exactly that many more steps after the next one,
+        else by any number that L allows. Schemes that were told are not left out, failed ones are.
+        """
+        room = self.limits.max_length - len(prefix) - 1
+        if room < 0 or (further or 0) > room or self.failed(prefix):
+            return np.zeros(len(self.space.mask), dtype=bool)
+        table = self._at_most[room] if further is None else self._exact[further]
+        allowed = self._reaches(prefix, table)[self._level] & self.space.mask
+        for (under, method, _), count in self._failures.items():
+            if under == prefix and count >= _ALIKE:
+                allowed &= self.space.method != method
+        for child in self._children.get(prefix, []):
+            if self.outcomes[(*prefix, child)].status != "ok":
+                allowed[child] = False
+        return allowed
+
+    def _reaches(self, prefix: SchemeIndices, sums: FloatArray) -> npt.NDArray[np.bool_]:
+        """Tell of each HP2 level whether ΣHP2 holds and the largest sum that still fits reaches γ."""
+        if not len(sums):
+            return np.zeros(len(self._levels), dtype=bool)
+        planned = float(np.sum(self.space.hp2[list(prefix)])) + self._levels
+        fits = np.searchsorted(sums, self.limits.max_removed - planned + _EPS, side="right") - 1
+        most = sums[np.maximum(fits, 0)]
+        reached = self.removed(prefix) + self._levels + most >= self.limits.gamma - _EPS
+        return np.asarray((fits >= 0) & reached)
+
+
+def points(outcomes: Sequence[Outcome]) -> FloatArray:
+    """Return (accuracy, PR) of measured outcomes, (n, 2)."""
+    return np.array([(o.accuracy, o.pr) for o in outcomes], dtype=float).reshape(-1, 2)
+
+
+def _pr(outcome: Outcome | None) -> float | None:
+    return None if outcome is None or outcome.status != "ok" else outcome.pr
+
+
+def _pick(outcomes: Iterable[Outcome], mask: npt.NDArray[np.bool_]) -> list[Outcome]:
+    return [outcome for outcome, kept in zip(outcomes, mask, strict=True) if kept]
