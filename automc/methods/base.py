@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -65,6 +65,8 @@ class Method(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    lengths: ClassVar[Mapping[str, float]] = {"HP1": 1.0, "HP7": 1.0, "HP9": 1.0, "HP10": 1 / 200, "HP13": 1.0}
+    """Hyperparameters that are lengths of training, and what 1 of each is in units of E0 (HP10 counts epochs of 200)."""
 
     @abstractmethod
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
@@ -84,3 +86,11 @@ class Method(ABC):
     def iterations(self, strategy: Strategy, recipe: Recipe, n_train: int) -> int:
         """Training iterations of all phases of a step, for plans and for counting strategies that coincide."""
         return recipe.iterations(self.relative_cost(strategy), n_train)
+
+    def signature(self, strategy: Strategy, recipe: Recipe, n_train: int) -> tuple[object, ...]:
+        """Return what distinguishes a strategy under a recipe: its settings, lengths rounded to iterations."""
+        values: list[object] = [strategy.method]
+        for name, value in strategy.settings:
+            length = name in self.lengths and not isinstance(value, str)
+            values.append((name, recipe.iterations(float(value) * self.lengths[name], n_train) if length else value))
+        return tuple(values)

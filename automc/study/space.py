@@ -1,0 +1,78 @@
+"""The strategies a study may combine, as its searcher sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from automc import methods
+from automc.search.base import Space
+from automc.training.recipe import Recipe
+from kg.embedding import Vectors
+from kg.schema import Scheme, Strategy, Task
+
+
+@dataclass(frozen=True)
+class SpaceReport:
+    """How many strategies a study has, and why not more."""
+
+    total: int
+    without_code: Mapping[str, int]
+    """Strategies on the grid whose method cannot be executed here, per method."""
+    infeasible: Mapping[str, int]
+    """Strategies whose method cannot work on this model, per method."""
+    distinct: int
+    """Searchable strategies that differ once lengths are rounded to iterations."""
+
+    @property
+    def searchable(self) -> int:
+        """Strategies that may be asked for."""
+        return self.total - sum(self.without_code.values()) - sum(self.infeasible.values())
+
+
+class StrategySpace:
+    """The Space of a study and the way back from its indices to strategies."""
+
+    def __init__(self, vectors: Vectors, task: Task, infeasible: Mapping[str, str], recipe: Recipe, n_train: int) -> None:
+        """Mask what cannot run here.
+
+        Args:
+            infeasible: reason by method, for methods that failed their probe on this model.
+            n_train: images that a step trains on.
+        """
+        self.strategies = tuple(Strategy.parse(identifier) for identifier in vectors.strategies)
+        self._index = {strategy: i for i, strategy in enumerate(self.strategies)}
+        names = tuple(dict.fromkeys(strategy.method for strategy in self.strategies))
+        registry = methods.registered()
+        method = np.array([names.index(s.method) for s in self.strategies], dtype=np.int64)
+        runs = np.array([name in registry and name not in infeasible for name in names])
+        cost = [registry[s.method].relative_cost(s) if s.method in registry else 0.0 for s in self.strategies]
+        self.space = Space(
+            strategies=vectors.strategies,
+            methods=names,
+            method=method,
+            embeddings=np.asarray(vectors.vectors, dtype=np.float32),
+            hp2=np.array([s.number("HP2") for s in self.strategies]),
+            cost=np.array(cost),
+            mask=runs[method],
+            task=np.asarray(vectors.scale(task), dtype=np.float32),
+            prior=np.asarray(vectors.predict(task), dtype=np.float32),
+        )
+        counts = {name: int(np.sum(method == i)) for i, name in enumerate(names)}
+        distinct = {registry[s.method].signature(s, recipe, n_train) for i, s in enumerate(self.strategies) if self.space.mask[i]}
+        self.report = SpaceReport(
+            total=len(self.strategies),
+            without_code={n: c for n, c in counts.items() if n not in registry},
+            infeasible={n: c for n, c in counts.items() if n in infeasible},
+            distinct=len(distinct),
+        )
+
+    def scheme(self, indices: tuple[int, ...]) -> Scheme:
+        """Return the scheme behind indices."""
+        return Scheme(tuple(self.strategies[i] for i in indices))
+
+    def indices(self, scheme: Scheme) -> tuple[int, ...]:
+        """Return the indices of a scheme of this space."""
+        return tuple(self._index[step] for step in scheme.steps)

@@ -1,0 +1,115 @@
+"""What a study is asked to do, as plain values that the graph can hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from automc.datasets.base import DataRef
+from automc.errors import StudyError
+from automc.training.recipe import Recipe
+
+MAX_GAMMA = 0.84
+"""The largest reduction that can be asked for: a scheme removes at most 0.85."""
+MAX_REMOVED = 0.85
+"""Upper bound of the planned removals of one scheme."""
+_UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a search may spend: executed steps, or seconds in which a cached step is charged its recorded cost."""
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read "40steps", "30m", "2h", "90s" or "1h30m".
+
+        Raises:
+            StudyError: the text is none of these, or nothing would be left to spend.
+        """
+        compact = text.strip().lower().replace(" ", "")
+        steps = re.fullmatch(r"(\d+)steps?", compact)
+        if steps:
+            budget = cls(steps=int(steps.group(1)))
+        else:
+            parts = re.findall(r"(\d+(?:\.\d+)?)(sec|min|s|m|h|d)", compact)
+            if not parts or "".join(a + b for a, b in parts) != compact:
+                raise StudyError(f"--budget {text!r} is not understood. Write 30m, 2h, 90s, 1h30m or 40steps.")
+            budget = cls(seconds=sum(float(amount) * _UNITS[unit] for amount, unit in parts))
+        if not (budget.steps or budget.seconds):
+            raise StudyError(f"--budget {text!r} leaves nothing to spend. Give at least 1step or some seconds.")
+        return budget
+
+    def __str__(self) -> str:
+        if self.steps is not None:
+            return f"{self.steps} steps"
+        seconds = self.seconds or 0.0
+        return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+@dataclass(frozen=True, slots=True)
+class StudySpec:
+    """One search on one task with one recipe; everything that is needed to resume it."""
+
+    id: str
+    model: str
+    """What the user named, for people; the model itself is kept as base.am in the study's folder."""
+    data: DataRef
+    gamma: float
+    budget: Budget
+    recipe: Recipe
+    searcher: str = "progressive"
+    max_length: int = 5
+    seed: int = 0
+    run_seed: int = 0
+    round_size: int = 4
+    """Schemes asked for in a round; part of the study, so that results do not depend on the workers."""
+    keep: tuple[str, ...] = ()
+    device: str = "cpu"
+    workers: int = 1
+    step_timeout: float | None = None
+    """Seconds; None: five times the forecast of the step, at least a minute."""
+    cache_bytes: int = 20 * 2**30
+    final: bool = True
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma <= MAX_GAMMA:
+            raise StudyError(
+                f"--gamma must lie in (0, {MAX_GAMMA}], it is {self.gamma:g}: the share of the parameters to remove "
+                "(0.3 leaves 70% of them)."
+            )
+        if self.max_length < 1:
+            raise StudyError(f"--max-length must be at least 1, it is {self.max_length}.")
+        if self.workers < 1:
+            raise StudyError(f"--workers must be at least 1, it is {self.workers}.")
+
+    def with_budget(self, budget: Budget | None) -> StudySpec:
+        """The same study with another budget; itself for None."""
+        return replace(self, budget=budget) if budget else self
+
+    def to_json(self) -> str:
+        """All fields as JSON text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> StudySpec:
+        """Read what `to_json` wrote.
+
+        Raises:
+            StudyError: the text was written by an incompatible version.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            values["data"] = DataRef.from_dict(values["data"])
+            values["budget"] = Budget(**values["budget"])
+            values["recipe"] = Recipe(**values["recipe"])
+            values["keep"] = tuple(values["keep"])
+            return cls(**values)
+        except (TypeError, KeyError, ValueError) as error:
+            raise StudyError(f"This study was written by another version of AutoMC ({error}). Start a new one.") from None
