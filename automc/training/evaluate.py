@@ -1,0 +1,85 @@
+"""Evaluation in float32, and batch-norm statistics estimated anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from automc.datasets.base import TrainData
+
+PIXELS_AT_ONCE = 1 << 21
+"""Pixels of one evaluation batch at most, so that large images do not exhaust memory."""
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, data: TrainData, batch: int = 500) -> float:
+    """Top-1 accuracy in [0, 1] over all images of `data`, without augmentation, always in float32.
+
+    TF32 convolutions are off too. The model's training flags are left as they were. Not a number in an output
+    counts as wrong, like any other wrong answer.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    size = _batch_size(data, batch)
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    try:
+        model.eval()
+        with float32(data.device):
+            for start in range(0, data.n, size):
+                part = slice(start, min(start + size, data.n))
+                logits = model(data.normalised(part))
+                hit = (logits.argmax(1) == data.y[part]) & ~logits.isnan().any(1)
+                correct += hit.sum()
+    finally:
+        for module, training in flags:
+            module.training = training
+    return int(correct) / data.n
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, data: TrainData, images: int = 2000, batch: int = 500) -> int:
+    """Estimate all batch-norm statistics anew on min(images, n) training images; return how many were used.
+
+    Running means and variances are reset and become the plain average over nearly equal batches (momentum None);
+    the images are always the same ones, without augmentation, in float32. So a second call changes nothing.
+    Weights, momenta and training flags are left as they were; layers without running statistics are not touched.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return 0
+    sample = data.without_augmentation().take(images)
+    flags = [(module, module.training) for module in model.modules()]
+    momenta = [norm.momentum for norm in norms]
+    parts = -(-sample.n // _batch_size(data, batch))
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        with float32(data.device):
+            for rows in torch.arange(sample.n, device=data.device).tensor_split(parts):
+                model(sample.normalised(rows))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, training in flags:
+            module.training = training
+    return sample.n
+
+
+@contextmanager
+def float32(device: torch.device) -> Iterator[None]:
+    """Full float32 inside the block: no autocast, no TF32 in convolutions."""
+    cudnn = torch.backends.cudnn
+    settings = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    with torch.autocast(device.type, enabled=False), cudnn.flags(**settings, allow_tf32=False):
+        yield
+
+
+def _batch_size(data: TrainData, batch: int) -> int:
+    height, width = data.images.shape
+    return max(1, min(batch, PIXELS_AT_ONCE // (height * width)))
