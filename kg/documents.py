@@ -43,7 +43,7 @@ def read_document(path: Path, shape: type[D], error: type[KGError]) -> D:
         error: the file is missing, is no YAML, or breaks a rule of `shape`; names file, field and reason.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506  (a SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except OSError as fault:
         raise error(f"{path} cannot be read: {fault.strerror}.") from None
     except UnicodeDecodeError:

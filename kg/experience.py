@@ -1,0 +1,325 @@
+"""Experience files: what published tables say a strategy did to a task, one YAML file per paper.
+
+Accuracies and counts are written as the source prints them, and the ratios AR, PR and FR are computed here.
+A ratio is typed only where the source prints nothing but the ratio (`published_ratio`), or where it was
+computed from the source's settings by a layer count (`derived_ratio`). The experiences are those of the
+AutoMC paper, section 3.3.1; unlike there, a hyperparameter the source does not give is left unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from kg.cards import Identifier, Text, read_cards
+from kg.documents import Document, read_document
+from kg.errors import ExperienceInvalid
+from kg.resources import experience_dir
+from kg.schema import Experience, Method, Paper, Strategy, Task
+
+Wrong = Callable[[str, str], ExperienceInvalid]
+
+Count = Callable[[str, int], tuple[int, int]]
+"""(zoo name, classes) -> (params, flops): the real size of an architecture."""
+
+TOLERANCE = 0.05
+"""How far a source's count may be from the real one; papers round, and some leave out biases or batch norm."""
+
+SCALES = {"1": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Quantity(Document):
+    """A count as printed, with its unit."""
+
+    value: Annotated[float, Field(gt=0)]
+    unit: Literal["1", "k", "M", "G"]
+
+    @property
+    def count(self) -> int:
+        """The plain number."""
+        return round(self.value * SCALES[self.unit])
+
+
+class DatasetEntry(Document):
+    """The data features of a task."""
+
+    name: Text
+    classes: Annotated[int, Field(ge=2)]
+    image_size: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1)]
+
+
+class ArchitectureEntry(Document):
+    """A builder of AutoMC's model zoo with its arguments."""
+
+    name: Text
+    classes: Annotated[int, Field(ge=2)]
+
+
+class TaskEntry(Document):
+    """What was compressed: data and baseline model. `macs` are multiply-adds, `flops` two per multiply-add."""
+
+    id: Text
+    dataset: DatasetEntry
+    model: Text
+    architecture: ArchitectureEntry | None = None
+    params: Quantity | None = None
+    macs: Quantity | None = None
+    flops: Quantity | None = None
+    top1_percent: Percent | None = None
+    source: Text
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> TaskEntry:
+        if self.macs and self.flops:
+            raise ValueError("give macs or flops (two per multiply-add), not both")
+        return self
+
+    @property
+    def flops_count(self) -> int | None:
+        """FLOPs, two per multiply-add."""
+        if self.macs:
+            return 2 * self.macs.count
+        return self.flops.count if self.flops else None
+
+    def task(self) -> Task:
+        """The task in the graph's words."""
+        return Task(
+            id=self.id,
+            dataset=self.dataset.name,
+            model=self.model,
+            classes=self.dataset.classes,
+            image_size=self.dataset.image_size,
+            channels=self.dataset.channels,
+            images=self.dataset.images,
+            params=self.params.count if self.params else None,
+            flops=self.flops_count,
+            accuracy=None if self.top1_percent is None else self.top1_percent / 100,
+        )
+
+
+class Ratios(Document):
+    """Ratios that the source prints in place of the figures behind them."""
+
+    ar: Annotated[float, Field(ge=-1)] | None = None
+    pr: Share | None = None
+    fr: Share | None = None
+
+
+class DerivedRatio(Document):
+    """A reduction computed from the source's settings; the record's assumptions say how."""
+
+    pr: Share
+
+
+class RecordEntry(Document):
+    """One row of a published table."""
+
+    id: Text
+    method: Identifier
+    settings: dict[str, int | float | str] = Field(default_factory=dict)
+    task: Text
+    top1_percent: Percent | None = None
+    params: Quantity | None = None
+    published_ratio: Ratios = Ratios()
+    derived_ratio: DerivedRatio | None = None
+    table: Text
+    source: Text
+    confidence: Literal["verified-two-sources", "verified-one-source", "authors-table-unverified"]
+    assumptions: str = ""
+    note: str = ""
+    differs_because: str = ""
+    raw: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _explained(self) -> RecordEntry:
+        if self.derived_ratio and not self.assumptions:
+            raise ValueError("a derived ratio needs assumptions that say how it was computed")
+        return self
+
+
+class PaperEntry(Document):
+    """The source of a file."""
+
+    id: Identifier
+    title: Text
+    url: str = ""
+    year: int | None = None
+
+
+class ExperienceFile(Document):
+    """One experience file as written."""
+
+    format: Literal[1]
+    paper: PaperEntry
+    entered_by: Text
+    checked_by: str = ""
+    tasks: tuple[TaskEntry, ...] = Field(strict=False)
+    records: tuple[RecordEntry, ...] = Field(strict=False)
+
+
+def packaged_experience() -> list[Path]:
+    """Return the paths of the experience files that come with this package, sorted."""
+    return sorted(experience_dir().glob("*.yaml"))
+
+
+def read_experience(
+    paths: Iterable[Path] | None = None, count: Count | None = None, methods: Sequence[Method] | None = None
+) -> tuple[tuple[Experience, ...], tuple[Paper, ...]]:
+    """Read experience files, check them one by one and against each other, and compute their ratios.
+
+    Args:
+        paths: the files; None for the packaged ones.
+        count: real params and flops of a zoo architecture, to compare tasks that name one; None to skip that.
+        methods: the method cards that records may name; None for the packaged ones.
+
+    Returns:
+        The experiences in file order, with AR, PR and FR where the source gives them, and the papers.
+
+    Raises:
+        ExperienceInvalid: names the file, the record, the field and the reason.
+    """
+    known = {method.id: method for method in (read_cards() if methods is None else methods)}
+    experiences: list[Experience] = []
+    papers: list[Paper] = []
+    papers_at: dict[str, Path] = {}
+    records_at: dict[str, Path] = {}
+    tasks_at: dict[str, tuple[Path, TaskEntry]] = {}
+    for path in packaged_experience() if paths is None else paths:
+        file = read_document(path, ExperienceFile, ExperienceInvalid)
+        if (first := papers_at.setdefault(file.paper.id, path)) != path:
+            raise ExperienceInvalid(f"{path}: paper.id: {file.paper.id} is taken by {first}. One file per paper.")
+        tasks = _tasks(path, file, tasks_at, count)
+        for record in file.records:
+            if record.id in records_at:
+                raise ExperienceInvalid(f"{path}: {record.id}: the id is taken in {records_at[record.id]}.")
+            records_at[record.id] = path
+            experiences.append(_experience(path, file.paper.id, record, tasks, known))
+        _no_contradiction(path, file, known)
+        papers.append(Paper(file.paper.id, file.paper.title, file.paper.url, file.paper.year))
+    return tuple(experiences), tuple(papers)
+
+
+def _tasks(
+    path: Path, file: ExperienceFile, seen: dict[str, tuple[Path, TaskEntry]], count: Count | None
+) -> dict[str, TaskEntry]:
+    """The tasks of a file by id; one that another file has too must be the same there."""
+    tasks: dict[str, TaskEntry] = {}
+    for entry in file.tasks:
+        if entry.id in tasks:
+            raise ExperienceInvalid(f"{path}: {entry.id}: the task is listed twice.")
+        where, other = seen.setdefault(entry.id, (path, entry))
+        if other != entry:
+            raise ExperienceInvalid(f"{path}: {entry.id}: the task differs from the one in {where}. Use another id.")
+        tasks[entry.id] = entry
+        if count is not None and entry.architecture is not None:
+            _compare(path, entry, entry.architecture, count)
+    return tasks
+
+
+def _compare(path: Path, entry: TaskEntry, architecture: ArchitectureEntry, count: Count) -> None:
+    """A task that names an architecture must have its size."""
+    params, flops = count(architecture.name, architecture.classes)
+    for field, stated, real in (
+        ("params", entry.params.count if entry.params else None, params),
+        ("macs" if entry.macs else "flops", entry.flops_count, flops),
+    ):
+        if stated is not None and abs(stated - real) > TOLERANCE * real:
+            shown = (stated, real) if field != "macs" else (stated // 2, real // 2)
+            raise ExperienceInvalid(
+                f"{path}: {entry.id}: {field}: {shown[0]:,} is not within {TOLERANCE:.0%} of {shown[1]:,}, the real "
+                f"count of {architecture.name} with {architecture.classes} classes. Correct the figure or the architecture."
+            )
+
+
+def _experience(
+    path: Path, paper: str, record: RecordEntry, tasks: dict[str, TaskEntry], methods: dict[str, Method]
+) -> Experience:
+    def wrong(field: str, reason: str) -> ExperienceInvalid:
+        return ExperienceInvalid(f"{path}: {record.id}: {field}: {reason}")
+
+    method = methods.get(record.method)
+    if method is None:
+        raise wrong("method", f"{record.method} has no method card. Write one, or use one of {', '.join(methods)}.")
+    names = [hyperparameter.id for hyperparameter in method.hyperparameters]
+    for name in record.settings:
+        if name not in names:
+            raise wrong("settings", f"{method.id} has no hyperparameter {name}; it has {', '.join(names) or 'none'}.")
+    size = record.settings.get("HP2")
+    if size is not None and (isinstance(size, str) or not 0 <= size <= 1):
+        raise wrong("settings.HP2", f"{size} is not a share between 0 and 1.")
+    task = tasks.get(record.task)
+    if task is None:
+        raise wrong("task", f"{record.task} is not among the tasks of this file.")
+    ar, pr = _accuracy_rate(record, task, wrong), _parameter_rate(record, task, wrong)
+    details = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.raw.items()}
+    texts = {"source": record.source, "assumptions": record.assumptions, "differs_because": record.differs_because}
+    return Experience(
+        id=record.id,
+        strategy=Strategy(record.method, tuple(record.settings.items())),
+        task=task.task(),
+        source=paper,
+        ar=ar,
+        pr=pr,
+        fr=record.published_ratio.fr,
+        pr_derived=record.derived_ratio is not None,
+        table=record.table,
+        confidence=record.confidence,
+        note=record.note,
+        details=details | {name: text for name, text in texts.items() if text},
+    )
+
+
+def _accuracy_rate(record: RecordEntry, task: TaskEntry, wrong: Wrong) -> float | None:
+    """AR = (after − before)/before, from the printed accuracies where both are there."""
+    published = record.published_ratio.ar
+    if record.top1_percent is not None and task.top1_percent:
+        if published is not None:
+            raise wrong("published_ratio.ar", "AR is typed beside the accuracies it follows from. Leave it out.")
+        return (record.top1_percent - task.top1_percent) / task.top1_percent
+    if published is not None and task.top1_percent is not None and task.top1_percent * (1 + published) > 100:
+        raise wrong("published_ratio.ar", f"{published} on a baseline of {task.top1_percent}% gives more than 100%.")
+    return published
+
+
+def _parameter_rate(record: RecordEntry, task: TaskEntry, wrong: Wrong) -> float | None:
+    """PR = 1 − after/before, from the printed counts where both are there."""
+    ratios = {
+        "published_ratio.pr": record.published_ratio.pr,
+        "derived_ratio.pr": record.derived_ratio.pr if record.derived_ratio else None,
+    }
+    given = {field: ratio for field, ratio in ratios.items() if ratio is not None}
+    if record.params is not None and task.params is not None:
+        for field in given:
+            raise wrong(field, "PR is typed beside the parameter counts it follows from. Leave it out.")
+        if record.params.count > task.params.count:
+            raise wrong("params", f"{record.params.count:,} is more than the baseline's {task.params.count:,}.")
+        return 1 - record.params.count / task.params.count
+    if len(given) > 1:
+        raise wrong("derived_ratio.pr", "PR is published; a derived one is for sources that do not print it.")
+    return next(iter(given.values()), None)
+
+
+def _no_contradiction(path: Path, file: ExperienceFile, methods: dict[str, Method]) -> None:
+    """The same fully known strategy, task and table with other figures needs an explanation."""
+    first: dict[tuple[str, str, str], RecordEntry] = {}
+    for record in file.records:
+        knobs = methods[record.method].hyperparameters
+        if not knobs or len(record.settings) < len(knobs) or record.differs_because:
+            continue
+        strategy = Strategy(record.method, tuple(record.settings.items()))
+        other = first.setdefault((strategy.id, record.task, record.table), record)
+        figures = [(r.top1_percent, r.params, r.published_ratio, r.derived_ratio) for r in (record, other)]
+        if figures[0] != figures[1]:
+            raise ExperienceInvalid(
+                f"{path}: {record.id}: contradicts {other.id}: same strategy, task and table, other figures. "
+                "Say why in differs_because."
+            )
