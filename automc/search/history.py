@@ -12,14 +12,16 @@ from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Space
 from automc.search.pareto import non_dominated
 
 START: SchemeIndices = ()
-_EPS = 1e-9
 _ALIKE = 3
 """A method is masked under a prefix after so many equal failures there."""
-_DIGITS = 6
+_DIGITS = 5
+"""Sums of HP2 are rounded to this many digits, which keeps the table small whatever values a method brings …"""
+_EPS = 5e-5
+"""… and this covers the rounding of a whole scheme: 0.005% of the original parameters."""
 
 
 def reachable_sums(values: FloatArray, steps: int, limit: float) -> list[FloatArray]:
-    """Return the sums of exactly 0, 1, … `steps` of the values (repeats allowed) that stay within the limit, ascending."""
+    """Return the sums of exactly 0, 1, … `steps` values, repeats allowed, that stay within the limit, each ascending."""
     distinct = np.unique(np.round(np.asarray(values, dtype=float), _DIGITS))
     sums: list[FloatArray] = [np.zeros(1)]
     for _ in range(steps):
@@ -75,7 +77,7 @@ class History:
 
     def front(self) -> list[Outcome]:
         """Return the non-dominated of what meets the target, PR ≥ γ: what the user gets."""
-        meeting = [o for o in self.measured() if o.pr is not None and o.pr >= self.limits.gamma - _EPS]
+        meeting = [o for o in self.measured() if o.pr is not None and o.pr >= self.limits.gamma]
         return _pick(meeting, non_dominated(points(meeting)))
 
     def removed(self, scheme: SchemeIndices) -> float:

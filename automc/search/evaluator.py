@@ -1,0 +1,150 @@
+"""F_mo: what a next step will do, learned while searching (AutoMC paper, section 3.3, Fig. 3 and Eq. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from automc.search.base import FloatArray, Outcome, SchemeIndices, Space
+
+HIDDEN = 32
+BATCH = 64
+STEPS = 100
+"""Adam steps per told round."""
+SCALE = (0.1, 0.3)
+"""Typical sizes of a step's AR and PR, which make both terms of Eq. 5 weigh alike."""
+_PRIOR_SLOPE = -0.1
+"""Without experience: accuracy lost per share of parameters removed; only its sign matters before the first round."""
+
+
+class StepNet(nn.Module):
+    """The network of Fig. 3: a recurrent encoder of the prefix; its state, the strategy and the task go into an MLP.
+
+    The first layer of the MLP is kept as its three blocks of columns [strategy | task | prefix], so that
+    every strategy and every prefix passes it once and a candidate costs one addition.
+    """
+
+    def __init__(self, strategy_size: int, task_size: int, hidden: int = HIDDEN) -> None:
+        super().__init__()
+        self.encoder = nn.GRU(strategy_size, hidden, batch_first=True)
+        self.of_strategy = nn.Linear(strategy_size, hidden, bias=False)
+        self.of_task = nn.Linear(task_size, hidden)
+        self.of_prefix = nn.Linear(hidden + 2, hidden, bias=False)
+        self.out = nn.Linear(hidden, 2)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def encode(self, prefixes: Sequence[Tensor], figures: Tensor) -> Tensor:
+        """Return the encoder's state after each prefix, (steps, strategy_size) each, beside its figures; (p, hidden + 2)."""
+        lengths = torch.tensor([len(prefix) for prefix in prefixes])
+        padded = nn.utils.rnn.pad_sequence(
+            [torch.cat([prefix, prefix.new_zeros(1, prefix.shape[1])]) for prefix in prefixes], batch_first=True
+        )
+        states, _ = self.encoder(padded)
+        # A state depends on nothing after it, so padding is harmless; START's is the initial state, zero.
+        states = torch.cat([states.new_zeros(len(lengths), 1, states.shape[2]), states], dim=1)
+        return torch.cat([states[torch.arange(len(lengths)), lengths], figures], dim=1)
+
+    def pairs(self, prefixes: Tensor, strategies: Tensor, task: Tensor) -> Tensor:
+        """Return the residuals of (encoded prefix, strategy) pairs, row by row; (b, 2)."""
+        first = self.of_strategy(strategies) + self.of_task(task) + self.of_prefix(prefixes)
+        return torch.as_tensor(self.out(torch.relu(first)))
+
+    def grid(self, prefixes: Tensor, strategies: Tensor, task: Tensor) -> Tensor:
+        """Return the residuals of every encoded prefix with every strategy; (p, n, 2)."""
+        rows = self.of_prefix(prefixes) + self.of_task(task)
+        columns = self.of_strategy(strategies)
+        return torch.stack([self.out(torch.relu_(columns + row)) for row in rows])
+
+
+class Evaluator:
+    """F_mo(prefix, s) → (step AR, step PR), trained online by Adam at learning rate 0.001.
+
+    Beyond the paper, because a search executes tens of steps, not thousands: it predicts the residual on
+    a first guess (NN_exp's AR of the strategy, and HP2 relative to what the prefix left), which it
+    equals before it was trained; a strategy enters as its embedding with its planned removal and cost;
+    and a prefix enters with its measured AR and PR. Deterministic for a seed and the rounds told.
+    """
+
+    def __init__(self, space: Space, base_accuracy: float, seed: int, steps: int = STEPS) -> None:
+        self._base = base_accuracy
+        self._seed = seed
+        self._steps = steps
+        self._rounds = 0
+        self._hp2 = _tensor(space.hp2)
+        guess = space.hp2 * _PRIOR_SLOPE if space.prior is None else space.prior[:, 0]
+        self._prior_ar = _tensor(guess)
+        extra = np.stack([space.hp2, np.log1p(np.maximum(space.cost, 0))], axis=1)
+        self._strategies = _tensor(_standardise(np.concatenate([space.embeddings, extra], axis=1)))
+        self._task = _tensor(space.task)
+        self._scale = torch.tensor(SCALE)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = StepNet(self._strategies.shape[1], len(space.task))
+        self._optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3)
+
+    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
+        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
+        figures = self._figures(prefixes)
+        with torch.inference_mode():
+            encoded = self.net.encode([self._rows(o.scheme) for o in prefixes], figures)
+            residual = self.net.grid(encoded, self._strategies, self._task)
+            residual *= self._scale
+            residual[..., 0] += self._prior_ar
+            residual[..., 1] += self._hp2 / (1 - figures[:, 1:])
+            return residual.numpy()
+
+    def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
+        """Train on all (parent, step) outcomes told so far; return the last loss, 0 where there is nothing to learn from."""
+        steps = [(p, o) for p, o in steps if o.step_ar is not None and o.step_pr is not None]
+        if not steps:
+            return 0.0
+        parents = [parent for parent, _ in steps]
+        last = torch.tensor([o.scheme[-1] for _, o in steps])
+        figures = self._figures(parents)
+        guess = torch.stack([self._prior_ar[last], self._hp2[last] / (1 - figures[:, 1])], dim=1)
+        truth = _tensor([(o.step_ar, o.step_pr) for _, o in steps])
+        prefixes = [self._rows(parent.scheme) for parent in parents]
+        draw = np.random.default_rng((self._seed, self._rounds))
+        self._rounds += 1
+        loss = torch.zeros(())
+        for _ in range(self._steps):
+            batch = torch.arange(len(steps)) if len(steps) <= BATCH else torch.from_numpy(draw.permutation(len(steps))[:BATCH])
+            encoded = self.net.encode([prefixes[i] for i in batch.tolist()], figures[batch])
+            predicted = guess[batch] + self._scale * self.net.pairs(encoded, self._strategies[last[batch]], self._task)
+            loss = step_loss(predicted, truth[batch], self._scale)
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+        return float(loss.detach())
+
+    def _figures(self, prefixes: Sequence[Outcome]) -> Tensor:
+        """Return (AR, PR) of measured prefixes against M; (p, 2)."""
+        rows = [((o.accuracy or 0.0) / self._base - 1, min(o.pr or 0.0, 0.99)) for o in prefixes]
+        return _tensor(rows)
+
+    def _rows(self, scheme: SchemeIndices) -> Tensor:
+        return self._strategies[list(scheme)]
+
+
+def step_loss(predicted: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
+    """Return Eq. 5: the mean distance between predicted and measured (step AR, step PR), both (b, 2).
+
+    In units of `scale` and with Huber's loss, quadratic below 1 and linear above, because a step that
+    ruins a model must not outweigh all the others.
+    """
+    per_figure = nn.functional.huber_loss(predicted / scale, truth / scale, reduction="none")
+    return per_figure.sum(dim=1).mean()
+
+
+def _tensor(values: object) -> Tensor:
+    return torch.as_tensor(np.asarray(values, dtype=np.float32))
+
+
+def _standardise(columns: FloatArray) -> FloatArray:
+    """Return the columns with mean 0 and deviation 1; constant ones become 0."""
+    spread = columns.std(axis=0)
+    return np.asarray((columns - columns.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0))

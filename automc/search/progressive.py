@@ -1,0 +1,170 @@
+"""Progressive search (AutoMC paper, section 3.3, Algorithm 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from automc.search import register
+from automc.search.base import FloatArray, Limits, Outcome, Searcher, SchemeIndices, Space
+from automc.search.evaluator import Evaluator
+from automc.search.history import History, points
+from automc.search.pareto import hypervolume_gain, non_dominated
+
+PREFIXES = 5
+"""Prefixes sampled a round from the frontier, and again from everything measured."""
+EXPLORE = 0.2
+"""Share of the asked schemes that are drawn from all candidates, whatever is predicted of them."""
+REPEAT = 0.5
+"""What a candidate's gain is multiplied with for each one of the same method and HP2 already in the round."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Admissible unexplored next steps: `prefixes[prefix[i]]` followed by `strategy[i]`; c of them."""
+
+    prefixes: list[Outcome]
+    prefix: npt.NDArray[np.intp]
+    strategy: npt.NDArray[np.intp]
+    predicted: FloatArray
+    """(ACC, removed) of Eq. 4, removed = 1 − PAR / P0: both up; (c, 2)."""
+
+    def scheme(self, i: int) -> SchemeIndices:
+        """Return candidate i as a scheme."""
+        return (*self.prefixes[self.prefix[i]].scheme, int(self.strategy[i]))
+
+
+@register
+class ProgressiveSearch(Searcher):
+    """Extends schemes step by step, each round by those next steps that F_mo expects on the Pareto front.
+
+    A round samples prefixes from the frontier and from everything measured, scores every admissible
+    unexplored next strategy of each and keeps the Pareto set of Eq. 4 (which prints an argmax over PAR, the
+    parameters left; they are minimised). Where the paper takes the parameters from F_mo, here they are
+    planned, HP2 corrected by the miss observed with that method, unless `own_size`.
+    """
+
+    name: ClassVar[str] = "progressive"
+
+    def __init__(self, space: Space, limits: Limits, seed: int, *, own_size: bool = False) -> None:
+        super().__init__(space, limits, seed)
+        self.history = History(space, limits)
+        self.evaluator = Evaluator(space, limits.base_accuracy, seed)
+        self._own_size = own_size
+        self._rounds = 0
+
+    def ask(self, k: int) -> list[SchemeIndices]:
+        """Return up to `k` new schemes, each one step longer than a measured one."""
+        rng = np.random.default_rng((self.seed, self._rounds))
+        candidates = self.candidates(rng)
+        return [candidates.scheme(i) for i in self._choose(candidates, k, rng)]
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Add one round to the tree and train F_mo on all steps told so far (Eq. 5)."""
+        self.history.record(outcomes)
+        self._rounds += 1
+        known = self.history.outcomes
+        measured = [o for o in self.history.measured() if o.scheme and o.scheme[:-1] in known]
+        self.evaluator.learn([(known[o.scheme[:-1]], o) for o in measured])
+
+    def candidates(self, rng: np.random.Generator) -> Candidates:
+        """Sample prefixes and score all their admissible unexplored next steps (Eq. 4)."""
+        prefixes, allowed = self._sample(rng)
+        if not prefixes:
+            nothing = np.zeros(0, dtype=np.intp)
+            return Candidates([], nothing, nothing, np.zeros((0, 2)))
+        steps = self.evaluator.predict(prefixes).astype(float)
+        measured = points(prefixes)
+        if not self._own_size:
+            left = np.maximum(1 - measured[:, 1:], 1e-6)
+            steps[..., 1] = (self.space.hp2 + self._misses()[self.space.method]) / left
+        prefix, strategy = np.nonzero(allowed)
+        return Candidates(prefixes, prefix, strategy, expected(measured, steps)[prefix, strategy])
+
+    def _sample(self, rng: np.random.Generator) -> tuple[list[Outcome], npt.NDArray[np.bool_]]:
+        """Draw prefixes that can be extended, from the frontier first, then from all; (p), (p, n)."""
+        chosen: dict[SchemeIndices, tuple[Outcome, npt.NDArray[np.bool_]]] = {}
+        for pool, limit in ((self.history.frontier(), PREFIXES), (self.history.measured(), 2 * PREFIXES)):
+            for i in rng.permutation(len(pool)):
+                if len(chosen) >= limit:
+                    break
+                allowed = self.history.unexplored(pool[i].scheme)
+                if allowed.any():
+                    chosen[pool[i].scheme] = (pool[i], allowed)
+        return [o for o, _ in chosen.values()], np.array([allowed for _, allowed in chosen.values()])
+
+    def _misses(self) -> FloatArray:
+        """Return how much more each method removed than planned, on average, shrunk towards 0; per method."""
+        total = np.zeros(len(self.space.methods))
+        count = np.ones(len(self.space.methods))
+        for outcome in self.history.measured()[1:]:
+            before = self.history.removed(outcome.scheme[:-1])
+            last = outcome.scheme[-1]
+            total[self.space.method[last]] += (outcome.pr or 0.0) - before - self.space.hp2[last]
+            count[self.space.method[last]] += 1
+        return total / count
+
+    def _success(self) -> FloatArray:
+        """Return the share of each method's steps that did not fail, one imagined success included; per method."""
+        good = np.ones(len(self.space.methods))
+        count = np.ones(len(self.space.methods))
+        for scheme, outcome in self.history.outcomes.items():
+            if scheme:
+                count[self.space.method[scheme[-1]]] += 1
+                good[self.space.method[scheme[-1]]] += outcome.status == "ok"
+        return good / count
+
+    def _choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[int]:
+        """Pick up to `k` candidates: the Pareto set, by hypervolume gain and diversity, and a few at random."""
+        total = len(candidates.strategy)
+        kind = self._kinds()[candidates.strategy]
+        shuffled = rng.permutation(total)
+        shuffled = shuffled[non_dominated_first(candidates.predicted[shuffled], 4 * k)]
+        success = self._success()[self.space.method[candidates.strategy]]
+        reference = (0.5 * self.limits.base_accuracy, 0.0)
+        known = points(self.history.frontier())
+        chosen: list[int] = []
+        while len(chosen) < min(k, total):
+            rest = np.setdiff1d(np.arange(total), chosen)
+            if rng.random() < EXPLORE:
+                # Kinds first: a method with a thousand strategies is no likelier than one with fifty.
+                pick = rng.choice(rest[kind[rest] == rng.choice(np.unique(kind[rest]))])
+                chosen.append(int(pick))
+            else:
+                pool = shuffled[~np.isin(shuffled, chosen)]
+                pool = pool if len(pool) else rest
+                seen = np.concatenate([known, candidates.predicted[chosen]])
+                gain = hypervolume_gain(candidates.predicted[pool], seen, reference) * success[pool]
+                repeats = (kind[pool][:, None] == kind[chosen][None, :]).sum(axis=1)
+                chosen.append(int(pool[np.argmax((gain + 1e-9) * REPEAT**repeats)]))
+        return chosen
+
+    def _kinds(self) -> npt.NDArray[np.intp]:
+        """Number the pairs of method and HP2: what differs within one differs least; (n,)."""
+        pairs = np.stack([self.space.method, self.space.hp2], axis=1)
+        return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def expected(prefixes: FloatArray, steps: FloatArray) -> FloatArray:
+    """Return (ACC, removed) of Eq. 4 for prefixes' (accuracy, PR), (p, 2), and step (AR, PR), (p, n, 2); (p, n, 2).
+
+    ACC = A(seq)·(1 + ÂR); PAR = P(seq)·(1 − P̂R) as a share of the original parameters, removed = 1 − PAR.
+    """
+    accuracy = prefixes[:, None, 0] * (1 + steps[..., 0])
+    left = (1 - prefixes[:, None, 1]) * (1 - steps[..., 1])
+    return np.stack([np.clip(accuracy, 0, 1), 1 - np.clip(left, 0, None)], axis=-1)
+
+
+def non_dominated_first(predicted: FloatArray, least: int) -> npt.NDArray[np.intp]:
+    """Return the indices of the Pareto set, and of the sets below it until there are `least`."""
+    rest = np.arange(len(predicted))
+    layers: list[npt.NDArray[np.intp]] = []
+    while len(rest) and sum(map(len, layers)) < least:
+        best = non_dominated(predicted[rest])
+        layers.append(rest[best])
+        rest = rest[~best]
+    return np.concatenate(layers) if layers else rest
