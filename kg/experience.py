@@ -236,7 +236,7 @@ def _compare(path: Path, entry: TaskEntry, architecture: ArchitectureEntry, coun
             shown = (stated, real) if field != "macs" else (stated // 2, real // 2)
             raise ExperienceInvalid(
                 f"{path}: {entry.id}: {field}: {shown[0]:,} is not within {TOLERANCE:.0%} of {shown[1]:,}, the real "
-                f"count of {architecture.name} with {architecture.classes} classes. Correct the figure or the architecture."
+                f"count of {architecture.name} with {architecture.classes} classes. Correct one of them."
             )
 
 
