@@ -69,7 +69,10 @@ class Images:
     def select(self, indices: Tensor) -> Images:
         """The images at `indices` (int64, in that order), sharing the pixels."""
         indices = indices.to(self.y.device)
-        return Images(self.store, self.y[indices], indices if self.rows is None else self.rows[indices])
+        chosen = Images(self.store, self.y[indices], indices if self.rows is None else self.rows[indices])
+        if self.digests is not None:
+            chosen.digests = self.digests[indices.cpu().numpy()]
+        return chosen
 
     def gather(self, indices: Tensor | slice) -> Tensor:
         """Pixels of the images at `indices`, uint8 (len(indices), c, h, w)."""
@@ -209,7 +212,8 @@ class Views:
 class TrainData:
     """Images resident as uint8 on one device, and the batches made from them.
 
-    Augmentation is that of the CIFAR papers: zero padding of `pad` pixels, a random crop, and for "crop-flip"
+    Augmentation is that of the CIFAR papers: zero padding of `pad` pixels (an eighth of the shorter side, at least
+    1, at most 4), a random crop, and for "crop-flip"
     a mirror with probability 1/2. Batches are float32, channels_last, normalised by `mean` and `std` (per
     channel, of pixels in [0, 1]). Padding is black *before* normalisation, as torchvision pads images.
 
@@ -239,7 +243,7 @@ class TrainData:
         self.std = tuple(std)
         self.augment: Augment = augment
         height, width = images.shape
-        self.pad = 0 if augment == "none" else max(1, round(min(height, width) / 8))
+        self.pad = 0 if augment == "none" else min(4, max(1, min(height, width) // 8))
         # One multiply-add per pixel: (p / 255 − mean) / std = p · scale + shift.
         shape = (1, -1, 1, 1)
         deviation = torch.tensor(self.std, dtype=torch.float64)

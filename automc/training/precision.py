@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from automc.datasets.base import TrainData
+from automc.errors import EnvironmentFault
 from automc.training.loop import Diverged, fit
 from automc.training.recipe import Precision, Recipe
 
@@ -48,6 +49,9 @@ def choose(
 
     Remembered per device (on a CPU also per processor model) and version of torch. Two processes may measure at
     once; either result is kept. A damaged file is measured anew.
+
+    Raises:
+        EnvironmentFault: `folder` cannot be written.
     """
     device = torch.device(device)
     file = folder / "precision.json"
@@ -87,6 +91,8 @@ def _step_seconds(model: nn.Module, data: TrainData, precision: Precision) -> fl
         try:
             fit(model, data, iterations=WARMUP + TIMED, recipe=recipe, seed=0, progress=mark)
         except (Diverged, RuntimeError):  # an operation without bfloat16, or numbers out of its range
+            if precision == "float32":
+                raise
             return math.inf
     return min(after - before for before, after in zip(marks[WARMUP - 1 :], marks[WARMUP:], strict=False))
 
@@ -120,8 +126,13 @@ def _read(file: Path) -> dict[str, Precision]:
 
 
 def _write(file: Path, values: dict[str, Precision]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".precision-")
-    with os.fdopen(handle, "w") as out:
-        json.dump(values, out, indent=1, sort_keys=True)
-    os.replace(name, file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".precision-")
+        with os.fdopen(handle, "w") as out:
+            json.dump(values, out, indent=1, sort_keys=True)
+        os.replace(name, file)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"The measured precision cannot be kept in {file}: {error.strerror}. Set AUTOMC_HOME to another folder."
+        ) from None

@@ -1,0 +1,80 @@
+"""Decoded images on disk: written once under the cache folder, memory-mapped by every process afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automc.datasets.base import Images
+from automc.datasets.splits import digests
+from automc.errors import EnvironmentFault
+
+Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+"""Shape → a uint8 array to be filled: on disk, or in memory where there is no cache."""
+
+
+def signature(files: Iterable[Path], *settings: object) -> str:
+    """Key of decoded files: their paths, sizes and times of change, and the settings of decoding."""
+    key = hashlib.sha256(repr(settings).encode())
+    for file in files:
+        stat = file.stat()
+        key.update(f"\n{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+    return key.hexdigest()[:32]
+
+
+def decoded(
+    cache: Path | None, key: str, produce: Callable[[Allocate], tuple[NDArray[np.uint8], NDArray[np.int64]]]
+) -> Images:
+    """Return the images under `key`, calling `produce` only where the cache does not hold them.
+
+    `produce` fills an array from the given allocator with (n, c, h, w) uint8 and returns it with the (n,) labels.
+    An entry is complete or absent; when two processes decode the same images, the first one's entry is kept.
+
+    Raises:
+        EnvironmentFault: the cache cannot be written.
+    """
+    if cache is None:
+        x, y = produce(lambda shape: np.empty(shape, dtype=np.uint8))
+        return Images(torch.from_numpy(x), torch.from_numpy(y))
+    entry = cache / key
+    if not entry.is_dir():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            _fill(entry, produce)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"Decoded images cannot be kept in {cache}: {error.strerror or error}. "
+                "Free some space, or set AUTOMC_HOME to another folder."
+            ) from None
+    # Copy-on-write: writable for torch, yet pages stay shared between processes and never reach the file.
+    x = np.load(entry / "x.npy", mmap_mode="c")
+    images = Images(torch.from_numpy(x), torch.from_numpy(np.load(entry / "y.npy")))
+    images.digests = np.load(entry / "digests.npy")
+    return images
+
+
+def _fill(entry: Path, produce: Callable[[Allocate], tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".decoding-"))
+    try:
+        x, y = produce(
+            lambda shape: np.lib.format.open_memmap(temporary / "x.npy", mode="w+", dtype=np.uint8, shape=shape)
+        )
+        if isinstance(x, np.memmap):
+            x.flush()
+        np.save(temporary / "y.npy", y)
+        np.save(temporary / "digests.npy", digests(Images(torch.from_numpy(x), torch.from_numpy(y))))
+        try:
+            os.rename(temporary, entry)
+        except OSError:
+            if not entry.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,128 @@
+"""From what the user named to a `Dataset`: choose the reader, then settle normalisation and augmentation."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from automc.datasets import custom, folder
+from automc.datasets.base import Augment, DataRef, Dataset, Images, Progress, Raw
+from automc.datasets.registry import registered
+from automc.datasets.splits import content_hash
+from automc.errors import DataError
+
+NATURAL_SIZE = 24
+"""Sides from this many pixels on are taken for photographs, which may be mirrored."""
+
+
+def open_data(ref: DataRef, cache: Path | None = None, progress: Progress | None = None) -> Dataset:
+    """Read the data `ref` names.
+
+    `ref.spec` is the name of a registered data set, an image folder, or `file.py:factory`. Decoded images are
+    kept under `cache` (None: nowhere) and memory-mapped from there, so that processes share them.
+    Normalisation: the reference's (the user's, or the model's by `DataRef.normalised_by`), else computed from the
+    training images, which a note says. Augmentation: the reference's, else "crop-flip" for sides from 24 pixels
+    on and "crop" below, where the data set does not know better.
+
+    Raises:
+        DataError: the data cannot be found or read, or its parts do not fit together.
+    """
+    raw = _read(ref, cache, progress)
+    _check(ref, raw)
+    if ref.val is not None:
+        raw = replace(raw, validation=folder.read_validation(Path(ref.val), raw, ref.size, cache, progress))
+    notes = list(raw.notes)
+    if ref.mean is None or ref.std is None:
+        mean, std = statistics(raw.train)
+        notes.append(f"Normalisation computed from the training images: mean {_short(mean)}, std {_short(std)}.")
+    else:
+        mean, std = ref.mean, ref.std
+        for name, values in (("--mean", mean), ("--std", std)):
+            if len(values) != raw.train.channels:
+                raise DataError(
+                    f"The images of {ref.spec} have {raw.train.channels} channel(s), but {name} has {len(values)} "
+                    "value(s) (given, or recorded with the model). Give one value per channel."
+                )
+    augment = ref.augment or raw.augment or default_augment(raw.train)
+    return Dataset(
+        name=_name(ref.spec), train=raw.train, test=raw.test, validation=raw.validation, classes=raw.classes,
+        mean=mean, std=std, augment=augment, hash=_hash(raw, mean, std, augment), notes=tuple(notes),
+    )  # fmt: skip
+
+
+def default_augment(images: Images) -> Augment:
+    """Mirror only what is large enough to be a photograph."""
+    return "crop-flip" if min(images.shape) >= NATURAL_SIZE else "crop"
+
+
+def statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per-channel mean and standard deviation of pixels in [0, 1], exact, to 6 decimals (std 1 where constant)."""
+    counts = torch.zeros(images.channels, 256, dtype=torch.int64)
+    for start in range(0, images.n, 4096):
+        block = images.gather(slice(start, min(start + 4096, images.n)))
+        for channel in range(images.channels):
+            counts[channel] += torch.bincount(block[:, channel].flatten().long(), minlength=256).cpu()
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    share = counts.double() / counts.sum(1, keepdim=True)
+    mean = (share * levels).sum(1)
+    std = (share * (levels - mean[:, None]) ** 2).sum(1).sqrt()
+    return tuple(round(v, 6) for v in mean.tolist()), tuple(round(v, 6) or 1.0 for v in std.tolist())
+
+
+def _read(ref: DataRef, cache: Path | None, progress: Progress | None) -> Raw:
+    readers = registered()
+    if ref.spec in readers:
+        return readers[ref.spec](ref, cache, progress)
+    if ".py:" in ref.spec or ref.spec.endswith(".py"):
+        return custom.read(ref, cache, progress)
+    if Path(ref.spec).expanduser().is_dir():
+        return folder.read(ref, cache, progress)
+    near = difflib.get_close_matches(ref.spec, readers, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise DataError(
+        f"--data {ref.spec}: neither a known data set ({', '.join(readers)}) nor an existing image folder "
+        f"nor file.py:factory.{hint}"
+    )
+
+
+def _check(ref: DataRef, raw: Raw) -> None:
+    parts = {"training": raw.train, "test": raw.test, "validation": raw.validation}
+    for part, images in parts.items():
+        if images is None:
+            continue
+        low, high = int(images.y.min()), int(images.y.max())
+        if low < 0 or high >= len(raw.classes):
+            wrong = low if low < 0 else high
+            raise DataError(
+                f"{ref.spec}: a {part} label is {wrong}, but there are {len(raw.classes)} classes (0 to {len(raw.classes) - 1})."
+            )
+        if (images.channels, *images.shape) != (raw.train.channels, *raw.train.shape):
+            raise DataError(
+                f"{ref.spec}: {part} images are {_size(images)}, but training images are {_size(raw.train)}. "
+                "All images must have one size and kind."
+            )
+    if len(raw.classes) < 2:
+        raise DataError(f"{ref.spec} has {len(raw.classes)} class; a classifier needs at least 2.")
+
+
+def _hash(raw: Raw, mean: tuple[float, ...], std: tuple[float, ...], augment: Augment) -> str:
+    parts = [content_hash(images) if images is not None else "-" for images in (raw.train, raw.test, raw.validation)]
+    text = repr((parts, raw.classes, mean, std, augment))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name(spec: str) -> str:
+    """A name for people and for studies: of a path its last part, of file.py:factory the factory."""
+    return spec.rsplit(":", 1)[-1] if ".py:" in spec else Path(spec).name or spec
+
+
+def _size(images: Images) -> str:
+    return f"{images.shape[0]}×{images.shape[1]} with {images.channels} channel(s)"
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{v:.3f}" for v in values) + ")"
