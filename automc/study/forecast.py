@@ -1,0 +1,58 @@
+"""How long a step will take: measured seconds per iteration, corrected by what steps really took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import mean, median
+
+from automc import methods
+from automc.training.recipe import Recipe
+from kg.schema import Scheme, Strategy
+
+_LEAST_TIMEOUT_SECONDS = 60.0
+_RECENT = 20
+
+
+class Forecast:
+    """Seconds of steps on one model, recipe and device."""
+
+    def __init__(self, per_iteration: Mapping[str, float], overhead: float, recipe: Recipe, n_train: int) -> None:
+        """Start from a probe.
+
+        Args:
+            per_iteration: seconds of one training iteration, by method.
+            overhead: seconds of a step besides training: surgery, recalibration, measuring, saving.
+            n_train: images that a step trains on.
+        """
+        self.per_iteration = dict(per_iteration)
+        self.overhead = overhead
+        self._recipe = recipe
+        self._n_train = n_train
+        self._ratios: list[float] = []
+
+    def _planned(self, strategy: Strategy, n_train: int) -> float:
+        known = self.per_iteration.get(strategy.method) or mean(self.per_iteration.values() or [0.0])
+        return self.overhead + known * methods.get(strategy.method).iterations(strategy, self._recipe, n_train)
+
+    def step(self, strategy: Strategy, n_train: int | None = None) -> float:
+        """Return the expected seconds of a strategy's step, also for another number of training images."""
+        correction = median(self._ratios[-_RECENT:]) if self._ratios else 1.0
+        return correction * self._planned(strategy, n_train or self._n_train)
+
+    def seconds(self, scheme: Scheme) -> float:
+        """Return the expected seconds of a scheme's last step."""
+        return self.step(scheme.steps[-1])
+
+    def observe(self, scheme: Scheme, seconds: float) -> None:
+        """Learn how long a scheme's last step took."""
+        planned = self._planned(scheme.steps[-1], self._n_train)
+        if planned > 0:
+            self._ratios.append(seconds / planned)
+
+    def timeout(self, scheme: Scheme, limit: float | None) -> float:
+        """Return the seconds after which a step counts as hung: the limit given, else five times the forecast."""
+        return limit if limit is not None else max(_LEAST_TIMEOUT_SECONDS, 5 * self.seconds(scheme))
+
+    def mean(self, strategies: list[Strategy], n_train: int | None = None) -> float:
+        """Return the mean expected seconds of steps by these strategies."""
+        return mean(self.step(s, n_train) for s in strategies) if strategies else 0.0

@@ -1,0 +1,249 @@
+"""The loop of a study: ask, execute, commit to the graph, tell (AutoMC paper, Algorithm 2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from hashlib import sha256
+
+from automc import knowledge
+from automc.errors import EnvironmentFault
+from automc.execution.outcome import StepOutcome
+from automc.execution.workers import Workers
+from automc.search import get as searcher_named
+from automc.search.base import Limits, Searcher
+from automc.study.forecast import Forecast
+from automc.study.space import SpaceReport, StrategySpace
+from automc.study.spec import MAX_REMOVED, StudySpec
+from automc.study.task import Subject
+from automc.study.trial import Figures, Trial, front
+from kg import studies
+from kg.errors import GraphLocked
+from kg.schema import Experience, Scheme, Strategy
+
+_PATIENCE_SECONDS = 60.0
+"""How long a locked graph is waited for before the study stops; what was executed is in the prefix cache."""
+Indices = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a study is about to do."""
+
+    study: str
+    spec: StudySpec
+    base: Figures
+    space: SpaceReport
+    infeasible: dict[str, str]
+    n_train: int
+    n_validation: int
+    step_seconds: float
+    """Forecast of a mean step."""
+    seconds: float
+    """Forecast of the whole search."""
+    final_seconds: float
+    done: int
+    """Trials that are in the graph already."""
+    saw_validation: bool
+
+
+class Listener:
+    """What a study tells whoever watches; every method may be left out."""
+
+    def say(self, text: str) -> None:
+        """A sentence for the user."""
+
+    def plan(self, plan: Plan) -> None:
+        """The plan, before anything is executed."""
+
+    def trial(self, trial: Trial, spent_steps: int, spent_seconds: float) -> None:
+        """A trial that is in the graph now."""
+
+    def running(self, spent_steps: float, spent_seconds: float) -> None:
+        """A sign of life, about twice a second; steps under way count with the part that is done."""
+
+    def progress(self, what: str, done: int, of: int) -> None:
+        """Progress of other long work: reading images, learning embeddings, the final run."""
+
+
+class Loop:
+    """Runs one study's search against a space, with workers, until the budget is spent or nothing is left."""
+
+    def __init__(
+        self, spec: StudySpec, subject: Subject, space: StrategySpace, forecast: Forecast, trials: Sequence[Trial],
+        elapsed: float, listener: Listener,
+    ) -> None:  # fmt: skip
+        """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds."""
+        self.spec = spec
+        self.subject = subject
+        self.space = space
+        self.forecast = forecast
+        self.listener = listener
+        self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
+        self.base = Figures(subject.accuracy, subject.params, subject.flops)
+        self._elapsed_before = elapsed
+        self._started = time.monotonic()
+        self._charged = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent: those of the clock, and the recorded cost of cached steps shared by the workers."""
+        return self._elapsed_before + time.monotonic() - self._started + self._charged / self.spec.workers
+
+    def run(self, workers: Workers) -> None:
+        """Search. Complete rounds that the graph holds are told again, the last one is asked again."""
+        searcher = searcher_named(self.spec.searcher)(
+            self.space.space,
+            Limits(self.spec.gamma, self.base.accuracy, self.spec.max_length, MAX_REMOVED),
+            self.spec.seed,
+        )
+        number, asked = self._replay(searcher)
+        while True:
+            before = [t for t in self.trials.values() if t.round < number]
+            size = asked or self._round_size(len(before))
+            if size == 0:
+                return
+            planned = self._with_parents(searcher.ask(size), {t.scheme for t in before})
+            if self.spec.budget.steps is not None:
+                planned = planned[: max(0, self.spec.budget.steps - len(before))]
+            first = max((t.ordinal for t in before), default=0) + 1
+            if not planned or not self._round(workers, number, size, first, planned):
+                return
+            told = sorted((t for t in self.trials.values() if t.round == number), key=lambda t: t.ordinal)
+            searcher.tell([t.outcome(self.space.indices(t.scheme)) for t in told])
+            number, asked = number + 1, 0
+
+    def _replay(self, searcher: Searcher) -> tuple[int, int]:
+        """Tell the complete rounds; return the number of the round to go on with, and its size when it has begun."""
+        last = max((t.round for t in self.trials.values()), default=0)
+        for number in range(1, last):
+            told = sorted((t for t in self.trials.values() if t.round == number), key=lambda t: t.ordinal)
+            searcher.tell([t.outcome(self.space.indices(t.scheme)) for t in told])
+        asked = next((t.asked for t in self.trials.values() if t.round == last), 0)
+        return max(1, last), asked
+
+    def _round_size(self, done: int) -> int:
+        budget = self.spec.budget
+        if budget.steps is not None:
+            return min(self.spec.round_size, max(0, budget.steps - done))
+        return self.spec.round_size if self.seconds < (budget.seconds or 0.0) else 0
+
+    def _with_parents(self, asked: Sequence[Indices], known: set[Scheme]) -> list[Indices]:
+        """Return the schemes to execute: those asked for, each after the parents that no earlier round has."""
+        planned: dict[Indices, None] = {}
+        for indices in asked:
+            for length in range(1, len(indices) + 1):
+                prefix = indices[:length]
+                if self.space.scheme(prefix) not in known:
+                    planned[prefix] = None
+        return list(planned)
+
+    def _round(self, workers: Workers, number: int, asked: int, first: int, planned: Sequence[Indices]) -> bool:
+        """Execute what the graph lacks; return whether the round is complete."""
+        waiting = {
+            scheme: first + position
+            for position, scheme in enumerate(map(self.space.scheme, planned))
+            if scheme not in self.trials
+        }
+        running: dict[int, tuple[Scheme, int]] = {}
+        while waiting or running:
+            for scheme in list(waiting):
+                state = self._parent_state(scheme, waiting, running)
+                if state == "failed":
+                    del waiting[scheme]
+                elif state == "ready" and len(running) < workers.count and self._affordable(scheme):
+                    ticket = workers.submit(scheme, self.forecast.timeout(scheme, self.spec.step_timeout))
+                    running[ticket] = (scheme, waiting.pop(scheme))
+            if not running:
+                return not waiting
+            for ticket, outcome in workers.collect(0.5):
+                scheme, ordinal = running.pop(ticket)
+                self._commit(scheme, ordinal, number, asked, outcome)
+            parts = sum(r.done / r.of for r in workers.running() if r.of)
+            self.listener.running(len(self.trials) + parts, self.seconds)
+        return True
+
+    def _parent_state(self, scheme: Scheme, waiting: dict[Scheme, int], running: dict[int, tuple[Scheme, int]]) -> str:
+        parent = scheme.parent
+        if not parent.steps:
+            return "ready"
+        if parent in waiting or any(parent == under_way for under_way, _ in running.values()):
+            return "later"
+        trial = self.trials.get(parent)
+        return "ready" if trial is not None and trial.status == "ok" else "failed"
+
+    def _affordable(self, scheme: Scheme) -> bool:
+        """Tell whether a step is expected to end within a budget of seconds."""
+        budget = self.spec.budget.seconds
+        return budget is None or self.seconds + self.forecast.seconds(scheme) <= budget
+
+    def _commit(self, scheme: Scheme, ordinal: int, number: int, asked: int, outcome: StepOutcome) -> None:
+        """Write a trial and its experience to the graph, then tell the listener; the searcher hears of it later."""
+        parent = self._figures(scheme.parent)
+        trial = Trial.of(ordinal, number, asked, scheme, outcome, self.base, parent)
+        if outcome.cached:
+            self._charged += outcome.seconds
+        elif outcome.status == "ok":
+            self.forecast.observe(scheme, outcome.seconds)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                self._write(trial, parent)
+                break
+            except GraphLocked:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+        self.trials[scheme] = trial
+        self.listener.trial(trial, len(self.trials), self.seconds)
+
+    def _write(self, trial: Trial, parent: Figures) -> None:
+        with knowledge.graph() as store:
+            studies.save_trial(store, self.spec.id, trial.as_row(), task=self.subject.task())
+            if trial.status == "ok":
+                studies.save_trial_experience(store, self.spec.id, [self._experience(trial, parent)])
+            studies.save_study(store, {"id": self.spec.id, "elapsed_seconds": self.seconds, "updated": now()})
+
+    def _experience(self, trial: Trial, parent: Figures) -> Experience:
+        """Return what the trial's last strategy did to its input model.
+
+        Its HP2 is put on the scale of its input, HP2·P0/P_in, because PR is relative to the input and HP2 to M.
+        """
+        step = trial.scheme.steps[-1]
+        scaled = min(1.0, step.number("HP2") * self.base.params / parent.params)
+        strategy = Strategy(step.method, tuple((n, scaled if n == "HP2" else v) for n, v in step.settings))
+        recipe = self.spec.recipe
+        task = self.subject.task(parent.params, parent.flops, parent.accuracy)
+        # The same step of another study is the same experience: a cached step must not count twice.
+        same = f"{strategy.id}|{task.id}|{recipe.as_dict()}|{self.subject.splits.train.n}|{self.spec.run_seed}"
+        return Experience(
+            id=f"trial:{sha256(same.encode()).hexdigest()[:16]}",
+            strategy=strategy,
+            task=task,
+            source=self.spec.id,
+            origin="trial",
+            ar=trial.step_ar,
+            pr=trial.step_pr,
+            fr=trial.step_fr,
+            confidence="measured",
+            details={"unit_epochs": f"{recipe.unit_epochs:g}", "train_images": str(self.subject.splits.train.n)},
+        )
+
+    def _figures(self, scheme: Scheme) -> Figures:
+        if not scheme.steps:
+            return self.base
+        figures = self.trials[scheme].figures
+        if figures is None:
+            raise EnvironmentFault(f"{scheme.id} was measured but its figures are gone from the graph.")
+        return figures
+
+    def front(self) -> list[Trial]:
+        """Return what the user gets so far."""
+        return front(list(self.trials.values()), self.spec.gamma)
+
+
+def now() -> str:
+    """Return the time in ISO format, UTC, to the second."""
+    return datetime.now(timezone.utc).replace(microsecond=0).isoformat()

@@ -1,0 +1,349 @@
+"""A study from the first look at the model to the tested result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from automc import knowledge, methods
+from automc.datasets import DataRef
+from automc.errors import StudyError
+from automc.execution.cache import PrefixCache
+from automc.execution.setup import Setup
+from automc.execution.step import final, local_workers, probe
+from automc.home import home
+from automc.models import structure
+from automc.search import get as searcher_named
+from automc.study.forecast import Forecast
+from automc.study.loop import Listener, Loop, Plan, now
+from automc.study.space import StrategySpace
+from automc.study.spec import Budget, StudySpec
+from automc.study.task import Subject, open_subject
+from automc.study.trial import Figures, Recommendation, Trial, front, recommended
+from automc.training import precision as precisions
+from automc.training.recipe import Recipe
+from kg import studies
+from kg.embedding import Vectors
+from kg.errors import NotInGraph
+from kg.schema import Scheme
+
+VERSIONED = ("automc", "torch", "torch-pruning", "pykeen", "numpy")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study came to. `final` holds the figures of the saved model, None where there is none."""
+
+    spec: StudySpec
+    base: Figures
+    trials: tuple[Trial, ...]
+    front: tuple[Trial, ...]
+    recommendation: Recommendation | None
+    final: dict[str, Any] | None
+
+    @property
+    def model(self) -> Path | None:
+        """The saved model."""
+        return Path(self.final["path"]) if self.final else None
+
+
+class Study:
+    """One search on one task with one recipe; `create` a new one or `open` one of the graph, then `run`."""
+
+    def __init__(self, spec: StudySpec, subject: Subject, vectors: Vectors, record: dict[str, Any]) -> None:
+        """Hold the parts; `record` is the study's node in the graph."""
+        self.spec = spec
+        self.subject = subject
+        self.vectors = vectors
+        self.record = record
+        self.setup = Setup(
+            base=folder(spec.id) / "base.am",
+            data=spec.data,
+            recipe=spec.recipe,
+            run_seed=spec.run_seed,
+            keep=spec.keep,
+            cache=home() / "cache",
+            data_cache=home() / "data",
+            device=spec.device,
+            cache_bytes=spec.cache_bytes,
+        )
+
+    @classmethod
+    def create(
+        cls, model: str, data: DataRef, *, gamma: float, budget: Budget, weights: Path | None = None,
+        recipe: Recipe | None = None, precision: str = "auto", device: str = "auto", workers: int | None = None,
+        learn_from_trials: bool = True, listener: Listener | None = None, **options: Any,
+    ) -> Study:  # fmt: skip
+        """Open the model and the data, bring graph and embeddings up to date, and put a new study into the graph.
+
+        Args:
+            model: a zoo name, `file.py:factory`, `torchvision:NAME` or a saved `.am`.
+            gamma: share of the parameters to remove, in (0, 0.84].
+            precision: "float32", "bfloat16", or "auto": timed once per device and remembered.
+            workers: processes; default one per core on a CPU, one on a GPU.
+            learn_from_trials: whether what earlier studies measured counts as experience.
+            options: other fields of StudySpec.
+
+        Raises:
+            AutoMCError: something given is wrong; nothing was written to the graph.
+        """
+        listener = listener or Listener()
+        recipe = recipe or Recipe()
+        # Checked before anything slow: a typo must not cost a minute.
+        StudySpec("", model, data, gamma, budget, recipe, workers=workers or 1, **options)
+        searcher_named(options.get("searcher", "progressive"))
+        subject = open_subject(
+            model, data, weights=weights, fraction=recipe.fraction, device=device,
+            progress=lambda done, of: listener.progress("reading images", done, of),
+        )  # fmt: skip
+        train = subject.dataset.data(subject.splits.train, subject.device)
+        chosen = precisions.choose(subject.device, home(), subject.model, train) if precision == "auto" else precision
+        recipe = replace(recipe, precision=chosen)
+        vectors = _vectors(learn_from_trials, listener)
+        with knowledge.graph() as store:
+            name = _free_name(subject, [row["id"] for row in studies.list_studies(store)])
+        spec = StudySpec(
+            name, model, subject.data, gamma, budget, recipe, device=str(subject.device),
+            workers=workers or default_workers(subject.device.type), versions=versions(), **options,
+        )  # fmt: skip
+        where = folder(name)
+        where.mkdir(parents=True, exist_ok=True)
+        structure.save(where / "base.am", subject.model, subject.source, metadata={"study": name, "model": model})
+        vectors.save(where / "vectors.safetensors")
+        record = {
+            "id": name, "spec": spec.to_json(), "model": model, "data": subject.dataset.name, "gamma": gamma,
+            "max_length": spec.max_length, "budget": str(budget), "searcher": spec.searcher, "seed": spec.seed,
+            "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,
+            "base_flops": subject.flops, "saw_validation": subject.saw_validation, "status": "running",
+            "started": now(), "updated": now(), "elapsed_seconds": 0.0,
+        }  # fmt: skip
+        with knowledge.graph() as store:
+            studies.save_study(store, record, task=subject.task())
+        return cls(spec, subject, vectors, record)
+
+    @classmethod
+    def open(
+        cls, name: str, *, budget: Budget | None = None, workers: int | None = None, listener: Listener | None = None
+    ) -> Study:
+        """Open a study of the graph to go on with it, with another budget if one is given.
+
+        Raises:
+            StudyError: there is no such study, or its folder is gone.
+        """
+        listener = listener or Listener()
+        record = load_record(name)
+        spec = StudySpec.from_json(record["spec"]).with_budget(budget)
+        spec = replace(spec, workers=workers or spec.workers)
+        base = folder(name) / "base.am"
+        if not base.is_file():
+            raise StudyError(f"The study {name} cannot be resumed: its model {base} is gone. Start it again with automc search.")
+        subject = open_subject(
+            str(base), spec.data, fraction=spec.recipe.fraction, device=spec.device,
+            progress=lambda done, of: listener.progress("reading images", done, of),
+        )  # fmt: skip
+        subject = replace(
+            subject, name=_model_of(name, subject.dataset.name), saw_validation=bool(record.get("saw_validation", True))
+        )
+        return cls(spec, subject, Vectors.load(folder(name) / "vectors.safetensors"), record)
+
+    def run(self, listener: Listener | None = None) -> Result:
+        """Search until the budget is spent, then run, save and test the recommended scheme.
+
+        A KeyboardInterrupt ends the workers, marks the study as interrupted and is raised again.
+        """
+        listener = listener or Listener()
+        infeasible, forecast = self._probe()
+        space = StrategySpace(
+            self.vectors, self.subject.task(), infeasible, self.spec.recipe, self.subject.splits.train.n
+        )
+        with knowledge.graph() as store:
+            trials = [Trial.from_row(row) for row in studies.load_trials(store, self.spec.id)]
+        loop = Loop(
+            self.spec, self.subject, space, forecast, trials, float(self.record.get("elapsed_seconds") or 0.0), listener
+        )
+        listener.plan(self._plan(space, forecast, infeasible, trials, loop.seconds))
+        cache = PrefixCache(self.setup.cache, self.spec.cache_bytes)
+        try:
+            with local_workers(self.setup, self.spec.workers) as workers:
+                loop.run(workers)
+            done = sorted(loop.trials.values(), key=lambda t: t.ordinal)
+            cache.pin((self.setup.key(t.scheme) for t in loop.front()), owner=self.spec.id)
+            return self._finish(done, listener)
+        except BaseException as error:
+            stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
+            self._save(status=stopped, elapsed_seconds=loop.seconds)
+            raise
+
+    def _probe(self) -> tuple[dict[str, str], Forecast]:
+        """Try each method once on one batch, at the study's first start; what came of it is part of the study."""
+        stored = self.record.get("probe")
+        if stored is None:
+            tokens = _tokens(self.vectors)
+            found = probe(self.setup, tokens)
+            stored = json.dumps(
+                {"infeasible": {m: r for m, r in found.reasons.items() if r}, "per_iteration": found.seconds_per_iteration,
+                 "overhead": found.overhead_seconds}
+            )  # fmt: skip
+            self._save(probe=stored)
+        values = json.loads(stored)
+        n_train = self.subject.splits.train.n
+        return values["infeasible"], Forecast(values["per_iteration"], values["overhead"], self.spec.recipe, n_train)
+
+    def _plan(
+        self, space: StrategySpace, forecast: Forecast, infeasible: dict[str, str], trials: Sequence[Trial], spent: float
+    ) -> Plan:
+        searchable = [s for s, allowed in zip(space.strategies, space.space.mask, strict=True) if allowed]
+        n_train, budget = self.subject.splits.train.n, self.spec.budget
+        step = forecast.mean(searchable)
+        steps_left = max(0, (budget.steps or 0) - len(trials))
+        seconds = max(0.0, budget.seconds - spent) if budget.seconds else step * steps_left / self.spec.workers
+        # A scheme that is recommended takes three steps or so, one after another.
+        final_seconds = 3 * forecast.mean(searchable, self.subject.splits.rest.n) if self.spec.final else 0.0
+        return Plan(
+            study=self.spec.id, spec=self.spec, space=space.report, infeasible=infeasible, n_train=n_train,
+            base=Figures(self.subject.accuracy, self.subject.params, self.subject.flops),
+            n_validation=self.subject.splits.validation.n, step_seconds=step, seconds=seconds,
+            final_seconds=final_seconds, done=len(trials), saw_validation=self.subject.saw_validation,
+        )  # fmt: skip
+
+    def _finish(self, trials: list[Trial], listener: Listener) -> Result:
+        base = Figures(self.subject.accuracy, self.subject.params, self.subject.flops)
+        chosen = recommended(trials, self.spec.gamma, self.subject.splits.validation.n)
+        outcome: dict[str, Any] | None = None
+        if chosen is None:
+            self._save(status="unmet", ended=now())
+        else:
+            self._save(status="done", ended=now(), recommended=chosen.trial.scheme.id, why=chosen.why)
+            outcome = self._final(chosen.trial.scheme, listener)
+        return Result(
+            self.spec, base, tuple(trials), tuple(front(trials, self.spec.gamma)), chosen, outcome
+        )
+
+    def _final(self, scheme: Scheme, listener: Listener) -> dict[str, Any]:
+        """Run the recommended scheme on everything but validation, save and test it; or save the trial's own model."""
+        out = folder(self.spec.id) / "final.am"
+        known = self.record.get("final")
+        if known and json.loads(known)["scheme"] == scheme.id and out.is_file():
+            return dict(json.loads(known))
+        metadata = {"study": self.spec.id, "scheme": scheme.id, "recipe": self.spec.recipe.as_dict()}
+        if self.spec.final:
+            done = final(
+                self.setup, scheme, out, metadata=metadata,
+                progress=lambda did, of: listener.progress("final run", did, of),
+            )  # fmt: skip
+            if done.status != "ok":
+                listener.say(f"The final run ended as {done.status}: {done.reason} The trial's own model is saved instead.")
+        if not self.spec.final or done.status != "ok":
+            kept = PrefixCache(self.setup.cache, self.spec.cache_bytes).model_path(self.setup.key(scheme))
+            if kept is None:
+                raise StudyError("The recommended model was evicted from the cache. Run the study again with --final full.")
+            shutil.copyfile(kept, out)
+        model = structure.read(out).model.to(self.subject.device)
+        measured = open_figures(model, self.subject)
+        result = {
+            "scheme": scheme.id, "path": str(out), "params": measured.params, "flops": measured.flops,
+            "accuracy": measured.accuracy, "test_accuracy": self.subject.test_accuracy(model),
+            "base_test_accuracy": self.subject.test_accuracy(), "ended": now(),
+        }  # fmt: skip
+        self._save(final=json.dumps(result), final_model=str(out))
+        return result
+
+    def _save(self, **values: Any) -> None:
+        self.record.update(values)
+        with knowledge.graph() as store:
+            studies.save_study(store, {"id": self.spec.id, **values, "updated": now()})
+
+
+def load_record(name: str) -> dict[str, Any]:
+    """Return a study's node.
+
+    Raises:
+        StudyError: there is none of that name; the message lists the latest.
+    """
+    with knowledge.graph() as store:
+        try:
+            return studies.load_study(store, name)
+        except NotInGraph:
+            known = [row["id"] for row in studies.list_studies(store)]
+    hint = f"There are: {', '.join(known[-8:])}." if known else "There is none yet: automc search starts one."
+    raise StudyError(f"There is no study '{name}' in the graph. {hint}")
+
+
+def load_trials(name: str) -> list[Trial]:
+    """Return a study's trials in ordinal order."""
+    with knowledge.graph() as store:
+        return [Trial.from_row(row) for row in studies.load_trials(store, name)]
+
+
+def delete(name: str) -> None:
+    """Remove a study, its trials and its folder; schemes that others use stay."""
+    load_record(name)
+    with knowledge.graph() as store:
+        studies.delete_study(store, name)
+    PrefixCache(home() / "cache").unpin(name)
+    shutil.rmtree(folder(name), ignore_errors=True)
+
+
+def folder(name: str) -> Path:
+    """Return where a study keeps its files."""
+    return home() / "studies" / name
+
+
+def open_figures(model: Any, subject: Subject) -> Figures:
+    """Measure a model on a subject's validation split."""
+    from automc.models.measure import count_flops, count_params
+    from automc.training import evaluate
+
+    data = subject.dataset.data(subject.splits.validation, subject.device)
+    return Figures(evaluate.accuracy(model, data), count_params(model), count_flops(model, subject.example))
+
+
+def default_workers(device: str) -> int:
+    """Return one worker per core this process may use on a CPU, one on a GPU."""
+    return len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {name: importlib.metadata.version(name) for name in VERSIONED}
+    return {**found, "python": platform.python_version()}
+
+
+def _vectors(learn_from_trials: bool, listener: Listener) -> Vectors:
+    knowledge.prepare()
+    return knowledge.vectors(
+        own_trials=learn_from_trials, progress=lambda done, of, _: listener.progress("learning embeddings", done, of)
+    )
+
+
+def _free_name(subject: Subject, taken: Sequence[str]) -> str:
+    stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{subject.name}-{subject.dataset.name}").strip("-").lower()
+    numbers = [int(m.group(1)) for m in (re.fullmatch(rf"{re.escape(stem)}-(\d+)", t) for t in taken) if m]
+    return f"{stem}-{max(numbers, default=0) + 1}"
+
+
+def _model_of(study: str, dataset: str) -> str:
+    return study.rsplit("-", 1)[0].removesuffix(f"-{dataset.lower()}")
+
+
+def _tokens(vectors: Vectors) -> dict[str, Any]:
+    """Return the lightest strategy of each executable method: the smallest HP2, then the shortest."""
+    from kg.schema import Strategy
+
+    registry = methods.registered()
+    lightest: dict[str, Strategy] = {}
+    for strategy in map(Strategy.parse, vectors.strategies):
+        if strategy.method in registry:
+            known = lightest.setdefault(strategy.method, strategy)
+            key = (strategy.number("HP2"), registry[strategy.method].relative_cost(strategy))
+            if key < (known.number("HP2"), registry[known.method].relative_cost(known)):
+                lightest[strategy.method] = strategy
+    return lightest

@@ -1,0 +1,130 @@
+"""A model and its data, opened, checked against each other and measured: what a study or a compression starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from automc.datasets import DataRef, Dataset, check, open_data
+from automc.datasets.splits import Splits, split
+from automc.errors import EnvironmentFault
+from automc.home import home
+from automc.models.load import FactoryRef, input_channels, load, output_classes, prepare
+from automc.models.measure import count_flops, count_params
+from automc.training import evaluate
+from kg.schema import Task
+
+
+@dataclass(frozen=True)
+class Subject:
+    """M and its data. `accuracy` is float32 top-1 on the validation split, in [0, 1]; `flops` 2 × MACs of one image."""
+
+    name: str
+    model: nn.Module
+    source: FactoryRef
+    data: DataRef
+    dataset: Dataset
+    splits: Splits
+    device: torch.device
+    accuracy: float
+    params: int
+    flops: int
+    saw_validation: bool
+    """True unless the model's artefact says that validation was left out of its training."""
+
+    @property
+    def example(self) -> torch.Tensor:
+        """A batch of one image, zeros, on the device."""
+        return torch.zeros(self.dataset.example_shape, device=self.device)
+
+    def task(self, params: float | None = None, flops: float | None = None, accuracy: float | None = None) -> Task:
+        """Return the task of these data with M, or with a step's input model whose figures are given."""
+        features = self.dataset.features()
+        chosen = {
+            "params": float(self.params if params is None else params),
+            "flops": float(self.flops if flops is None else flops),
+            "accuracy": float(self.accuracy if accuracy is None else accuracy),
+        }
+        key = f"{self.dataset.name}:{self.dataset.hash[:8]}:{self.name}:" + ":".join(f"{v:.6g}" for v in chosen.values())
+        return Task(id=key, dataset=self.dataset.name, model=self.name, **features, **chosen)
+
+    def test_accuracy(self, model: nn.Module | None = None) -> float | None:
+        """Return top-1 on the test images of M or of `model`; None where there are none. For the end of a study only."""
+        if self.splits.test is None:
+            return None
+        return evaluate.accuracy(model or self.model, self.dataset.data(self.splits.test, self.device))
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device behind "auto", "cpu" or "cuda:0".
+
+    Raises:
+        EnvironmentFault: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise EnvironmentFault(f"--device {name!r} is not a device. Use auto, cpu or cuda:0.") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise EnvironmentFault(f"--device {name}: this machine offers {torch.cuda.device_count()} CUDA devices. Use --device cpu.")
+    return device
+
+
+def open_subject(
+    model: str, data: DataRef, *, weights: Path | None = None, fraction: float = 1.0, device: str = "auto",
+    progress: Any = None,
+) -> Subject:  # fmt: skip
+    """Load a model and its data, check that they fit, prepare the model and measure it on the validation split.
+
+    Args:
+        model: a zoo name, `file.py:factory`, `torchvision:NAME` or a saved `.am`.
+        progress: called with (done, total) while images are decoded for the first time.
+
+    Raises:
+        ModelError: the model cannot be loaded or is no classifier.
+        DataError: the data cannot be read or do not fit the model.
+    """
+    where = resolve_device(device)
+    known = load(model, weights=weights) if model.endswith(".am") else None
+    reference = data.normalised_by(known.normalisation if known else None)
+    dataset = open_data(reference, cache=home() / "data", progress=progress)
+    if known is None:
+        known = load(model, weights=weights, classes=len(dataset.classes), channels=dataset.channels)
+        if known.normalisation is not None and data.mean is None and weights is not None:
+            reference = data.normalised_by(known.normalisation)
+            dataset = open_data(reference, cache=home() / "data", progress=progress)
+    check(dataset, channels=input_channels(known.model))
+    example = torch.zeros(dataset.example_shape)
+    check(dataset, outputs=output_classes(known.model, example))
+    prepared = prepare(known.model, example).to(where)
+    splits = split(dataset, fraction)
+    on_device = example.to(where)
+    return Subject(
+        name=_short(model),
+        model=prepared,
+        source=known.source,
+        data=reference,
+        dataset=dataset,
+        splits=splits,
+        device=where,
+        accuracy=evaluate.accuracy(prepared, dataset.data(splits.validation, where)),
+        params=count_params(prepared),
+        flops=count_flops(prepared, on_device),
+        saw_validation=known.metadata.get("validation_hash") is None,
+    )
+
+
+def _short(model: str) -> str:
+    """Return a name for studies: resnet20 of torchvision:resnet20, net of path/to/net.am or net.py:build."""
+    if model.startswith("torchvision:"):
+        return model.partition(":")[2]
+    file, colon, factory = model.rpartition(":")
+    if colon and file.endswith(".py"):
+        return f"{Path(file).stem}-{factory}"
+    return Path(model).stem
