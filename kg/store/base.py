@@ -1,0 +1,375 @@
+"""The contract of a graph store, and what both stores share.
+
+A store speaks portable Cypher: every label has a unique string `id`, upserts are `MERGE` on it, so any write may
+be run twice. A store belongs to one thread; `with` closes it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self
+
+from kg.errors import NotInGraph, QueryInvalid, QueryTimeout, WriteRefused
+from kg.schema import LABELS, RELATIONSHIPS
+
+READ_SECONDS = 30.0
+"""Time limit of a read that names none."""
+WRITE_SECONDS = 300.0
+"""Time limit of a write that names none, and of a whole transaction."""
+BATCH = 1000
+"""Rows per `UNWIND`."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of a query as plain Python values.
+
+    Nodes are dicts of their properties with "_label", relationships with "_type"; a path is the list of both in
+    order; dates and times are ISO 8601 text. `truncated`: the row limit cut the answer.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    truncated: bool = False
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """Each row as a dict from column to value."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def column(self, name: str) -> list[Any]:
+        """All values of one column."""
+        if not self.rows:
+            return []
+        index = self.columns.index(name)
+        return [row[index] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What an upsert or a sync did to one label or relationship type."""
+
+    created: int = 0
+    updated: int = 0
+    removed: int = 0
+    unchanged: int = 0
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was written."""
+        return bool(self.created or self.updated or self.removed)
+
+    def __add__(self, other: Changes) -> Changes:
+        return Changes(
+            self.created + other.created,
+            self.updated + other.updated,
+            self.removed + other.removed,
+            self.unchanged + other.unchanged,
+        )
+
+
+@dataclass(slots=True)
+class TransactionState:
+    """How deep `transaction()` is nested, and whether a statement in it has failed."""
+
+    depth: int = 0
+    failed: bool = False
+
+
+def plain(value: Any) -> Any:
+    """Make a query parameter plain: NumPy values become Python ones, tuples lists, dates ISO 8601 text.
+
+    Raises:
+        QueryInvalid: an integer beyond 64 bits, or a type that no store keeps.
+    """
+    if value is None or isinstance(value, bool | float | str):
+        return value
+    if isinstance(value, int):
+        if value not in _INT64:
+            raise QueryInvalid(f"{value} does not fit into 64 bits, so the graph cannot keep it.")
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    raise QueryInvalid(f"A query parameter of type {type(value).__name__} cannot be kept in the graph.")
+
+
+def write_refused() -> WriteRefused:
+    """The error of a write in a read-only query."""
+    return WriteRefused(
+        "This query writes, but was run as read-only: nothing was changed. Allow it with --write "
+        "(in Python: store.write)."
+    )
+
+
+def timed_out(seconds: float | None) -> QueryTimeout:
+    """The error of a query that ran too long."""
+    limit = f" of {seconds:g} s" if seconds else ""
+    return QueryTimeout(
+        f"The query ran past its time limit{limit} and was stopped; nothing was changed. Narrow it, or give more time."
+    )
+
+
+def missing_parameters(names: str) -> QueryInvalid:
+    """The error of a query that names parameters it was not given."""
+    return QueryInvalid(f"Expected parameter(s): {names}. Give each a value (--param name=value).")
+
+
+def _checked(name: str, known: Sequence[str], kind: str) -> str:
+    if name not in known:
+        raise QueryInvalid(f"'{name}' is not a {kind} of the graph. Known: {', '.join(known)}.")
+    return name
+
+
+def _keys(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The `{position: row.key.position}` of a relationship's own key; empty where rows carry none."""
+    names = list(rows[0].get("key") or ())
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise QueryInvalid(f"'{name}' is not a property name.")
+    return "{" + ", ".join(f"{name}: row.key.{name}" for name in names) + "}" if names else ""
+
+
+def _differs(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return any(known.get(name) != value for name, value in wanted.items())
+
+
+class GraphStore(ABC):
+    """Reads and writes of the knowledge graph.
+
+    Outside a transaction every call is atomic by itself. Inside `transaction()` all of them are committed together
+    or not at all; nested transactions join the outer one.
+    """
+
+    kind: ClassVar[Literal["embedded", "neo4j"]]
+    place: str
+    """Where the graph is: a folder or an address."""
+
+    def __init__(self) -> None:
+        self._state = TransactionState()
+
+    def read(
+        self,
+        query: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = READ_SECONDS,
+        limit: int | None = None,
+    ) -> Table:
+        """Run a read-only query.
+
+        Guarantees: the store itself refuses writes, whatever the text looks like (on Neo4j not inside a
+        transaction, which has one access mode for all its queries, and one time limit).
+
+        Args:
+            query: one Cypher statement.
+            params: values of its `$names`.
+            timeout: seconds, None for no limit.
+            limit: greatest number of rows; `Table.truncated` says whether there were more.
+
+        Raises:
+            WriteRefused: the query writes.
+            QueryInvalid: it does not parse or lacks a parameter; the message has the engine's reason and position.
+            QueryTimeout: it ran longer than `timeout`.
+            GraphUnavailable: the store cannot be reached.
+        """
+        return self._guarded(query, params, timeout, limit, write=False)
+
+    def write(
+        self, query: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = WRITE_SECONDS
+    ) -> Table:
+        """Run a statement that writes; make it idempotent (`MERGE`), since a retry may run it twice.
+
+        Raises:
+            QueryInvalid: it does not parse, lacks a parameter, or breaks a constraint; nothing was written.
+            QueryTimeout: it ran longer than `timeout`; nothing was written.
+            GraphUnavailable: the store cannot be reached.
+        """
+        return self._guarded(query, params, timeout, None, write=True)
+
+    def _guarded(
+        self, query: str, params: Mapping[str, Any] | None, timeout: float | None, limit: int | None, *, write: bool
+    ) -> Table:
+        if self._state.failed:
+            raise QueryInvalid("An earlier statement of this transaction failed, so nothing more can run in it.")
+        try:
+            return self._run(query, plain(params or {}), timeout, limit, write=write)
+        except BaseException:
+            self._state.failed = self._state.depth > 0
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[Self]:
+        """Make all reads and writes inside one unit; an error inside, even a caught one, undoes all of them."""
+        state = self._state
+        if state.depth:
+            state.depth += 1
+            try:
+                yield self
+            except BaseException:
+                state.failed = True
+                raise
+            finally:
+                state.depth -= 1
+            return
+        self._begin()
+        state.depth = 1
+        try:
+            yield self
+            if state.failed:
+                raise QueryInvalid("A statement of this transaction failed, so none of it was kept.")
+        except BaseException:
+            self._rollback()
+            raise
+        else:
+            self._commit()
+        finally:
+            state.depth, state.failed = 0, False
+
+    def upsert_nodes(self, label: str, rows: Sequence[Mapping[str, Any]]) -> Changes:
+        """Create or update nodes from rows of `{"id": …, property: value}`; None removes a property.
+
+        Properties that a row does not name are kept. What is already there is not written again.
+        """
+        _checked(label, LABELS, "label")
+        total = Changes()
+        for batch in _batches([plain(row) for row in rows]):
+            known = {
+                row["id"]: row["p"]
+                for row in self.read(
+                    f"UNWIND $ids AS id MATCH (n:{label} {{id: id}}) RETURN n.id AS id, properties(n) AS p",
+                    {"ids": [row["id"] for row in batch]},
+                    timeout=WRITE_SECONDS,
+                ).dicts()
+            }
+            total += self.write_nodes(label, batch, known)
+        return total
+
+    def write_nodes(
+        self, label: str, rows: Sequence[Mapping[str, Any]], known: Mapping[str, Mapping[str, Any]]
+    ) -> Changes:
+        """Write the rows that differ from `known`, the properties by id that the graph holds."""
+        new = [row for row in rows if row["id"] not in known]
+        stale = [row for row in rows if row["id"] in known and _differs(known[row["id"]], row)]
+        for batch in _batches(new + stale):
+            self.write(
+                f"UNWIND $rows AS row MERGE (n:{label} {{id: row.id}}) SET n += row.props",
+                {"rows": [{"id": row["id"], "props": {k: v for k, v in row.items() if k != "id"}} for row in batch]},
+            )
+        return Changes(created=len(new), updated=len(stale), unchanged=len(rows) - len(new) - len(stale))
+
+    def upsert_rels(self, type: str, from_label: str, to_label: str, rows: Sequence[Mapping[str, Any]]) -> Changes:
+        """Create or update relationships from rows of `{"from": id, "to": id, "key": {…}, property: value}`.
+
+        `key` is for types of which two nodes may have several, such as STEP with its position; all rows of one call
+        have the same key names.
+
+        Raises:
+            NotInGraph: a row's node does not exist.
+        """
+        _checked(type, RELATIONSHIPS, "relationship type")
+        for label in (from_label, to_label):
+            _checked(label, LABELS, "label")
+        total = Changes()
+        for batch in _batches([plain(row) for row in rows]):
+            found = self.read(
+                f"UNWIND $rows AS row MATCH (a:{from_label} {{id: row.from}})-[r:{type} {_keys(batch)}]->"
+                f"(b:{to_label} {{id: row.to}}) RETURN row.i AS i, properties(r) AS p",
+                {"rows": [{**_ends(row), "i": i} for i, row in enumerate(batch)]},
+                timeout=WRITE_SECONDS,
+            )
+            total += self.write_rels(type, from_label, to_label, batch, dict(found.rows))
+        return total
+
+    def write_rels(
+        self,
+        type: str,
+        from_label: str,
+        to_label: str,
+        rows: Sequence[Mapping[str, Any]],
+        known: Mapping[int, Mapping[str, Any]],
+    ) -> Changes:
+        """Write the rows that differ from `known`, the properties by row number that the graph holds."""
+        new = [row for i, row in enumerate(rows) if i not in known]
+        stale = [row for i, row in enumerate(rows) if i in known and _differs(known[i], _props(row))]
+        for batch in _batches(new + stale):
+            written = self.write(
+                f"UNWIND $rows AS row MATCH (a:{from_label} {{id: row.from}}) MATCH (b:{to_label} {{id: row.to}}) "
+                f"MERGE (a)-[r:{type} {_keys(batch)}]->(b) SET r += row.props RETURN row.i AS i",
+                {"rows": [{**_ends(row), "i": i, "props": _props(row)} for i, row in enumerate(batch)]},
+            )
+            missing = set(range(len(batch))) - set(written.column("i"))
+            if missing:
+                row = batch[min(missing)]
+                raise NotInGraph(
+                    f"({from_label} {row['from']})-[:{type}]->({to_label} {row['to']}) cannot be written: one of "
+                    "the two is not in the graph. Run `automc kg sync`."
+                )
+        return Changes(created=len(new), updated=len(stale), unchanged=len(rows) - len(new) - len(stale))
+
+    @abstractmethod
+    def schema(self, statement: str) -> None:
+        """Run one schema statement, such as `CREATE CONSTRAINT`, outside any transaction.
+
+        Raises:
+            QueryInvalid: it does not parse.
+        """
+
+    @abstractmethod
+    def version(self) -> str:
+        """Name and version of the engine."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the store back; closing twice is fine."""
+
+    @abstractmethod
+    def _run(
+        self, query: str, params: dict[str, Any], timeout: float | None, limit: int | None, *, write: bool
+    ) -> Table: ...
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _commit(self) -> None: ...
+
+    @abstractmethod
+    def _rollback(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _ends(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"from": row["from"], "to": row["to"], "key": row.get("key") or {}}
+
+
+def _props(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("from", "to", "key")}
+
+
+def _batches(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    for start in range(0, len(rows), BATCH):
+        yield list(rows[start : start + BATCH])

@@ -1,0 +1,93 @@
+"""One process at a time: the lock beside the embedded store, which also names its holder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from kg.errors import GraphLocked, GraphUnavailable
+
+if sys.platform != "win32":
+    import fcntl
+
+WAIT_SECONDS = 2.0
+"""How long a locked store is retried."""
+
+
+def acquire(path: Path) -> IO[str]:
+    """Take the lock, waiting up to WAIT_SECONDS, and note our pid and command in it.
+
+    Guarantees: the operating system frees it when the process ends, however it ends.
+
+    Raises:
+        GraphLocked: another process holds it; the message has its pid and command.
+        GraphUnavailable: the file cannot be written.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise GraphUnavailable(f"The graph in {path.parent} cannot be opened: {error.strerror}: {path}.") from None
+    while not _try(file):
+        if time.monotonic() > deadline:
+            file.seek(0)
+            holder = file.read()
+            file.close()
+            raise locked(path, holder)
+        time.sleep(0.05)
+    file.seek(0)
+    file.truncate()
+    file.write(f"{os.getpid()}\n{' '.join(sys.argv)}\n")
+    file.flush()
+    return file
+
+
+def release(file: IO[str]) -> None:
+    """Give the lock back."""
+    if not file.closed:
+        file.truncate(0)
+        file.close()
+
+
+def locked(path: Path, holder: str | None = None) -> GraphLocked:
+    """The error that names the holder of the lock at `path`."""
+    if holder is None:
+        holder = path.read_text(encoding="utf-8") if path.exists() else ""
+    pid, _, command = holder.partition("\n")
+    who = f"another process (pid {pid}: {_command(pid) or command.strip()})" if pid.strip() else "another process"
+    return GraphLocked(
+        f"The graph in {path.parent} is open in {who}. Wait until it has finished, or stop it; for several "
+        "processes at once use a Neo4j server (AUTOMC_GRAPH=bolt://…)."
+    )
+
+
+def _try(file: IO[str]) -> bool:
+    if sys.platform == "win32":
+        return True  # the engine's own lock still holds there
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # A file system without locks: the engine's own lock still holds.
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise GraphUnavailable(f"The graph's lock {file.name} cannot be taken: {error.strerror}.") from None
+    return True
+
+
+def _command(pid: str) -> str:
+    """The command line of a running process, empty where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        pass
+    try:
+        found = subprocess.run(["ps", "-o", "command=", "-p", pid], capture_output=True, text=True, timeout=2)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip()

@@ -1,0 +1,212 @@
+"""The server store: Neo4j over Bolt through the official driver."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, cast
+
+from kg.errors import GraphUnavailable, KGError, QueryInvalid
+from kg.store.base import WRITE_SECONDS, GraphStore, Table, missing_parameters, timed_out, write_refused
+from kg.store.text import returned
+
+if TYPE_CHECKING:
+    from neo4j import ManagedTransaction, Result, Session, Transaction
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 5.0
+_RETRY_SECONDS = 2.0
+_SCHEMES = tuple(f"{scheme}{security}://" for scheme in ("neo4j", "bolt") for security in ("", "+s", "+ssc"))
+
+
+class Neo4jStore(GraphStore):
+    """A graph on a Neo4j server; user, password and database come from the environment.
+
+    AUTOMC_GRAPH_USER (default neo4j), AUTOMC_GRAPH_PASSWORD (none: no authentication),
+    AUTOMC_GRAPH_DATABASE (default neo4j).
+
+    Raises:
+        GraphUnavailable: the server does not answer within seconds, refuses the password, or lacks the database.
+    """
+
+    kind: ClassVar[Literal["embedded", "neo4j"]] = "neo4j"
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        import neo4j
+        from neo4j.exceptions import ConfigurationError
+
+        self.place = url
+        self.user = os.environ.get("AUTOMC_GRAPH_USER") or "neo4j"
+        self.database = os.environ.get("AUTOMC_GRAPH_DATABASE") or "neo4j"
+        password = os.environ.get("AUTOMC_GRAPH_PASSWORD")
+        # What goes wrong arrives as an exception; the driver need not print it as well.
+        logging.getLogger("neo4j").addHandler(logging.NullHandler())
+        try:
+            if not url.startswith(_SCHEMES):
+                raise ValueError(f"it must start with one of {', '.join(_SCHEMES)}")
+            self._driver = neo4j.GraphDatabase.driver(
+                url,
+                auth=(self.user, password) if password else None,
+                connection_timeout=_CONNECT_SECONDS,
+                connection_acquisition_timeout=2 * _CONNECT_SECONDS,
+                max_transaction_retry_time=_RETRY_SECONDS,
+                notifications_min_severity="OFF",
+            )
+        except (ConfigurationError, ValueError) as error:
+            raise GraphUnavailable(
+                f"AUTOMC_GRAPH={url} is not the address of a Neo4j server: {error}. Write it like bolt://localhost:7687."
+            ) from None
+        self._session: Session | None = None
+        self._transaction: Transaction | None = None
+        try:
+            with self._open(write=False) as session:
+                self._translated(lambda: session.run("RETURN 1 AS one").consume(), _CONNECT_SECONDS)
+        except BaseException:
+            self._driver.close()
+            raise
+
+    def schema(self, statement: str) -> None:
+        """Run one schema statement in a transaction of its own."""
+        with self._open(write=True) as session:
+            self._translated(lambda: session.run(statement).consume(), None)
+
+    def version(self) -> str:
+        """Name and version of the server, as it gives them."""
+        info = self._translated(self._driver.get_server_info, None)
+        return f"{info.agent} (Bolt {'.'.join(map(str, info.protocol_version))})"
+
+    def close(self) -> None:
+        """Close the connection; an open transaction is undone."""
+        self._end()
+        self._driver.close()
+
+    def _open(self, *, write: bool) -> Session:
+        return self._driver.session(database=self.database, default_access_mode="WRITE" if write else "READ")
+
+    def _run(
+        self, query: str, params: dict[str, Any], timeout: float | None, limit: int | None, *, write: bool
+    ) -> Table:
+        from neo4j import unit_of_work
+
+        transaction = self._transaction
+        if transaction is not None:
+            return self._translated(lambda: _table(transaction.run(query, params), query, limit), timeout)
+
+        @unit_of_work(timeout=timeout)
+        def work(managed: ManagedTransaction) -> Table:
+            return _table(managed.run(query, params), query, limit)
+
+        with self._open(write=write) as session:
+            enter = session.execute_write if write else session.execute_read
+            return self._translated(lambda: enter(work), timeout)
+
+    def _begin(self) -> None:
+        self._session = self._open(write=True)
+        self._transaction = self._translated(
+            lambda: cast("Session", self._session).begin_transaction(timeout=WRITE_SECONDS), None
+        )
+
+    def _commit(self) -> None:
+        try:
+            self._translated(cast("Transaction", self._transaction).commit, None)
+        finally:
+            self._end()
+
+    def _rollback(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """Close the transaction, undoing what was not committed, and its session."""
+        transaction, self._transaction = self._transaction, None
+        session, self._session = self._session, None
+        if transaction is not None:
+            self._translated(transaction.close, None)
+        if session is not None:
+            self._translated(session.close, None)
+
+    def _translated(self, work: Callable[[], T], timeout: float | None) -> T:
+        from neo4j.exceptions import DriverError, Neo4jError
+
+        try:
+            return work()
+        except (Neo4jError, DriverError, OSError) as error:
+            self._raise(error, timeout)
+
+    def _raise(self, error: Exception, timeout: float | None) -> NoReturn:
+        from neo4j.exceptions import AuthError, Neo4jError, ServiceUnavailable
+
+        if isinstance(error, AuthError):
+            raise GraphUnavailable(
+                f"The Neo4j at {self.place} refused user '{self.user}'. "
+                "Set AUTOMC_GRAPH_USER and AUTOMC_GRAPH_PASSWORD."
+            ) from None
+        if not isinstance(error, Neo4jError):
+            if isinstance(error, ServiceUnavailable | OSError):
+                raise GraphUnavailable(
+                    f"No Neo4j answers at {self.place}: {_first_line(error)}. Start it, correct AUTOMC_GRAPH, "
+                    "or unset AUTOMC_GRAPH to use the embedded graph."
+                ) from None
+            raise GraphUnavailable(f"The connection to {self.place} failed: {_first_line(error)}.") from None
+        code, message = error.code or "", error.message or str(error)
+        raise self._meaning(code, message, timeout) from None
+
+    def _meaning(self, code: str, message: str, timeout: float | None) -> KGError:
+        if code.endswith("Statement.AccessMode") or "ForbiddenOnReadOnly" in code:
+            return write_refused()
+        if "TimedOut" in code or code.endswith("Transaction.Terminated"):
+            return timed_out(timeout)
+        if code.endswith("Schema.ConstraintValidationFailed"):
+            return QueryInvalid(f"The write breaks a uniqueness constraint: {message}")
+        if "DatabaseNotFound" in code or "DatabaseUnavailable" in code:
+            return GraphUnavailable(
+                f"The Neo4j at {self.place} has no database '{self.database}' to offer: {message} "
+                "Correct AUTOMC_GRAPH_DATABASE."
+            )
+        if code.endswith("Statement.ParameterMissing"):
+            return missing_parameters(message.rpartition(":")[2].strip())
+        if ".ClientError." in code:
+            return QueryInvalid(f"The query cannot be read: {message}")
+        return GraphUnavailable(f"The Neo4j at {self.place} could not do this: {message} ({code}). Try again.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".:")
+
+
+def _table(result: Result, query: str, limit: int | None) -> Table:
+    columns = tuple(result.keys())
+    records = list(result) if limit is None else result.fetch(limit + 1)
+    result.consume()
+    kept = records if limit is None else records[:limit]
+    rows = [tuple(map(_value, record.values())) for record in kept]
+    return Table(columns or returned(query), rows, truncated=len(kept) < len(records))
+
+
+def _value(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        # An embedding is thousands of numbers: look at one of them.
+        return value if value and isinstance(value[0], float) else [_value(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _value(item) for name, item in value.items()}
+    return _element(value)
+
+
+def _element(value: Any) -> Any:
+    """A node, relationship, path or time of the driver."""
+    from neo4j.graph import Node, Path, Relationship
+
+    if isinstance(value, Node):
+        return {"_label": ":".join(sorted(value.labels))} | {name: _value(value[name]) for name in sorted(value)}
+    if isinstance(value, Relationship):
+        return {"_type": value.type} | {name: _value(value[name]) for name in sorted(value)}
+    if isinstance(value, Path):
+        steps = [step for pair in zip(value.nodes, value.relationships, strict=False) for step in pair]
+        return [_value(step) for step in (*steps, value.end_node)]
+    if hasattr(value, "iso_format"):
+        return value.iso_format()
+    return str(value)
