@@ -23,8 +23,14 @@ from automc.errors import AutoMCError
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 
-BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from automc.execution.worker import main; main(sys.argv[2:])"
+BOOT = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from automc.execution.worker import main; main(sys.argv[2:])"
+)
 """What the interpreter of a worker is started with; arguments: sys.path as JSON, then those of `main`."""
+
+Run = Callable[[Any, Any, Monitor], StepOutcome]
+"""(opened state, job, monitor) → outcome."""
 
 _WATCH_SECONDS = 0.5
 
@@ -35,7 +41,7 @@ class Order:
 
     setup: Any
     open: Callable[[Any], Any]
-    run: Callable[[Any, Any, Monitor], StepOutcome]
+    run: Run
     threads: int = 1
 
 
@@ -61,7 +67,7 @@ def main(arguments: list[str]) -> None:
         os._exit(0)
 
 
-def _open(connection: Connection) -> tuple[Any, Callable[[Any, Any, Monitor], StepOutcome]]:
+def _open(connection: Connection) -> tuple[Any, Run]:
     """Open the state and say so; a failure is sent as an exception for the parent to raise."""
     payload = connection.recv_bytes()
     try:
@@ -78,7 +84,7 @@ def _open(connection: Connection) -> tuple[Any, Callable[[Any, Any, Monitor], St
     return state, order.run
 
 
-def _answer(state: Any, run: Callable[[Any, Any, Monitor], StepOutcome], payload: bytes, monitor: Monitor) -> StepOutcome:
+def _answer(state: Any, run: Run, payload: bytes, monitor: Monitor) -> StepOutcome:
     """Run one job; whatever it raises becomes an outcome."""
     monitor.begin()
     started = time.monotonic()
@@ -89,7 +95,7 @@ def _answer(state: Any, run: Callable[[Any, Any, Monitor], StepOutcome], payload
 
 
 def failure(error: Exception, seconds: float) -> StepOutcome:
-    """Turn what a job raised into an outcome: out_of_memory where memory was lacking, else crashed, with its traceback."""
+    """Turn what a job raised into an outcome with its traceback: out_of_memory where memory was lacking, else crashed."""
     text = "".join(traceback.format_exception(error))
     if is_out_of_memory(error):
         reason = f"not enough memory: {error}" if str(error) else "not enough memory"

@@ -93,7 +93,9 @@ class Workers(ABC):
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -210,11 +212,11 @@ class LocalWorkers(Workers):
         monitor_file = self._folder / f"{name}.monitor"
         monitor = Monitor(monitor_file)
         environment = {**_ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(self._threads)}
-        command = [sys.executable, "-c", BOOT, json.dumps(sys.path), str(there.fileno()), str(os.getpid()), str(monitor_file)]
+        arguments = [json.dumps(sys.path), str(there.fileno()), str(os.getpid()), str(monitor_file)]
         try:
             with log.open("wb") as output:
                 process = subprocess.Popen(
-                    command,
+                    [sys.executable, "-c", BOOT, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -259,9 +261,9 @@ class LocalWorkers(Workers):
                 continue
             if kind == "failed":
                 self.stop()
-                raise content if isinstance(content, AutoMCError) else EnvironmentFault(
-                    f"A worker could not open the study:\n{content}"
-                )
+                if isinstance(content, AutoMCError):
+                    raise content
+                raise EnvironmentFault(f"A worker could not open the study:\n{content}")
             self._failed_starts = 0
             if kind == "ready":
                 worker.ready = True

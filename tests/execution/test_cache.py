@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cache_writer import OK, key, put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automc.errors import EnvironmentFault
 from automc.execution.cache import PrefixCache
 from automc.execution.outcome import StepOutcome
-
-OK = StepOutcome("ok", accuracy=0.5, params=10, flops=20, reached=True, seconds=1.5, iterations=7)
-
-
-def key(name: object) -> str:
-    return hashlib.sha256(str(name).encode()).hexdigest()
-
-
-def put(cache: PrefixCache, name: object, size: int, outcome: StepOutcome = OK) -> None:
-    with cache.temporary(key(name)) as path:
-        path.write_bytes(os.urandom(size))
-        cache.put(key(name), outcome, path)
 
 
 def weights(folder: Path) -> int:
@@ -57,7 +44,8 @@ def test_failures_that_follow_from_the_key_are_kept(tmp_path: Path, status: str)
     cache = PrefixCache(tmp_path)
     cache.put(key(1), StepOutcome(status, "no batch norm"))  # type: ignore[arg-type]
     found = cache.outcome(key(1))
-    assert found is not None and (found.status, found.reason) == (status, "no batch norm")
+    assert found is not None
+    assert (found.status, found.reason) == (status, "no batch norm")
 
 
 @pytest.mark.parametrize("status", ["crashed", "timeout", "out_of_memory"])
@@ -140,7 +128,8 @@ def test_an_older_or_newer_outcome_file_is_read(tmp_path: Path) -> None:
     [path] = tmp_path.glob("outcomes/*/*.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "added_later": 1}))
     found = cache.outcome(key(1))
-    assert found is not None and found.accuracy == 0.5
+    assert found is not None
+    assert found.accuracy == 0.5
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -149,23 +138,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         PrefixCache(tmp_path / "file" / "cache")
 
 
-WRITER = """
-    import os, random, sys
-    sys.path[:0] = {paths!r}
-    from test_cache import PrefixCache, key, put
-    from pathlib import Path
-    cache = PrefixCache(Path({folder!r}), limit_bytes=100_000)
-    random.seed({seed})
-    print("up", flush=True)
-    while True:
-        put(cache, random.randrange(40), random.randrange(1_000, 30_000))
-"""
-
-
 def writer(folder: Path, seed: int) -> subprocess.Popen[str]:
-    here = Path(__file__).parent
-    code = textwrap.dedent(WRITER).format(paths=[str(here), str(here.parents[1])], folder=str(folder), seed=seed)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    script = Path(__file__).parent / "cache_writer.py"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, str(script), str(folder), "100000", str(seed)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def test_two_writers_killed_at_random_never_break_the_limit_or_a_file(tmp_path: Path) -> None:
@@ -178,7 +155,8 @@ def test_two_writers_killed_at_random_never_break_the_limit_or_a_file(tmp_path: 
     for turn in range(3):
         pair = [writer(tmp_path, 2 * turn), writer(tmp_path, 2 * turn + 1)]
         for process in pair:
-            assert process.stdout is not None and process.stdout.readline() == "up\n"
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
         until = time.monotonic() + 0.4 + chance.random() * 0.2
         while time.monotonic() < until:
             sizes = []

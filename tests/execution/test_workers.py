@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,53 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from worker_jobs import open_state, run_job
 
 from automc.errors import DataError, EnvironmentFault
-from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.worker import Order
 from automc.execution.workers import LocalWorkers
-
-
-def open_state(setup: Any) -> Any:
-    if setup == "unreadable":
-        raise DataError("the data is gone")
-    if setup == "deadly":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return setup
-
-
-def run_job(state: Any, job: tuple[str, Any], monitor: Monitor) -> StepOutcome:
-    kind, value = job
-    if kind == "kill":
-        os.kill(os.getpid(), value)
-    elif kind == "exit":
-        os._exit(value)
-    elif kind == "raise":
-        raise ValueError(value)
-    elif kind == "hang":
-        while True:
-            time.sleep(0.05)
-    elif kind == "stubborn":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        time.sleep(value)
-    elif kind == "memory":
-        limit = 400 << 20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-        try:
-            bytearray(limit)
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    elif kind == "steps":
-        for _ in range(value):
-            monitor.begin()
-            monitor.progress(3, 10)
-            time.sleep(0.4)
-    elif kind == "wait":
-        monitor.wait()
-        time.sleep(value)
-        monitor.begin()
-    return StepOutcome("ok", details={"value": value, "pid": os.getpid(), "state": state})
 
 
 @pytest.fixture
@@ -180,21 +138,25 @@ def test_stop_ends_even_stubborn_jobs_within_five_seconds() -> None:
 
 
 def test_a_state_that_cannot_be_opened_raises_its_own_error() -> None:
-    with LocalWorkers(Order("unreadable", open_state, run_job), count=1) as workers, pytest.raises(DataError, match="gone"):
+    with LocalWorkers(Order("unreadable", open_state, run_job), count=1) as workers:
         workers.submit(("echo", 0))
-        workers.collect(timeout=20.0)
+        with pytest.raises(DataError, match="gone"):
+            workers.collect(timeout=20.0)
 
 
 def test_workers_that_die_while_loading_are_not_started_for_ever() -> None:
-    with LocalWorkers(Order("deadly", open_state, run_job), count=1) as workers, pytest.raises(EnvironmentFault, match="SIGKILL"):
+    with LocalWorkers(Order("deadly", open_state, run_job), count=1) as workers:
         workers.submit(("echo", 0))
-        workers.collect(timeout=20.0)
+        with pytest.raises(EnvironmentFault, match="SIGKILL"):
+            workers.collect(timeout=20.0)
 
 
 PARENT = """
     import sys
     sys.path[:0] = {paths!r}
-    from test_workers import Order, LocalWorkers, open_state, run_job
+    from automc.execution.worker import Order
+    from automc.execution.workers import LocalWorkers
+    from worker_jobs import open_state, run_job
     workers = LocalWorkers(Order("state", open_state, run_job), count=2)
     workers.start()
     workers.submit(("echo", 0)); workers.submit(("echo", 1))

@@ -1,0 +1,54 @@
+"""The jobs of a study, and the workers that run them."""
+
+from __future__ import annotations
+
+from automc.errors import MethodError
+from automc.execution.final import Final, accuracy_on_test, final, run_final
+from automc.execution.monitor import Monitor
+from automc.execution.outcome import StepOutcome
+from automc.execution.probe import Probe, ProbeReport, probe, probe_method, probe_with
+from automc.execution.setup import Bench, Setup, open_bench
+from automc.execution.step import execute
+from automc.execution.worker import Order
+from automc.execution.workers import LocalWorkers, Workers, cores
+from kg.schema import Scheme
+
+__all__ = [
+    "Final",
+    "Job",
+    "Probe",
+    "ProbeReport",
+    "accuracy_on_test",
+    "execute",
+    "final",
+    "local_workers",
+    "probe",
+    "probe_with",
+    "run_job",
+]
+
+Job = Scheme | Probe | Final
+"""A Scheme: its last step; a Probe: a method tried on M; a Final: a whole scheme, saved."""
+
+
+def run_job(bench: Bench, job: Job, monitor: Monitor) -> StepOutcome:
+    """Run one job on an opened study."""
+    match job:
+        case Scheme():
+            return execute(bench, job, monitor)
+        case Probe():
+            return probe_method(bench, job, monitor)
+        case Final():
+            return run_final(bench, job, monitor)
+    raise MethodError(f"{type(job).__name__} is not a job.")
+
+
+def local_workers(setup: Setup, count: int | None = None) -> Workers:
+    """Return workers for a study, not yet started; default as many as there are cores.
+
+    On a CPU each has one thread, so results do not depend on their number; beside an accelerator they share
+    the cores.
+    """
+    count = count or cores()
+    threads = 1 if setup.device == "cpu" else max(1, cores() // count)
+    return LocalWorkers(Order(setup, open_bench, run_job, threads), count)

@@ -1,0 +1,120 @@
+"""Trying each method once on one batch: can it work on this model at all, and how long do its steps take?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import Any
+
+import torch
+
+from automc.datasets.base import TrainData
+from automc.execution.monitor import Monitor
+from automc.execution.outcome import StepOutcome
+from automc.execution.setup import Bench, Setup
+from automc.execution.step import execute, run_step
+from automc.execution.workers import Workers
+from kg.schema import Scheme, Strategy
+
+ITERATIONS = 4
+"""Iterations of each training phase of a probe: the first warms up, the others are timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A job: try one strategy on M, briefly."""
+
+    strategy: Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """What probing found. Keys are names of methods."""
+
+    reasons: dict[str, str | None]
+    """Why a method cannot work on this model; None where it can."""
+    seconds_per_iteration: dict[str, float]
+    """Seconds of one training iteration, of the methods that can."""
+    overhead_seconds: float
+    """Seconds of a step besides training: surgery, recalibration, measuring."""
+
+    @property
+    def infeasible(self) -> dict[str, str]:
+        """Methods that cannot work on this model, with the reason."""
+        return {name: reason for name, reason in self.reasons.items() if reason is not None}
+
+
+class _Clock(Monitor):
+    """Notes when each iteration was done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marks: list[float] = []
+
+    def progress(self, done: int, of: int) -> None:
+        super().progress(done, of)
+        self.marks.append(time.perf_counter())
+
+
+def probe(setup: Setup, strategies: Mapping[str, Strategy]) -> ProbeReport:
+    """Try one strategy of each method in this process; `strategies` by method, the lightest ones are best."""
+    bench = setup.open()
+    return _report({name: probe_method(bench, Probe(strategy)) for name, strategy in strategies.items()})
+
+
+def probe_with(workers: Workers, strategies: Mapping[str, Strategy], timeout: float | None = 300.0) -> ProbeReport:
+    """Like `probe`, in started workers: a method that hangs or takes all memory loses a worker, not the study.
+
+    No other job may be under way.
+    """
+    tickets = {workers.submit(Probe(strategy), timeout): name for name, strategy in strategies.items()}
+    outcomes: dict[str, StepOutcome] = {}
+    while len(outcomes) < len(tickets):
+        outcomes.update((tickets[ticket], outcome) for ticket, outcome in workers.collect())
+    return _report({name: outcomes[name] for name in strategies})
+
+
+def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> StepOutcome:
+    """Try a strategy on M with one batch of training images and a few iterations.
+
+    The outcome's details hold `per_iteration` and `overhead` in seconds. Nothing enters the prefix cache
+    but the figures of M.
+    """
+    original = execute(bench, Scheme(), monitor)
+    clock = _Clock()
+    if monitor is not None:
+        monitor.begin()
+    data = _one_batch(bench)
+    context = replace(bench.context(Scheme((job.strategy,)), clock), data=data, max_iterations=ITERATIONS)
+    light = replace(bench, validation=data)
+    outcome, model = run_step(bench.model, job.strategy, context, light, clock)
+    if model is None:
+        return outcome
+    gaps = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
+    # Between two phases of one step lies more than an iteration: the median does not see it.
+    per_iteration = median(gaps) if gaps else outcome.seconds / max(1, outcome.iterations)
+    # A real step measures all of validation and recalibrates on more than one batch.
+    images = bench.validation.n + min(bench.setup.recipe.recalibration_images, bench.train.n)
+    surgery = max(0.0, outcome.seconds - per_iteration * len(clock.marks))
+    overhead = surgery + images * original.seconds / bench.validation.n
+    details: dict[str, Any] = {**outcome.details, "per_iteration": per_iteration, "overhead": overhead}
+    return replace(outcome, details=details)
+
+
+def _one_batch(bench: Bench) -> TrainData:
+    size = bench.setup.recipe.batch_size(bench.train.n)
+    return bench.train.subset(torch.arange(size, device=bench.train.y.device))
+
+
+def _report(outcomes: Mapping[str, StepOutcome]) -> ProbeReport:
+    able = {name: outcome for name, outcome in outcomes.items() if outcome.status == "ok"}
+    return ProbeReport(
+        reasons={
+            name: None if name in able else (o.reason if o.status == "infeasible" else f"{o.status}: {o.reason}")
+            for name, o in outcomes.items()
+        },
+        seconds_per_iteration={name: float(outcome.details["per_iteration"]) for name, outcome in able.items()},
+        overhead_seconds=fmean(float(outcome.details["overhead"]) for outcome in able.values()) if able else 0.0,
+    )

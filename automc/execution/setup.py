@@ -1,0 +1,179 @@
+"""What every step of a study shares: plain values that travel to workers, and what they open to."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from automc import methods
+from automc.datasets import DataRef, Dataset, check, open_data
+from automc.datasets.base import TrainData
+from automc.datasets.splits import Splits, content_hash, split
+from automc.errors import EnvironmentFault
+from automc.execution.cache import DEFAULT_LIMIT, PrefixCache
+from automc.execution.monitor import Monitor
+from automc.methods.base import StepContext
+from automc.models import structure
+from automc.models.load import FactoryRef, input_channels, output_classes, prepare
+from automc.models.measure import count_params
+from automc.training.recipe import Recipe
+from automc.training.seeds import step_seed
+from kg.schema import Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How steps are executed, as plain values: pickles, and opens to the same Bench in every process."""
+
+    base: Path
+    """The study's M, an .am file."""
+    data: DataRef
+    recipe: Recipe
+    cache: Path
+    """Folder of the prefix cache."""
+    data_cache: Path | None = None
+    """Folder of decoded images, shared by all processes through memory mapping."""
+    run_seed: int = 0
+    keep: tuple[str, ...] = ()
+    device: str = "cpu"
+    cache_bytes: int = DEFAULT_LIMIT
+    imports: tuple[str, ...] = ()
+    """Modules to import first: those that register methods and models besides entry points."""
+
+    def open(self) -> Bench:
+        """Open this Setup, once in a process: a second call returns the same Bench."""
+        return _opened(self)
+
+    def key(self, scheme: Scheme) -> str:
+        """Key of a scheme in the prefix cache: see `Bench.key`."""
+        return self.open().key(scheme)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An opened Setup: M prepared and on its device, the data split, the cache.
+
+    `train` is the fraction that steps train on; `rest` everything but validation, for the final run.
+    Nothing here is ever changed by a step.
+    """
+
+    setup: Setup
+    model: nn.Module
+    source: FactoryRef
+    normalisation: tuple[Any, Any] | None
+    dataset: Dataset
+    splits: Splits
+    train: TrainData
+    rest: TrainData
+    validation: TrainData
+    device: torch.device
+    original_params: int
+    cache: PrefixCache
+    identity: str
+    """Hash of all that the key holds besides the scheme."""
+
+    @property
+    def example(self) -> torch.Tensor:
+        """A batch of one image, zeros, on the device."""
+        return torch.zeros(self.dataset.example_shape, device=self.device)
+
+    def key(self, scheme: Scheme) -> str:
+        """Key of a scheme in the prefix cache, a sha256 in hexadecimal.
+
+        Of M's structure and weights, the data's content with subset and split, the recipe, the layers kept,
+        the run seed, the scheme, and the version of each method in it.
+
+        Raises:
+            MethodError: the scheme names a method that is not registered.
+        """
+        versions = {step.method: methods.get(step.method).version for step in scheme.steps}
+        return _sha256([self.identity, scheme.id, versions])
+
+    def context(self, scheme: Scheme, monitor: Monitor) -> StepContext:
+        """What the scheme's last step may use; its seed follows from the run seed and the scheme alone."""
+        return StepContext(
+            data=self.train,
+            recipe=self.setup.recipe,
+            original_params=self.original_params,
+            seed=step_seed(self.setup.run_seed, scheme.id),
+            device=self.device,
+            keep=self.setup.keep,
+            original=self.model,
+            progress=monitor.progress,
+        )
+
+    def final_context(self, scheme: Scheme, monitor: Monitor) -> StepContext:
+        """Like `context`, on all training images but validation."""
+        return replace(self.context(scheme, monitor), data=self.rest, recipe=replace(self.setup.recipe, fraction=1.0))
+
+
+def open_bench(setup: Setup) -> Bench:
+    """Open a Setup.
+
+    Raises:
+        AutoMCError: the model or the data cannot be read or do not fit each other, or the device is missing.
+    """
+    for name in setup.imports:
+        importlib.import_module(name)
+    device = open_device(setup.device)
+    loaded = structure.read(setup.base)
+    dataset = open_data(setup.data, setup.data_cache)
+    check(dataset, channels=input_channels(loaded.model))
+    example = torch.zeros(dataset.example_shape)
+    check(dataset, outputs=output_classes(loaded.model, example))
+    splits = split(dataset, setup.recipe.fraction)
+    model = prepare(loaded.model, example).to(device)
+    return Bench(
+        setup=setup,
+        model=model,
+        source=loaded.source,
+        normalisation=loaded.normalisation,
+        dataset=dataset,
+        splits=splits,
+        train=dataset.data(splits.train, device),
+        rest=dataset.data(splits.rest, device),
+        validation=dataset.data(splits.validation, device),
+        device=device,
+        original_params=count_params(model),
+        cache=PrefixCache(setup.cache, setup.cache_bytes),
+        identity=_identity(setup, model, dataset),
+    )
+
+
+_opened = lru_cache(maxsize=2)(open_bench)
+
+
+def open_device(name: str) -> torch.device:
+    """Return a torch device by name.
+
+    Raises:
+        EnvironmentFault: there is none of that name here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise EnvironmentFault(f"'{name}' is not a device. Use cpu or cuda:0.") from None
+    visible = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= visible:
+        raise EnvironmentFault(f"There is no {name} here: {visible} CUDA devices are visible. Use --device cpu.")
+    return device
+
+
+def _identity(setup: Setup, model: nn.Module, dataset: Dataset) -> str:
+    """Hash of M, the data with their split, the recipe, the layers kept and the run seed."""
+    own = None if dataset.validation is None else content_hash(dataset.validation)
+    data = {"content": dataset.hash, "fraction": setup.recipe.fraction, "validation": own}
+    recipe = setup.recipe.as_dict()
+    return _sha256([structure.weights_hash(model), data, recipe, sorted(setup.keep), setup.run_seed])
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

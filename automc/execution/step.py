@@ -1,0 +1,228 @@
+"""Executing one step of a scheme, on the model after its parent, at most once per key."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from automc import methods
+from automc.errors import ArtefactError, AutoMCError, EnvironmentFault, Infeasible
+from automc.execution.memory import PeakMemory
+from automc.execution.monitor import Monitor
+from automc.execution.outcome import StepOutcome
+from automc.execution.setup import Bench
+from automc.execution.worker import failure
+from automc.methods.base import StepContext
+from automc.models import structure
+from automc.models.measure import count_flops, count_params
+from automc.training import evaluate
+from automc.training.loop import Diverged, all_finite
+from automc.training.seeds import seeded
+from kg.schema import Scheme, Status, Strategy
+
+
+class PrefixError(AutoMCError):
+    """A scheme cannot be executed because one of its earlier steps did not end well."""
+
+    def __init__(self, outcome: StepOutcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
+@dataclass(slots=True)
+class _Counter:
+    """Counts a step's iterations on their way to the monitor."""
+
+    monitor: Monitor
+    done: int = field(default=0)
+
+    def __call__(self, done: int, of: int) -> None:
+        self.done = done
+        self.monitor.progress(done, of)
+
+
+def execute(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) -> StepOutcome:
+    """Execute the last step of a scheme and measure the model after it; START measures M.
+
+    Costs that step alone: its input comes from the prefix cache, and only where its weights were evicted are
+    the steps before it run again, with the same result. What is in the cache is returned as recorded, and of
+    two processes that want the same key one waits for the other. Accuracy is float32 top-1 on validation.
+
+    A method's failure is a status, never an exception; a failed earlier step is the scheme's status too.
+
+    Raises:
+        MethodError: the scheme names a method that is not registered.
+    """
+    monitor = monitor or Monitor()
+    key = bench.key(scheme)
+    found = bench.cache.outcome(key)
+    if found is not None:
+        return found
+    with _alone(bench, key, monitor):
+        found = bench.cache.outcome(key)
+        if found is not None:
+            return found
+        if not scheme.steps:
+            outcome, model = _measure_original(bench, monitor), None
+        else:
+            try:
+                parent = model_after(bench, scheme.parent, monitor)
+            except PrefixError as failed:
+                return failed.outcome
+            outcome, model = run_step(parent, scheme.steps[-1], bench.context(scheme, monitor), bench, monitor)
+        return _keep(bench, key, outcome, model)[0]
+
+
+def model_after(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) -> nn.Module:
+    """Return the model after a scheme: M, from the cache, or by running its steps again.
+
+    It has always been through a file, so that a step sees the same input whether or not it was cached.
+
+    Raises:
+        PrefixError: a step of the scheme does not end with status ok.
+    """
+    monitor = monitor or Monitor()
+    if not scheme.steps:
+        return bench.model
+    key = bench.key(scheme)
+    model = _read(bench, key)
+    if model is not None:
+        return model
+    with _alone(bench, key, monitor):
+        model = _read(bench, key)
+        if model is not None:
+            return model
+        recorded = bench.cache.outcome(key)
+        if recorded is not None and recorded.status != "ok":
+            raise PrefixError(_of_prefix(recorded, scheme))
+        parent = model_after(bench, scheme.parent, monitor)
+        outcome, model = run_step(parent, scheme.steps[-1], bench.context(scheme, monitor), bench, monitor)
+        if model is None:
+            _keep(bench, key, outcome, None)
+            raise PrefixError(_of_prefix(outcome, scheme))
+        # The first record stays: it is what was charged for this step.
+        _, reloaded = _keep(bench, key, recorded or outcome, model, reload=True)
+        return model if reloaded is None else reloaded
+
+
+def run_step(
+    parent: nn.Module, strategy: Strategy, context: StepContext, bench: Bench, monitor: Monitor
+) -> tuple[StepOutcome, nn.Module | None]:
+    """Run one step and measure its result; the model is None unless the status is ok.
+
+    `seconds` are those of the method and of measuring; peak memory is in the details.
+    """
+    monitor.begin()
+    counter = _Counter(monitor)
+    context = replace(context, progress=counter)
+    memory = PeakMemory(bench.device)
+    started = time.perf_counter()
+
+    def fail(status: Status, error: Exception) -> tuple[StepOutcome, None]:
+        return StepOutcome(status, str(error), seconds=time.perf_counter() - started, iterations=counter.done), None
+
+    try:
+        method = methods.get(strategy.method)
+        with seeded(context.seed, bench.device):
+            model, report = method.apply(parent, strategy, context)
+        if not all_finite(model):
+            raise Diverged(f"{strategy.method} left weights that are not finite numbers.")
+        accuracy = evaluate.accuracy(model, bench.validation)
+        params, flops = count_params(model), count_flops(model, bench.example)
+    except Infeasible as error:
+        return fail("infeasible", error)
+    except Diverged as error:
+        return fail("diverged", error)
+    except Exception as error:
+        # Whatever a method does wrong is its outcome, with the traceback; the study goes on.
+        outcome = failure(error, time.perf_counter() - started)
+        del error
+        _release(bench.device)
+        return outcome, None
+    seconds = time.perf_counter() - started
+    details = {
+        **report.details,
+        "params_in": report.params_in,
+        "target": report.target,
+        "peak_memory_bytes": memory.bytes(),
+    }
+    return StepOutcome(
+        "ok",
+        report.reason,
+        accuracy=accuracy,
+        params=params,
+        flops=flops,
+        reached=report.reached,
+        seconds=seconds,
+        iterations=counter.done or method.iterations(strategy, context.recipe, context.data.n),
+        details=details,
+    ), model
+
+
+def _measure_original(bench: Bench, monitor: Monitor) -> StepOutcome:
+    monitor.begin()
+    started = time.perf_counter()
+    accuracy = evaluate.accuracy(bench.model, bench.validation)
+    flops = count_flops(bench.model, bench.example)
+    seconds = time.perf_counter() - started
+    return StepOutcome(
+        "ok", accuracy=accuracy, params=bench.original_params, flops=flops, reached=True, seconds=seconds
+    )
+
+
+def _of_prefix(outcome: StepOutcome, scheme: Scheme) -> StepOutcome:
+    where = f"step {len(scheme)}, {scheme.steps[-1].id}"
+    return StepOutcome(outcome.status, f"{where}: {outcome.reason}", traceback=outcome.traceback)
+
+
+@contextmanager
+def _alone(bench: Bench, key: str, monitor: Monitor) -> Iterator[None]:
+    """Hold a key; the monitor's clock stands still while another process holds it."""
+    monitor.wait()
+    with bench.cache.lock(key):
+        monitor.begin()
+        yield
+
+
+def _read(bench: Bench, key: str) -> nn.Module | None:
+    path = bench.cache.model_path(key)
+    if path is None:
+        return None
+    try:
+        return structure.read(path).model.to(bench.device)
+    except (ArtefactError, EnvironmentFault, OSError):
+        bench.cache.drop(key)
+        return None
+
+
+def _keep(
+    bench: Bench, key: str, outcome: StepOutcome, model: nn.Module | None, reload: bool = False
+) -> tuple[StepOutcome, nn.Module | None]:
+    """Put a result into the cache; where the disk refuses, the result stands and says so.
+
+    With `reload`, also return the model as it reads back.
+    """
+    try:
+        if model is None:
+            bench.cache.put(key, outcome)
+            return outcome, None
+        with bench.cache.temporary(key) as path:
+            structure.save(path, model, bench.source, metadata={})
+            reloaded = structure.read(path).model.to(bench.device) if reload else None
+            bench.cache.put(key, outcome, path)
+            return outcome, reloaded
+    except (OSError, EnvironmentFault) as error:
+        outcome.details["not_cached"] = str(error)
+        return outcome, None
+
+
+def _release(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

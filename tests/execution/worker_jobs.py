@@ -1,0 +1,54 @@
+"""What the workers of the tests do: a module of its own, so that their processes can import it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from typing import Any
+
+from automc.errors import DataError
+from automc.execution.monitor import Monitor
+from automc.execution.outcome import StepOutcome
+
+
+def open_state(setup: Any) -> Any:
+    if setup == "unreadable":
+        raise DataError("the data is gone")
+    if setup == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return setup
+
+
+def run_job(state: Any, job: tuple[str, Any], monitor: Monitor) -> StepOutcome:
+    kind, value = job
+    if kind == "kill":
+        os.kill(os.getpid(), value)
+    elif kind == "exit":
+        os._exit(value)
+    elif kind == "raise":
+        raise ValueError(value)
+    elif kind == "hang":
+        while True:
+            time.sleep(0.05)
+    elif kind == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(value)
+    elif kind == "memory":
+        limit = 400 << 20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        try:
+            bytearray(limit)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    elif kind == "steps":
+        for _ in range(value):
+            monitor.begin()
+            monitor.progress(3, 10)
+            time.sleep(0.4)
+    elif kind == "wait":
+        monitor.wait()
+        time.sleep(value)
+        monitor.begin()
+    return StepOutcome("ok", details={"value": value, "pid": os.getpid(), "state": state})
