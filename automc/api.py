@@ -16,8 +16,8 @@ from automc.errors import MethodError
 from automc.execution.setup import Setup, open_bench
 from automc.execution.step import final
 from automc.home import home
-from automc.models import structure
 from automc.models import load as _models
+from automc.models import structure
 from automc.models.measure import Latency, latency
 from automc.study import Budget, Listener, Study
 from automc.study.study import Result, open_figures
@@ -147,9 +147,7 @@ def train(
         ModelError, DataError: the model or the data cannot be opened, or do not fit.
         Diverged: the learning rate was too high.
     """
-    subject = open_subject(
-        model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed
-    )
+    subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed)
     chosen = _with_precision(Recipe(), precision, subject).precision
     report = train_model(
         subject.model, subject.dataset, epochs=epochs, lr=lr, seed=seed, device=subject.device, precision=chosen,
@@ -215,7 +213,9 @@ def read_scheme(scheme: str | Path | Scheme) -> Scheme:
             raise MethodError(f"The scheme file {scheme} cannot be read: {reason}.") from None
     found = Scheme.parse(text)
     if not found.steps:
-        raise MethodError(f"The scheme {scheme} has no step. Write one strategy a line, like NS[HP1=0.2,HP2=0.12,HP6=0.9].")
+        raise MethodError(
+            f"The scheme {scheme} has no step. Write one strategy a line, like NS[HP1=0.2,HP2=0.12,HP6=0.9]."
+        )
     return found
 
 

@@ -35,7 +35,9 @@ class SpaceReport:
 class StrategySpace:
     """The Space of a study and the way back from its indices to strategies."""
 
-    def __init__(self, vectors: Vectors, task: Task, infeasible: Mapping[str, str], recipe: Recipe, n_train: int) -> None:
+    def __init__(
+        self, vectors: Vectors, task: Task, infeasible: Mapping[str, str], recipe: Recipe, n_train: int
+    ) -> None:
         """Mask what cannot run here.
 
         Args:
@@ -61,7 +63,11 @@ class StrategySpace:
             prior=np.asarray(vectors.predict(task), dtype=np.float32),
         )
         counts = {name: int(np.sum(method == i)) for i, name in enumerate(names)}
-        distinct = {registry[s.method].signature(s, recipe, n_train) for i, s in enumerate(self.strategies) if self.space.mask[i]}
+        distinct = {
+            registry[s.method].signature(s, recipe, n_train)
+            for i, s in enumerate(self.strategies)
+            if self.space.mask[i]
+        }
         self.report = SpaceReport(
             total=len(self.strategies),
             without_code={n: c for n, c in counts.items() if n not in registry},

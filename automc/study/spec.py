@@ -112,4 +112,6 @@ class StudySpec:
             values["keep"] = tuple(values["keep"])
             return cls(**values)
         except (TypeError, KeyError, ValueError) as error:
-            raise StudyError(f"This study was written by another version of AutoMC ({error}). Start a new one.") from None
+            raise StudyError(
+                f"This study was written by another version of AutoMC ({error}). Start a new one."
+            ) from None

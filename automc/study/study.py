@@ -122,7 +122,8 @@ class Study:
             "id": name, "spec": spec.to_json(), "model": model, "data": subject.dataset.name, "gamma": gamma,
             "max_length": spec.max_length, "budget": str(budget), "searcher": spec.searcher, "seed": spec.seed,
             "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,
-            "base_flops": subject.flops, "saw_validation": subject.saw_validation, "status": "running",
+            "base_flops": subject.flops,
+            "validation_images": subject.splits.validation.n, "saw_validation": subject.saw_validation, "status": "running",
             "started": now(), "updated": now(), "elapsed_seconds": 0.0,
         }  # fmt: skip
         with knowledge.graph() as store:
@@ -144,7 +145,9 @@ class Study:
         spec = replace(spec, workers=workers or spec.workers)
         base = folder(name) / "base.am"
         if not base.is_file():
-            raise StudyError(f"The study {name} cannot be resumed: its model {base} is gone. Start it again with automc search.")
+            raise StudyError(
+                f"The study {name} cannot be resumed: its model {base} is gone. Start it again with automc search."
+            )
         subject = open_subject(
             str(base), spec.data, fraction=spec.recipe.fraction, device=spec.device,
             progress=lambda done, of: listener.progress("reading images", done, of),
@@ -189,7 +192,8 @@ class Study:
             tokens = _tokens(self.vectors)
             found = probe(self.setup, tokens)
             stored = json.dumps(
-                {"infeasible": {m: r for m, r in found.reasons.items() if r}, "per_iteration": found.seconds_per_iteration,
+                {"infeasible": {m: r for m, r in found.reasons.items() if r},
+                 "per_iteration": found.seconds_per_iteration,
                  "overhead": found.overhead_seconds}
             )  # fmt: skip
             self._save(probe=stored)
@@ -198,7 +202,12 @@ class Study:
         return values["infeasible"], Forecast(values["per_iteration"], values["overhead"], self.spec.recipe, n_train)
 
     def _plan(
-        self, space: StrategySpace, forecast: Forecast, infeasible: dict[str, str], trials: Sequence[Trial], spent: float
+        self,
+        space: StrategySpace,
+        forecast: Forecast,
+        infeasible: dict[str, str],
+        trials: Sequence[Trial],
+        spent: float,
     ) -> Plan:
         searchable = [s for s, allowed in zip(space.strategies, space.space.mask, strict=True) if allowed]
         n_train, budget = self.subject.splits.train.n, self.spec.budget
@@ -223,9 +232,7 @@ class Study:
         else:
             self._save(status="done", ended=now(), recommended=chosen.trial.scheme.id, why=chosen.why)
             outcome = self._final(chosen.trial.scheme, listener)
-        return Result(
-            self.spec, base, tuple(trials), tuple(front(trials, self.spec.gamma)), chosen, outcome
-        )
+        return Result(self.spec, base, tuple(trials), tuple(front(trials, self.spec.gamma)), chosen, outcome)
 
     def _final(self, scheme: Scheme, listener: Listener) -> dict[str, Any]:
         """Run the recommended scheme on everything but validation, save and test it; or save the trial's own model."""
@@ -240,11 +247,15 @@ class Study:
                 progress=lambda did, of: listener.progress("final run", did, of),
             )  # fmt: skip
             if done.status != "ok":
-                listener.say(f"The final run ended as {done.status}: {done.reason} The trial's own model is saved instead.")
+                listener.say(
+                    f"The final run ended as {done.status}: {done.reason} The trial's own model is saved instead."
+                )
         if not self.spec.final or done.status != "ok":
             kept = PrefixCache(self.setup.cache, self.spec.cache_bytes).model_path(self.setup.key(scheme))
             if kept is None:
-                raise StudyError("The recommended model was evicted from the cache. Run the study again with --final full.")
+                raise StudyError(
+                    "The recommended model was evicted from the cache. Run the study again with --final full."
+                )
             shutil.copyfile(kept, out)
         model = structure.read(out).model.to(self.subject.device)
         measured = open_figures(model, self.subject)

@@ -49,11 +49,13 @@ class Subject:
             "flops": float(self.flops if flops is None else flops),
             "accuracy": float(self.accuracy if accuracy is None else accuracy),
         }
-        key = f"{self.dataset.name}:{self.dataset.hash[:8]}:{self.name}:" + ":".join(f"{v:.6g}" for v in chosen.values())
+        key = f"{self.dataset.name}:{self.dataset.hash[:8]}:{self.name}:" + ":".join(
+            f"{v:.6g}" for v in chosen.values()
+        )
         return Task(id=key, dataset=self.dataset.name, model=self.name, **features, **chosen)
 
     def test_accuracy(self, model: nn.Module | None = None) -> float | None:
-        """Return top-1 on the test images of M or of `model`; None where there are none. For the end of a study only."""
+        """Return top-1 of M or of `model` on the test images, None where there are none; read at the very end only."""
         if self.splits.test is None:
             return None
         return evaluate.accuracy(model or self.model, self.dataset.data(self.splits.test, self.device))
@@ -72,18 +74,21 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         raise EnvironmentFault(f"--device {name!r} is not a device. Use auto, cpu or cuda:0.") from None
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise EnvironmentFault(f"--device {name}: this machine offers {torch.cuda.device_count()} CUDA devices. Use --device cpu.")
+        raise EnvironmentFault(
+            f"--device {name}: this machine offers {torch.cuda.device_count()} CUDA devices. Use --device cpu."
+        )
     return device
 
 
 def open_subject(
     model: str, data: DataRef, *, weights: Path | None = None, fraction: float = 1.0, device: str = "auto",
-    progress: Any = None,
+    seed: int = 0, progress: Any = None,
 ) -> Subject:  # fmt: skip
     """Load a model and its data, check that they fit, prepare the model and measure it on the validation split.
 
     Args:
         model: a zoo name, `file.py:factory`, `torchvision:NAME` or a saved `.am`.
+        seed: of the initial weights, for a model that is built here.
         progress: called with (done, total) while images are decoded for the first time.
 
     Raises:
@@ -91,6 +96,7 @@ def open_subject(
         DataError: the data cannot be read or do not fit the model.
     """
     where = resolve_device(device)
+    torch.manual_seed(seed)
     known = load(model, weights=weights) if model.endswith(".am") else None
     reference = data.normalised_by(known.normalisation if known else None)
     dataset = open_data(reference, cache=home() / "data", progress=progress)

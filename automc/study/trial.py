@@ -88,7 +88,15 @@ class Trial:
     def outcome(self, indices: tuple[int, ...]) -> Outcome:
         """Return what a searcher is told of this trial."""
         return Outcome(
-            indices, self.status, self.accuracy, self.pr, self.step_ar, self.step_pr, self.seconds, self.reached, self.reason
+            indices,
+            self.status,
+            self.accuracy,
+            self.pr,
+            self.step_ar,
+            self.step_pr,
+            self.seconds,
+            self.reached,
+            self.reason,
         )
 
 

@@ -1,0 +1,49 @@
+"""The `automc` command. Every command parses, calls Python and prints; heavy imports wait until then."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from automc.cli import cache, experience, kg, methods, models, results, search
+
+app = typer.Typer(
+    help="Make a trained PyTorch model smaller: search sequences of compression methods, guided by a knowledge graph.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("search")(search.search)
+app.command("resume")(search.resume)
+app.command("show")(results.show_study)
+app.command("compress")(models.compress)
+app.command("train")(models.train)
+app.command("measure")(models.measure)
+app.add_typer(results.app, name="study")
+app.add_typer(kg.app, name="kg")
+app.add_typer(methods.app, name="method")
+app.add_typer(experience.app, name="experience")
+app.add_typer(cache.app, name="cache")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from automc import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Make a trained PyTorch model smaller."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,97 @@
+"""`automc show` and `automc study`: what studies found, read from the graph."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from automc.cli.output import Format, FormatOption, guarded, say, show, show_json
+
+app = typer.Typer(help="Studies in the graph.", no_args_is_help=True)
+
+
+@guarded
+def show_study(
+    study: Annotated[str, typer.Argument(help="A study, see: automc study list.")],
+    trials: Annotated[bool, typer.Option("--trials", help="All trials instead of the front.")] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Show a study's front and its recommended scheme.
+
+    Example: automc show resnet20-cifar10-1 --trials --format csv
+    """
+    from automc.cli.watch import percent, show_trials
+    from automc.study.spec import StudySpec
+    from automc.study.study import load_record, load_trials
+    from automc.study.trial import front, recommended
+
+    record = load_record(study)
+    spec = StudySpec.from_json(record["spec"])
+    done = load_trials(study)
+    choice = recommended(done, spec.gamma, int(record["validation_images"]))
+    chosen = choice.trial if choice else None
+    final = json.loads(record["final"]) if record.get("final") else None
+    if trials:
+        rows = [list(t.as_row().values()) for t in done]
+        columns = list(done[0].as_row()) if done else ["ordinal"]
+        if format is Format.table:
+            kept = [
+                columns.index(name)
+                for name in ("ordinal", "scheme", "status", "accuracy", "pr", "seconds")
+                if name in columns
+            ]
+            rows, columns = [[row[i] for i in kept] for row in rows], [columns[i] for i in kept]
+        show(columns, rows, format, f"Trials of {study}")
+        return
+    if format is Format.json:
+        fronted = [t.as_row() for t in front(done, spec.gamma)]
+        show_json({"study": study, "status": record["status"], "front": fronted, "final": final,
+                   "recommended": chosen.as_row() if chosen else None, "why": choice.why if choice else None})  # fmt: skip
+        return
+    show_trials(front(done, spec.gamma), chosen, format, f"Front of {study}: {len(done)} trials, {record['status']}")
+    if choice is None:
+        say(f"Nothing removed {spec.gamma:.0%} of the parameters yet.")
+    else:
+        say(f"Recommended: trial {choice.trial.ordinal}, {choice.why}.")
+    if final:
+        say(f"Saved: {final['path']}: {final['params']:,} parameters, test accuracy "
+            f"{percent(final['base_test_accuracy'])} -> {percent(final['test_accuracy'])}")  # fmt: skip
+    elif record["status"] in ("interrupted", "stopped", "running"):
+        say(f"Go on with: automc resume {study}")
+
+
+@app.command("list")
+@guarded
+def list_studies(format: FormatOption = Format.table) -> None:
+    """List all studies.
+
+    Example: automc study list
+    """
+    from automc import knowledge
+    from kg import studies
+
+    columns = ("id", "status", "searcher", "gamma", "budget", "base_accuracy", "recommended", "started")
+    with knowledge.graph() as store:
+        rows = studies.list_studies(store)
+    show(columns, [[row.get(name) for name in columns] for row in rows], format)
+
+
+@app.command("delete")
+@guarded
+def delete_study(
+    study: Annotated[str, typer.Argument(help="A study, see: automc study list.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a study, its trials, its experience and its saved models.
+
+    Example: automc study delete resnet20-cifar10-1 --yes
+    """
+    from automc.study import study as studies
+
+    studies.load_record(study)
+    if not yes:
+        typer.confirm(f"Delete {study} with its trials and saved models?", abort=True, err=True)
+    studies.delete(study)
+    say(f"Deleted {study}.")

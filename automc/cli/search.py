@@ -1,0 +1,153 @@
+"""`automc search`, `automc resume`: searches, with everything a person sees of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from automc.cli import options as o
+from automc.cli.output import Format, FormatOption, guarded, say, show
+
+Budget = Annotated[str, typer.Option("--budget", help="Time or executed steps: 30m, 2h, 40steps.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes; default one per core.")]
+
+
+@guarded
+def search(
+    model: o.Model,
+    data: o.Data,
+    gamma: Annotated[float, typer.Option("--gamma", help="Share of the parameters to remove, in (0, 0.84].")] = 0.3,
+    budget: Budget = "30m",
+    weights: o.Weights = None,
+    searcher: Annotated[str, typer.Option("--searcher", help="Search strategy.")] = "progressive",
+    max_length: Annotated[int, typer.Option("--max-length", help="Steps of a scheme, at most.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the searcher.")] = 0,
+    run_seed: Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Also copy the recommended model here.")] = None,
+    final: Annotated[str, typer.Option("--final", help="full: run the recommended scheme once more; none: keep the trial's model.")] = "full",
+    own_experience: Annotated[bool, typer.Option("--own-experience/--no-own-experience", help="Learn from what earlier studies measured.")] = True,
+    fraction: o.Fraction = 1.0,
+    unit_epochs: o.UnitEpochs = 10.0,
+    precision: o.Precision = "auto",
+    batch: o.Batch = 128,
+    lr: o.LearningRate = 0.01,
+    round_to: o.RoundTo = 1,
+    keep: o.Keep = None,
+    device: o.Device = "auto",
+    workers: Workers = None,
+    step_timeout: Annotated[float | None, typer.Option("--step-timeout", help="Seconds after which a step counts as hung; default 5 x the forecast.")] = None,
+    cache_size: Annotated[str, typer.Option("--cache-size", help="Limit of the models kept on disk, such as 20GiB.")] = "20GiB",
+    root: o.Root = None,
+    download: o.Download = False,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    size: o.Size = None,
+    classes: o.Classes = None,
+    augment: o.Augment = None,
+    val: o.Val = None,
+    format: FormatOption = Format.table,
+) -> None:  # fmt: skip
+    """Search compression schemes for a trained model, and save the recommended one.
+
+    Example: automc search resnet20 --weights resnet20.th --data photos/ --gamma 0.3 --budget 30m
+    """
+    from automc.cli.watch import Watch
+    from automc.errors import StudyError
+    from automc.study import Budget as Spending
+    from automc.study import Study
+
+    if final not in ("full", "none"):
+        raise StudyError(f"--final must be full or none, it is {final!r}.")
+    recipe = o.recipe_of(fraction, unit_epochs, batch, lr, round_to)
+    with Watch() as watch:
+        study = Study.create(
+            model, o.data_ref(data, root, download, mean, std, size, classes, augment, val), gamma=gamma,
+            budget=Spending.parse(budget), weights=weights, recipe=recipe, precision=o.check_precision(precision),
+            device=device, workers=workers, learn_from_trials=own_experience, listener=watch, searcher=searcher,
+            max_length=max_length, seed=seed, run_seed=run_seed, keep=tuple(keep or ()), step_timeout=step_timeout,
+            cache_bytes=parse_bytes(cache_size), final=final == "full",
+        )  # fmt: skip
+    _run(study, out, format)
+
+
+@guarded
+def resume(
+    study: Annotated[str, typer.Argument(help="A study, see: automc study list.")],
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Another budget, counted from the study's start.")
+    ] = None,
+    workers: Workers = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also copy the recommended model here.")] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Go on with a study that was interrupted, or give it a larger budget.
+
+    Example: automc resume resnet20-cifar10-1 --budget 2h
+    """
+    from automc.cli.watch import Watch
+    from automc.study import Budget as Spending
+    from automc.study import Study
+
+    with Watch() as watch:
+        opened = Study.open(study, budget=Spending.parse(budget) if budget else None, workers=workers, listener=watch)
+    _run(opened, out, format)
+
+
+def _run(study, out: Path | None, format: Format) -> None:  # type: ignore[no-untyped-def]
+    """Run a study, print what came of it, and leave with its exit code."""
+    import shutil
+
+    from automc import knowledge
+    from automc.cli.watch import Watch, show_result
+
+    try:
+        with Watch() as watch:
+            result = study.run(watch)
+    except KeyboardInterrupt:
+        say(f"Interrupted: everything finished is in the graph. Go on with: automc resume {study.spec.id}")
+        raise typer.Exit(130) from None
+    code = show_result(result, format)
+    if result.model and out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(result.model, out)
+        say(f"Copied to {out}")
+    if result.recommendation is not None and format is Format.table:
+        query = (
+            "MATCH (t:Trial)-[:IN_STUDY]->(:Study {id: $study}), (t)-[:OF_SCHEME]->(s:Scheme) WHERE s.id = $scheme "
+            "RETURN t.id AS trial, s.id AS scheme, t.accuracy AS accuracy, t.pr AS pr"
+        )
+        parameters = {"study": study.spec.id, "scheme": result.recommendation.trial.scheme.id}
+        say(f"In the graph: automc kg query '{query}' " + " ".join(f"--param '{k}={v}'" for k, v in parameters.items()))
+        with knowledge.graph() as store:
+            table = store.read(query, parameters)
+        show(table.columns, table.rows, format)
+    raise typer.Exit(code)
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as 20GiB, 500MB or 0.
+
+    Raises:
+        StudyError: it is none.
+    """
+    import re
+
+    from automc.errors import StudyError
+
+    units = {
+        "": 1,
+        "b": 1,
+        "kb": 10**3,
+        "mb": 10**6,
+        "gb": 10**9,
+        "kib": 2**10,
+        "mib": 2**20,
+        "gib": 2**30,
+        "tib": 2**40,
+    }
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)", text.strip().lower())
+    if match is None or match.group(2) not in units:
+        raise StudyError(f"{text!r} is not a size. Write it like 20GiB or 500MB.")
+    return int(float(match.group(1)) * units[match.group(2)])

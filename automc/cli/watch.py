@@ -1,0 +1,177 @@
+"""What a person sees while a study runs: the plan, a bar on a terminal or a line per trial elsewhere, the result."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from automc.cli.output import Format, say, show
+from automc.study import Listener
+from automc.study.loop import Plan
+from automc.study.study import Result
+from automc.study.trial import Trial, nearest_miss
+
+FRONT_COLUMNS = ("", "trial", "scheme", "accuracy", "params", "removed", "FLOPs removed", "AR")
+_EVERY_SECONDS = 10.0
+
+
+def duration(seconds: float) -> str:
+    """Print seconds for a person: 40 s, 12 min, 3.2 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def percent(value: float | None) -> str:
+    """Print a ratio as a percentage, empty for None."""
+    return "" if value is None else f"{value:.2%}"
+
+
+class Watch(Listener):
+    """Prints what a study tells on stderr; a context manager, because a bar must be taken down."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._last: dict[str, float] = {}
+        self._plan: Plan | None = None
+
+    def __enter__(self) -> Watch:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Print a sentence."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            say(text)
+
+    def plan(self, plan: Plan) -> None:
+        """Print what will be done, and how long it takes."""
+        self._plan = plan
+        spec, space = plan.spec, plan.space
+        self.say(f"Study {plan.study}: {spec.searcher} search, at least {spec.gamma:.0%} of the parameters removed.")
+        self.say(
+            f"  model       {spec.model}: {plan.base.params:,} parameters, {plan.base.flops / 1e6:.1f} MFLOPs, "
+            f"validation accuracy {plan.base.accuracy:.2%}"
+        )
+        recipe = spec.recipe
+        self.say(
+            f"  data        {spec.data.spec}: steps train on {plan.n_train:,} images, {plan.n_validation:,} validate; "
+            f"E0 = {recipe.unit_epochs:g} epochs, batch {recipe.batch}, {recipe.precision}"
+        )
+        if plan.saw_validation:
+            self.say(
+                "              The model may have seen the validation images in training; --val FOLDER cures that."
+            )
+        self.say(f"  strategies  {space.searchable:,} of {space.total:,}; {space.distinct:,} differ under this recipe")
+        for name, count in space.without_code.items():
+            self.say(f"              {name}: {count:,} masked, no implementation here")
+        for name, count in space.infeasible.items():
+            self.say(f"              {name}: {count:,} masked, {plan.infeasible[name]}")
+        after = f", then about {duration(plan.final_seconds)} for the final run" if plan.final_seconds else ""
+        self.say(
+            f"  budget      {spec.budget} with {spec.workers} worker(s) on {spec.device}: a step takes about "
+            f"{duration(plan.step_seconds)}; about {duration(plan.seconds)} to go{after}"
+        )
+        if plan.done:
+            self.say(f"  resumed     {plan.done} trials are in the graph already")
+
+    def trial(self, trial: Trial, spent_steps: int, spent_seconds: float) -> None:
+        """Print one finished trial."""
+        mark = " (cached)" if trial.cached else ""
+        if trial.status == "ok":
+            short = "" if trial.reached else ", target not reached"
+            text = f"accuracy {percent(trial.accuracy)}, removed {percent(trial.pr)}{short}"
+        else:
+            text = f"{trial.status}: {trial.reason.splitlines()[0] if trial.reason else ''}"
+        self.say(f"[{spent_steps} | {duration(spent_seconds)}] {trial.scheme.id}: {text}, {trial.seconds:.1f} s{mark}")
+
+    def running(self, spent_steps: float, spent_seconds: float) -> None:
+        """Move the bar."""
+        if self._bar is None or self._plan is None:
+            return
+        budget = self._plan.spec.budget
+        done, of = (spent_steps, budget.steps) if budget.steps else (spent_seconds, budget.seconds or 1.0)
+        self._update("searching", done, of)
+
+    def progress(self, what: str, done: int, of: int) -> None:
+        """Move another bar, or print a line now and then."""
+        if self._bar is not None:
+            self._update(what, done, of)
+        elif time.monotonic() - self._last.setdefault(what, time.monotonic()) > _EVERY_SECONDS:
+            self._last[what] = time.monotonic()
+            say(f"{what}: {done}/{of}")
+
+    def _update(self, what: str, done: float, of: float) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=of)
+        self._bar.update(self._tasks[what], completed=min(done, of), total=of)
+        if done >= of:
+            self._bar.remove_task(self._tasks.pop(what))
+
+
+def front_rows(trials: Sequence[Trial], chosen: Trial | None) -> list[tuple[Any, ...]]:
+    """Return the rows of a front under FRONT_COLUMNS, the recommended one marked."""
+    return [
+        ("*" if t is chosen else "", t.ordinal, t.scheme.id, t.accuracy, t.params, t.pr, t.fr, t.ar) for t in trials
+    ]
+
+
+def show_trials(trials: Sequence[Trial], chosen: Trial | None, format: Format, title: str = "") -> None:
+    """Print trials: percentages in a table, plain numbers in JSON and CSV."""
+    rows = front_rows(trials, chosen)
+    if format is Format.table:
+        rows = [
+            (m, o, _wrapped(s), percent(a), f"{p:,}" if p else "", percent(pr), percent(fr), percent(ar))
+            for m, o, s, a, p, pr, fr, ar in rows
+        ]
+    show(("recommended", *FRONT_COLUMNS[1:]) if format is not Format.table else FRONT_COLUMNS, rows, format, title)
+
+
+def _wrapped(scheme: str) -> str:
+    return scheme.replace(" -> ", "\n-> ")
+
+
+def show_result(result: Result, format: Format) -> int:
+    """Print the front, the recommended scheme and the saved model; return the exit code."""
+    if result.recommendation is None:
+        say(f"No scheme removed {result.spec.gamma:.0%} of the parameters within the budget.")
+        missed = nearest_miss(result.trials)
+        if missed is not None:
+            say(
+                f"Nearest: trial {missed.ordinal} removed {percent(missed.pr)} at {percent(missed.accuracy)}: {missed.scheme.id}"
+            )
+        say(f"Go on with: automc resume {result.spec.id} --budget 2h")
+        return 3
+    chosen = result.recommendation.trial
+    show_trials(
+        result.front, chosen, format, f"Front of {result.spec.id}: validation accuracy against parameters removed"
+    )
+    say(f"Recommended: trial {chosen.ordinal}, {result.recommendation.why}.")
+    if result.final:
+        final = result.final
+        test = ""
+        if final["test_accuracy"] is not None:
+            test = f"; test accuracy {percent(final['base_test_accuracy'])} -> {percent(final['test_accuracy'])}"
+        say(
+            f"Saved: {final['path']}: {result.base.params:,} -> {final['params']:,} parameters, "
+            f"{result.base.flops / 1e6:.1f} -> {final['flops'] / 1e6:.1f} MFLOPs{test}"
+        )
+    return 0
