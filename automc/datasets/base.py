@@ -34,7 +34,7 @@ class Images:
 
     def __init__(self, x: Tensor, y: Tensor, rows: Tensor | None = None) -> None:
         if x.dtype != torch.uint8 or x.ndim != 4:
-            raise DataError(f"Images must be uint8 of shape (n, channels, height, width), not {x.dtype} {tuple(x.shape)}.")
+            raise DataError(f"Images must be uint8 (n, channels, height, width), not {x.dtype} {tuple(x.shape)}.")
         count = len(x) if rows is None else len(rows)
         if y.shape != (count,):
             raise DataError(f"There are {count} images but the labels have shape {tuple(y.shape)}.")
@@ -178,7 +178,8 @@ class DataRef:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataRef:
         """Read what `as_dict` wrote, also after a trip through JSON."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ class TrainData:
             images = Images(x, y)
         if len(mean) != images.channels or len(std) != images.channels:
             raise DataError(
-                f"The images have {images.channels} channel(s), but mean and std have {len(mean)} and {len(std)} values. "
+                f"The images have {images.channels} channel(s), but mean has {len(mean)} and std {len(std)} values. "
                 "Give --mean and --std with one value per channel."
             )
         self.device = torch.device(device)

@@ -147,7 +147,8 @@ def _stack(x: NDArray[Any], where: str) -> NDArray[np.uint8]:
             f"{where}: float images range from {low:.3g} to {high:.3g}, so they are not in [0, 1]. Return them before "
             "normalisation, and give --mean and --std."
         )
-    return np.rint(x * 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(x * 255).astype(np.uint8)
+    return pixels
 
 
 def _kind(value: Any) -> str:

@@ -111,21 +111,24 @@ def read_classes(text: str) -> tuple[str, ...]:
 
 
 def _classes(train: Path, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    found = sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    found = _sub_folders(train)
     if not found:
         raise DataError(f"{train} has no sub-folder: it needs one per class, with that class's images.")
     if wanted is None:
         return tuple(found)
     missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing or extra:
-        what = f"class {missing[0]!r} has no folder in {train}" if missing else f"folder {train / extra[0]} is not named"
+        what = f"{missing[0]!r} has no folder in {train}" if missing else f"folder {train / extra[0]} is not named"
         raise DataError(f"--classes: {what}. Name every sub-folder of train/ exactly once.")
     return tuple(wanted)
 
 
+def _sub_folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
 def _list(folder: Path, classes: Sequence[str]) -> Listing:
-    known = set(classes)
-    strange = sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith(".") and e.name not in known)
+    strange = sorted(set(_sub_folders(folder)) - set(classes))
     if strange:
         raise DataError(f"{folder / strange[0]} is no class of the training images. Remove it, or add it to train/.")
     files: list[Path] = []
@@ -140,7 +143,9 @@ def _list(folder: Path, classes: Sequence[str]) -> Listing:
         )
         if not inside:
             why = "holds no image" if place.is_dir() else "is missing"
-            raise DataError(f"{place} {why}: every class needs images in {folder.name}/ ({', '.join(sorted(EXTENSIONS))}).")
+            raise DataError(
+                f"{place} {why}: every class needs images in {folder.name}/ ({' '.join(sorted(EXTENSIONS))})."
+            )
         files += inside
         labels += [label] * len(inside)
     return Listing(folder, tuple(files), tuple(labels))
@@ -151,7 +156,7 @@ def _decode(
 ) -> dict[str, Images]:
     """Decode all splits; headers are read first, because one colour image makes all of them colour.
 
-    The headers' verdict is part of each entry's key through the key of all files together.
+    So each split's key is that of all files together.
     """
     together = [file for listing in listings.values() for file in listing.files]
     whole = signature(together, "folder", size, channels)
@@ -182,7 +187,7 @@ def _decode(
             _threaded(fill, range(0, len(listing.files), CHUNK), lambda _: told(CHUNK))
             return out, np.asarray(listing.labels, dtype=np.int64)
 
-        return decoded(cache, signature(listing.files, whole), produce)
+        return decoded(cache, f"{whole}-{listing.folder.name}", produce)
 
     return {part: images(listing) for part, listing in listings.items()}
 
@@ -246,10 +251,8 @@ def _unreadable(file: Path, error: Exception) -> DataError:
     return DataError(f"{file} cannot be read as an image: {error}. Replace or remove it.")
 
 
-def _threaded(
-    work: Callable[[int], _R], starts: Sequence[int], after: Callable[[_R], None] | None = None
-) -> list[_R]:
-    """Run `work` on every start in threads (decoding releases the interpreter), results in order, first error raised."""
+def _threaded(work: Callable[[int], _R], starts: Sequence[int], after: Callable[[_R], None] | None = None) -> list[_R]:
+    """Run `work` on every start in threads (decoding releases the interpreter); results in order."""
     results = []
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         try:

@@ -97,9 +97,7 @@ def _check(ref: DataRef, raw: Raw) -> None:
         low, high = int(images.y.min()), int(images.y.max())
         if low < 0 or high >= len(raw.classes):
             wrong = low if low < 0 else high
-            raise DataError(
-                f"{ref.spec}: a {part} label is {wrong}, but there are {len(raw.classes)} classes (0 to {len(raw.classes) - 1})."
-            )
+            raise DataError(f"{ref.spec}: a {part} label is {wrong}, but the {len(raw.classes)} classes count from 0.")
         if (images.channels, *images.shape) != (raw.train.channels, *raw.train.shape):
             raise DataError(
                 f"{ref.spec}: {part} images are {_size(images)}, but training images are {_size(raw.train)}. "

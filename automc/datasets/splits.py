@@ -71,7 +71,9 @@ def split(dataset: Dataset, fraction: float = 1.0) -> Splits:
     return Splits(train, rest, validation, dataset.test)
 
 
-def draw(labels: NDArray[Any], order: NDArray[Any], count: int, among: NDArray[Any], leave: int = 0) -> NDArray[np.int64]:
+def draw(
+    labels: NDArray[Any], order: NDArray[Any], count: int, among: NDArray[Any], leave: int = 0
+) -> NDArray[np.int64]:
     """Draw `count` of the images `among`, stratified, and return their indices ascending.
 
     Each class gives its share by largest remainders (ties to the lower label), its first ones in `order`;

@@ -81,7 +81,9 @@ def fashion_mnist(ref: DataRef, cache: Path | None = None, progress: Progress | 
     def part(name: str) -> Pair:
         images, labels = (_read_idx(file) for file in found[name])
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise DataError(f"{found[name][0]} holds {images.shape} and {found[name][1]} {labels.shape}: not images with labels.")
+            raise DataError(
+                f"{found[name][0]} holds {images.shape} and {found[name][1]} {labels.shape}: not images with labels."
+            )
         return images[:, None], labels.astype(np.int64)
 
     return _raw("fashion-mnist", cache, files, part, tuple(FashionMNIST.classes))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from automc.datasets.base import Dataset, TrainData, Views
 from automc.datasets.splits import split
@@ -56,6 +56,12 @@ def fit(
     gradients are not changed.
 
     Args:
+        model: on the data's device.
+        data: what to train on, with its normalisation and augmentation.
+        iterations: updates, at least 1.
+        recipe: batch, momentum, weight decay, precision.
+        seed: of everything random.
+        lr: peak learning rate.
         loss: default cross-entropy of the model's output.
         gradient_hook: may add to gradients (sparsity terms).
         after_update: may write weights (masks).
@@ -70,7 +76,7 @@ def fit(
     objective = cross_entropy if loss is None else loss
     was_training = model.training
     device = data.device
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     model.train()
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=peak, momentum=recipe.momentum,
@@ -88,7 +94,7 @@ def fit(
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                     value = objective(model, data.views(indices, views), data.y[indices])
                 optimizer.zero_grad(set_to_none=True)
-                value.backward()
+                torch.autograd.backward(value)
                 if gradient_hook is not None:
                     gradient_hook(step, rate, model)
                 optimizer.step()
@@ -171,9 +177,7 @@ def train_model(
     data = dataset.data(split(dataset).train, device)
     model.to(data.device)
     iterations = recipe.iterations(1.0, data.n)
-    return fit(
-        model, data, iterations=iterations, recipe=recipe, seed=seed, warmup=iterations // 20, progress=progress
-    )
+    return fit(model, data, iterations=iterations, recipe=recipe, seed=seed, warmup=iterations // 20, progress=progress)
 
 
 def _diverged(step: int, iterations: int, lr: float) -> str:
