@@ -1,0 +1,266 @@
+"""`automc kg`: the knowledge graph."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from automc.cli.output import Format, FormatOption, guarded, progress, say, show, show_json, show_record, write_file
+from automc.errors import AutoMCError
+
+if TYPE_CHECKING:
+    from automc.knowledge import Prepared
+
+app = typer.Typer(help="The knowledge graph: fill it, ask it, learn from it.", no_args_is_help=True)
+
+LIMIT = 1000
+"""Rows that a query prints unless told otherwise."""
+
+Seed = Annotated[int | None, typer.Option(help="Seed of the learning; without, any vectors at hand will do.")]
+
+
+class ExportFormat(StrEnum):
+    """How the whole graph is written."""
+
+    json = "json"
+    graphml = "graphml"
+    csv = "csv"
+
+
+@app.command()
+@guarded
+def init(format: FormatOption = Format.table) -> None:
+    """Make the graph of this home: apply the migrations, load method cards and published experience.
+
+    Running it again changes nothing. AUTOMC_GRAPH=bolt://host:7687 names a Neo4j server; without it the graph is
+    a folder in the AutoMC home.
+
+    Example: automc kg init
+    """
+    from automc import knowledge
+
+    prepared = knowledge.prepare()
+    with knowledge.graph() as store:
+        say(f"Graph: {store.kind}, {store.place}.")
+    _show_prepared(prepared, format)
+
+
+@app.command()
+@guarded
+def sync(format: FormatOption = Format.table) -> None:
+    """Bring the graph up to the method cards and experience files, and say what changed.
+
+    Example: automc kg sync
+    """
+    from automc import knowledge
+
+    _show_prepared(knowledge.prepare(), format)
+
+
+def _show_prepared(prepared: Prepared, format: Format) -> None:
+    for migration in prepared.migrations:
+        say(f"Applied migration {migration}.")
+    rows = [
+        (kind, changes.created, changes.updated, changes.removed, changes.unchanged)
+        for kind, changes in prepared.sync.changes.items()
+    ]
+    show(("kind", "created", "updated", "removed", "unchanged"), rows, format)
+    if not prepared.changed:
+        say("Nothing changed.")
+
+
+@app.command()
+@guarded
+def status(format: FormatOption = Format.table) -> None:
+    """Say what the graph is and holds, whether migrations wait, and whether the embeddings are stale.
+
+    Example: automc kg status --format json
+    """
+    from automc import knowledge
+
+    said = knowledge.status()
+    if format is not Format.json:
+        said |= {f"{label} nodes": n for label, n in said.pop("nodes").items()}
+    show_record(said, format)
+    if said["pending_migrations"] or said.get("Method nodes") == 0:
+        say("The graph is not up to date. Run `automc kg init`.")
+    elif said["embedding"] != "fresh":
+        say(f"Embeddings: {said['embedding']}. Run `automc kg embed`.")
+
+
+@app.command()
+@guarded
+def query(
+    text: Annotated[str, typer.Argument(help="One Cypher statement.")],
+    param: Annotated[
+        list[str] | None, typer.Option(help="A value of a $name: k=v, v as JSON, else as text. May be repeated.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds.")] = 30.0,
+    limit: Annotated[int, typer.Option(min=1, help="Greatest number of rows.")] = LIMIT,
+    write: Annotated[bool, typer.Option("--write", help="Allow the statement to write.")] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Ask the graph in Cypher. Read-only unless --write is given; the store itself refuses writes.
+
+    Example: automc kg query 'MATCH (s:Strategy)-[:OF_METHOD]->(m:Method {id: $m}) RETURN count(s)' --param m=NS
+    """
+    from automc import knowledge
+
+    table = knowledge.query(text, _params(param or []), timeout=timeout, limit=limit, write=write)
+    show(table.columns, table.rows, format)
+    if table.truncated:
+        say(f"Cut after {limit} rows; --limit shows more.")
+
+
+def _params(items: list[str]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise AutoMCError(f"--param {item} is not name=value. Write it like --param m=NS.")
+        try:
+            params[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            params[name.strip()] = value
+    return params
+
+
+@app.command()
+@guarded
+def similar(
+    strategy: Annotated[str, typer.Argument(help="A strategy, such as 'NS[HP1=0.2,HP2=0.12,HP6=0.9]'.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    method: Annotated[str | None, typer.Option(help="Only strategies of this method.")] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """List the strategies whose embeddings are nearest to one, by cosine.
+
+    Example: automc kg similar 'NS[HP1=0.2,HP2=0.12,HP6=0.9]' --method SFP
+    """
+    from automc import knowledge
+
+    only = knowledge.method(method).id if method else None
+    show(("strategy", "cosine"), knowledge.similar(strategy, k, only), format)
+
+
+@app.command()
+@guarded
+def embed(
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; 200 from nothing, 20 going on.")] = None,
+    seed: Seed = None,
+    full: Annotated[bool, typer.Option("--full", help="Learn from nothing.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Measure the quality instead; takes minutes.")] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Learn the strategies' embeddings from the graph and write them back (AutoMC paper, Algorithm 1).
+
+    Where nothing changed since they were learned, they stay as they are; --full learns them anew. --report measures
+    link prediction on held-out triples and AR of left-out papers, and writes nothing.
+
+    Example: automc kg embed --epochs 200 --seed 0
+    """
+    from automc import knowledge
+
+    with progress("embedding") as tell:
+        if report:
+            measured = knowledge.quality(epochs=epochs or knowledge.EPOCHS, seed=seed or 0, progress=tell)
+        else:
+            vectors = knowledge.vectors(epochs=epochs, seed=seed, full=full, progress=tell)
+    if report:
+        _show_report(measured, format)
+        return
+    show_record(
+        {
+            "strategies": len(vectors.strategies),
+            "seed": vectors.seed,
+            "epochs": vectors.epochs,
+            "fingerprint": vectors.fingerprint,
+        },
+        format,
+    )
+
+
+def _show_report(measured: dict[str, Any], format: Format) -> None:
+    """Nested figures as `part.name` rows; JSON keeps them nested."""
+
+    def rows(prefix: str, value: Any) -> list[tuple[str, Any]]:
+        if not isinstance(value, dict):
+            return [(prefix, value)]
+        return [row for name, item in value.items() for row in rows(f"{prefix}.{name}" if prefix else str(name), item)]
+
+    if format is Format.json:
+        show_json(measured)
+    else:
+        show(("figure", "value"), rows("", measured), format)
+
+
+@app.command()
+@guarded
+def export(
+    out: Annotated[Path | None, typer.Option(help="A file, or a folder for csv; without, stdout.")] = None,
+    format: Annotated[ExportFormat, typer.Option("--format", help="csv needs --out.")] = ExportFormat.json,
+) -> None:
+    """Write the whole graph: JSON, GraphML (for networkx, Gephi, yEd), or nodes.csv and relationships.csv.
+
+    Example: automc kg export --format graphml --out graph.graphml
+    """
+    from automc import knowledge
+
+    if format is ExportFormat.csv and out is None:
+        raise AutoMCError("csv is two files. Name their folder: --out FOLDER.")
+    nodes, rels = knowledge.contents()
+    if format is ExportFormat.csv:
+        assert out is not None
+        write_file(out / "nodes.csv", _csv([_scalars(node) for node in nodes]))
+        flat = [{k: v for k, v in rel.items() if k != "properties"} | _scalars(rel["properties"]) for rel in rels]
+        write_file(out / "relationships.csv", _csv(flat))
+    elif out is None:
+        print(_json(nodes, rels) if format is ExportFormat.json else _graphml(nodes, rels))
+    else:
+        write_file(out, _json(nodes, rels) if format is ExportFormat.json else _graphml(nodes, rels))
+    say(f"{len(nodes):,} nodes and {len(rels):,} relationships.")
+
+
+def _json(nodes: list[dict[str, Any]], rels: list[dict[str, Any]]) -> str:
+    return json.dumps({"nodes": nodes, "relationships": rels}, ensure_ascii=False, indent=1)
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    import csv
+    from io import StringIO
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _graphml(nodes: list[dict[str, Any]], rels: list[dict[str, Any]]) -> str:
+    """Ids are unique within a label only, so a node is named Label:id."""
+    import networkx
+
+    graph = networkx.MultiDiGraph()
+    for node in nodes:
+        graph.add_node(f"{node['label']}:{node['id']}", **_scalars(node))
+    for rel in rels:
+        ends = (f"{rel['from_label']}:{rel['from_id']}", f"{rel['to_label']}:{rel['to_id']}")
+        graph.add_edge(*ends, type=rel["type"], **_scalars(rel["properties"]))
+    file = BytesIO()
+    networkx.write_graphml(graph, file, named_key_ids=True)
+    return file.getvalue().decode()
+
+
+def _scalars(properties: dict[str, Any]) -> dict[str, Any]:
+    """What GraphML and CSV can hold: lists and maps become JSON text, and what is absent is left out."""
+    return {
+        name: json.dumps(value) if isinstance(value, list | dict) else value
+        for name, value in properties.items()
+        if value is not None
+    }

@@ -1,0 +1,30 @@
+"""What a person or a study asks of the knowledge: the graph of this home, its cards, its experience, its vectors.
+
+Everything here is one call, and the command line only prints it. torch and the stores are imported where they
+are needed, so this package is cheap to import.
+"""
+
+from automc.knowledge.cards import card_paths, executable, grid_size, method, methods, published
+from automc.knowledge.learned import EPOCHS, Knowledge, learnable, quality, status, vectors
+from automc.knowledge.store import Prepared, contents, graph, prepare, query, similar
+
+__all__ = [
+    "EPOCHS",
+    "Knowledge",
+    "Prepared",
+    "card_paths",
+    "contents",
+    "executable",
+    "graph",
+    "grid_size",
+    "learnable",
+    "method",
+    "methods",
+    "prepare",
+    "published",
+    "quality",
+    "query",
+    "similar",
+    "status",
+    "vectors",
+]

@@ -1,0 +1,163 @@
+"""The strategies' vectors: learned from the graph, kept in this home, written back to the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automc.home import home
+from automc.knowledge.store import graph
+from kg.errors import NotInGraph
+from kg.schema import LABELS, Experience, Method
+
+if TYPE_CHECKING:
+    from kg.embedding import Vectors
+
+EPOCHS = 200
+"""Epochs of learning the vectors from nothing."""
+CONTINUED_EPOCHS = 20
+"""Epochs of learning on from the vectors at hand, where knowledge changed."""
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What vectors are learned from, read from the graph."""
+
+    methods: tuple[Method, ...]
+    triples: list[tuple[str, str, str]]
+    experience: tuple[Experience, ...]
+    fingerprint: str
+    run: Mapping[str, Any] | None
+    """The embedding run whose vectors the graph holds."""
+
+
+def learnable(own_trials: bool = True) -> Knowledge:
+    """Return what vectors are learned from.
+
+    Args:
+        own_trials: count what our own trials measured, besides the published records.
+
+    Raises:
+        NotInGraph: the graph has not been filled.
+    """
+    from kg import sync
+    from kg.embedding import fingerprint
+
+    with graph() as store:
+        triples = sync.triples(store)
+        if not triples:
+            raise NotInGraph("The graph holds no strategies. Run `automc kg init`.")
+        experience = tuple(e for e in sync.read_experience(store) if own_trials or e.origin == "paper")
+        mark = fingerprint(triples, [e.id for e in experience])
+        return Knowledge(tuple(sync.read_methods(store)), triples, experience, mark, sync.latest_run(store))
+
+
+def vectors(
+    *,
+    epochs: int | None = None,
+    seed: int | None = None,
+    full: bool = False,
+    own_trials: bool = True,
+    progress: Progress | None = None,
+) -> Vectors:
+    """Return the strategies' vectors for what the graph knows now, and keep the graph's copy up to date.
+
+    Vectors learned before from the same knowledge are used as they are. Where the knowledge changed, learning goes
+    on from the newest ones for a few epochs; with `full`, or without any, it starts from nothing.
+
+    Args:
+        epochs: of learning; None for 200 from nothing and 20 going on.
+        seed: of learning; None accepts vectors of any seed and learns with 0. Another seed learns from nothing.
+        full: learn from nothing.
+        own_trials: count what our own trials measured.
+        progress: called with (epoch, epochs, losses).
+
+    Raises:
+        NotInGraph: the graph has not been filled.
+    """
+    from kg.embedding import Vectors, learn
+
+    known = learnable(own_trials)
+    kept = [] if full else [(path, Vectors.load(path)) for path in _kept(seed)]
+    found = next(((path, old) for path, old in kept if old.fingerprint == known.fingerprint), None)
+    if found is None:
+        start = kept[0][1] if kept else None
+        learned = learn(
+            known.methods,
+            known.triples,
+            known.experience,
+            epochs=epochs or (CONTINUED_EPOCHS if start else EPOCHS),
+            seed=seed or 0,
+            start=start,
+            progress=progress,
+        )
+        folder = home() / "vectors"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{known.fingerprint[:16]}-seed{learned.seed}.safetensors"
+        learned.save(path)
+        found = path, learned
+    _publish(known, *found)
+    return found[1]
+
+
+def quality(*, epochs: int = EPOCHS, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
+    """Measure how good the vectors are: link prediction, and AR of papers that were left out.
+
+    Raises:
+        NotInGraph: the graph has not been filled.
+    """
+    from kg.embedding import report
+
+    known = learnable(own_trials=False)
+    return report(known.methods, known.triples, known.experience, seed=seed, epochs=epochs, progress=progress)
+
+
+def _kept(seed: int | None) -> list[Path]:
+    """Files of vectors in this home, newest first; only those of a seed where one is asked for."""
+    ending = "-seed*.safetensors" if seed is None else f"-seed{seed}.safetensors"
+    files = (home() / "vectors").glob(f"*{ending}")
+    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+
+def _publish(known: Knowledge, path: Path, vectors: Vectors) -> None:
+    """Write vectors to the graph unless it holds them."""
+    from kg import sync
+
+    run = {
+        "id": path.stem,
+        "fingerprint": vectors.fingerprint,
+        "seed": vectors.seed,
+        "epochs": vectors.epochs,
+        "triples": len(known.triples),
+        "experience": len(known.experience),
+        "losses": list(vectors.losses),
+    }
+    if known.run is not None and all(known.run.get(name) == run[name] for name in ("id", "epochs")):
+        return
+    with graph() as store:
+        sync.write_embeddings(store, vectors.strategies, vectors.vectors, run)
+
+
+def status() -> dict[str, Any]:
+    """Say what the graph is and holds: store, nodes per label, pending migrations, and how old the embeddings are.
+
+    `embedding` is "none", "fresh", or "stale" where the knowledge has changed since they were learned.
+    """
+    from kg.resources import migrations_dir
+    from kg.store.migrate import pending
+
+    with graph() as store:
+        waiting = list(pending(store, migrations_dir()))
+        nodes = {label: store.read(f"MATCH (n:{label}) RETURN count(n) AS n").rows[0][0] for label in LABELS}
+        said: dict[str, Any] = {"store": store.kind, "place": store.place, "version": store.version()}
+    said |= {"pending_migrations": waiting, "nodes": nodes, "embedding": "none"}
+    if nodes["EmbeddingRun"] and nodes["Strategy"]:
+        known = learnable()
+        if known.run is not None:
+            said["embedding"] = "fresh" if known.run.get("fingerprint") == known.fingerprint else "stale"
+            said["embedding_run"] = {k: known.run.get(k) for k in ("id", "seed", "epochs", "triples", "experience")}
+    return said

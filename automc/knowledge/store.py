@@ -1,0 +1,143 @@
+"""The graph of this home: opened, brought up to date, asked, described."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from automc.home import home
+from automc.knowledge.cards import methods, published
+from kg.errors import NotInGraph
+from kg.schema import LABELS, RELATIONSHIPS, Strategy
+
+if TYPE_CHECKING:
+    from kg.store import GraphStore
+    from kg.store.base import Table
+    from kg.sync import SyncReport
+
+
+@contextmanager
+def graph() -> Iterator[GraphStore]:
+    """Open the graph of this home, or the server that AUTOMC_GRAPH names, and close it at the end.
+
+    Raises:
+        GraphUnavailable: it cannot be reached or opened; GraphLocked where another process holds it.
+    """
+    from kg.store import connect
+
+    with connect(home()) as store:
+        yield store
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `prepare` did."""
+
+    migrations: tuple[str, ...]
+    """Migrations applied now."""
+    sync: SyncReport
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was written."""
+        return bool(self.migrations) or self.sync.changed
+
+
+def prepare() -> Prepared:
+    """Bring the graph up to the migrations, cards and experience files; where nothing changed, nothing is written.
+
+    Raises:
+        CardInvalid, ExperienceInvalid, MigrationInvalid: a file breaks a rule; nothing was written.
+        GraphUnavailable: the graph cannot be reached.
+    """
+    from kg.resources import migrations_dir
+    from kg.store.migrate import migrate
+    from kg.sync import sync
+
+    known = methods()
+    experiences, papers = published()
+    with graph() as store:
+        applied = migrate(store, migrations_dir())
+        return Prepared(tuple(applied), sync(store, known, experiences, papers))
+
+
+def query(
+    text: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    timeout: float | None = 30.0,
+    limit: int | None = None,
+    write: bool = False,
+) -> Table:
+    """Run one Cypher statement on the graph.
+
+    Args:
+        text: the statement.
+        params: values of its `$names`.
+        timeout: seconds, None for no limit.
+        limit: greatest number of rows, of a read.
+        write: allow it to write; without, the store refuses.
+
+    Raises:
+        QueryInvalid: it does not parse, lacks a parameter, or writes without `write`.
+        QueryTimeout: it ran longer than `timeout`.
+    """
+    with graph() as store:
+        if write:
+            return store.write(text, params, timeout=timeout)
+        return store.read(text, params, timeout=timeout, limit=limit)
+
+
+def similar(strategy: str, k: int = 10, method: str | None = None) -> list[tuple[str, float]]:
+    """Return the `k` searchable strategies nearest to one, by the cosine of their embeddings, nearest first.
+
+    Args:
+        strategy: a strategy's id.
+        k: how many.
+        method: only strategies of this method.
+
+    Raises:
+        SchemaInvalid: `strategy` cannot be read.
+        NotInGraph: it is not on a card's grid, or no embeddings have been learned.
+    """
+    import numpy as np
+
+    wanted = Strategy.parse(strategy).id
+    with graph() as store:
+        table = store.read(
+            "MATCH (s:Strategy) WHERE s.searchable = true AND s.embedding IS NOT NULL "
+            "RETURN s.id AS id, s.embedding AS embedding"
+        )
+    if not table.rows:
+        raise NotInGraph("The graph holds no embeddings yet. Run `automc kg embed`.")
+    ids = table.column("id")
+    if wanted not in ids:
+        raise NotInGraph(f"{wanted} is not on the grid of a method card. `automc method show` prints the grids.")
+    vectors = np.asarray(table.column("embedding"), dtype=np.float64)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    place = ids.index(wanted)
+    cosine = vectors @ vectors[place]
+    nearest = [i for i in np.lexsort((np.arange(len(ids)), -cosine)) if i != place]
+    if method is not None:
+        nearest = [i for i in nearest if ids[i].startswith(f"{method}[")]
+    return [(ids[i], float(cosine[i])) for i in nearest[:k]]
+
+
+def contents() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return all nodes and all relationships of the graph, each node with its label and properties."""
+    nodes: list[dict[str, Any]] = []
+    rels: list[dict[str, Any]] = []
+    with graph() as store:
+        for label in LABELS:
+            rows = store.read(f"MATCH (n:{label}) RETURN properties(n) AS p", timeout=None).column("p")
+            nodes += [{"label": label, **row} for row in rows]
+        for type in RELATIONSHIPS:
+            table = store.read(
+                f"MATCH (a)-[r:{type}]->(b) RETURN labels(a)[0] AS from_label, a.id AS from_id, "
+                "labels(b)[0] AS to_label, b.id AS to_id, properties(r) AS properties",
+                timeout=None,
+            )
+            rels += [{"type": type, **row} for row in table.dicts()]
+    return nodes, rels

@@ -1,0 +1,202 @@
+"""The knowledge graph on the command line, against a real embedded graph."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from io import BytesIO, StringIO
+from pathlib import Path
+
+import networkx
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from automc import knowledge
+from automc.cli.kg import app
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose graph was filled once by `kg init`; tests that write clean up."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOMC_HOME", str(folder))
+        patch.delenv("AUTOMC_GRAPH", raising=False)
+        began = time.perf_counter()
+        result = run("init", "--format", "json")
+        assert result.exit_code == 0, result.output
+        assert time.perf_counter() - began < 60
+        created = {row["kind"]: row["created"] for row in json.loads(result.stdout)}
+        assert created["Strategy"] >= 4525
+        assert created["Experience"] == 292
+        assert "Applied migration" in result.stderr
+        yield folder
+
+
+def test_second_sync_changes_nothing_and_says_so(filled):
+    result = run("sync", "--format", "json")
+    assert result.exit_code == 0
+    assert all(not row["created"] + row["updated"] + row["removed"] for row in json.loads(result.stdout))
+    assert "Nothing changed." in result.stderr
+
+
+def test_query_formats_and_params(filled):
+    text = "MATCH (s:Strategy)-[:OF_METHOD]->(m:Method {id: $m}) WHERE s.searchable = true RETURN m.id AS method, count(s) AS n"
+    result = run("query", text, "--param", "m=NS", "--format", "json")
+    assert json.loads(result.stdout) == [{"method": "NS", "n": 50}]
+    result = run("query", text, "--param", 'm="SFP"', "--format", "csv")
+    assert result.stdout == "method,n\nSFP,75\n"
+    result = run("query", text, "--param", "m=LFB")
+    assert "LFB" in result.stdout
+    assert "375" in result.stdout
+
+
+def test_query_limit_says_that_it_cut(filled):
+    result = run("query", "MATCH (s:Strategy) RETURN s.id AS id", "--limit", "3", "--format", "csv")
+    assert len(result.stdout.splitlines()) == 4
+    assert "Cut after 3 rows" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("MATHC (n) RETURN n",), ""),
+        (("CREATE (n:Paper {id: 'sneaked'}) RETURN n",), "read-only"),
+        (("MATCH (m:Method {id: $m}) RETURN m",), "m"),
+        (("RETURN 1", "--param", "novalue"), "--param novalue is not name=value"),
+    ],
+)
+def test_query_errors_are_one_message_and_exit_2(filled, words, said):
+    result = run("query", *words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert said.lower() in result.stderr.lower()
+    assert "Traceback" not in result.stderr
+    left = run("query", "MATCH (p:Paper {id: 'sneaked'}) RETURN p.id AS id", "--format", "json")
+    assert json.loads(left.stdout) == []
+
+
+def test_write_needs_its_flag(filled):
+    assert run("query", "CREATE (:Paper {id: 'written'})", "--write").exit_code == 0
+    found = run("query", "MATCH (p:Paper {id: 'written'}) RETURN p.id AS id", "--format", "json")
+    assert json.loads(found.stdout) == [{"id": "written"}]
+    assert run("query", "MATCH (p:Paper {id: 'written'}) DELETE p", "--write").exit_code == 0
+
+
+def test_embedding_status_and_similar(filled):
+    assert run("similar", "NS[HP1=0.2,HP2=0.12,HP6=0.9]").exit_code == 2
+    assert json.loads(run("status", "--format", "json").stdout)["embedding"] == "none"
+    result = run("embed", "--epochs", "1", "--seed", "3", "--format", "json")
+    assert result.exit_code == 0, result.output
+    learned = json.loads(result.stdout)
+    assert (learned["strategies"], learned["seed"]) == (4525, 3)
+    assert "embedding: 1/1" in result.stderr
+    again = run("embed", "--format", "json")
+    assert json.loads(again.stdout) == learned
+    assert "1/1" not in again.stderr
+
+    status = json.loads(run("status", "--format", "json").stdout)
+    assert (status["store"], status["embedding"], status["pending_migrations"]) == ("embedded", "fresh", [])
+    assert status["nodes"]["Experience"] == 292
+
+    nearest = json.loads(run("similar", "NS[HP1=0.2,HP2=0.12,HP6=0.9]", "-k", "5", "--format", "json").stdout)
+    assert [row["strategy"] for row in nearest] == brute_force_nearest("NS[HP1=0.2,HP2=0.12,HP6=0.9]", 5)
+    only = json.loads(
+        run("similar", "NS[HP1=0.2,HP2=0.12,HP6=0.9]", "--method", "sfp", "-k", "200", "--format", "json").stdout
+    )
+    assert len(only) == 75
+    assert all(row["strategy"].startswith("SFP[") for row in only)
+
+    assert run("query", "CREATE (:Experience {id: 'later', origin: 'trial'})", "--write").exit_code == 0
+    run("query", "MATCH (e:Experience {id: 'later'}) DELETE e", "--write")
+
+
+def brute_force_nearest(strategy: str, k: int) -> list[str]:
+    vectors = knowledge.vectors()
+    by_id = dict(zip(vectors.strategies, np.asarray(vectors.vectors, dtype=np.float64), strict=True))
+    one = by_id.pop(strategy)
+
+    def cosine(other: np.ndarray) -> float:
+        return float(one @ other / np.sqrt((one @ one) * (other @ other)))
+
+    return sorted(by_id, key=lambda id: -cosine(by_id[id]))[:k]
+
+
+@pytest.mark.parametrize(("strategy", "said"), [("NS[HP1=0.2]", "not on the grid"), ("NS(0.2)", "is not a strategy")])
+def test_similar_to_what_is_not_there(filled, strategy, said):
+    knowledge.vectors(epochs=1)
+    result = run("similar", strategy)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_export(filled, tmp_path):
+    graph = json.loads(run("export").stdout)
+    counted = {"Method": 21, "Hyperparameter": 16, "Setting": 59, "Experience": 292}
+    for label, n in counted.items():
+        assert sum(node["label"] == label for node in graph["nodes"]) == n
+    assert sum(rel["type"] == "HAS_VALUE" for rel in graph["relationships"]) == 59
+
+    assert run("export", "--format", "graphml", "--out", str(tmp_path / "g.graphml")).exit_code == 0
+    read = networkx.read_graphml(BytesIO((tmp_path / "g.graphml").read_bytes()))
+    assert read.number_of_nodes() == len(graph["nodes"])
+    assert read.number_of_edges() == len(graph["relationships"])
+    assert read.nodes["Method:NS"]["title"] == "Network Slimming"
+
+    assert run("export", "--format", "csv", "--out", str(tmp_path / "g")).exit_code == 0
+    rows = list(csv.DictReader(StringIO((tmp_path / "g" / "relationships.csv").read_text())))
+    assert len(rows) == len(graph["relationships"])
+    assert {"type": "HAS_VALUE", "from_id": "HP6", "to_id": "HP6=0.7"}.items() <= next(
+        row for row in rows if row["to_id"] == "HP6=0.7" and row["type"] == "HAS_VALUE"
+    ).items()
+
+
+def test_export_csv_needs_a_folder(filled):
+    result = run("export", "--format", "csv")
+    assert (result.exit_code, "--out FOLDER" in result.stderr) == (2, True)
+
+
+def test_export_to_an_unwritable_place(filled, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("export", "--out", str(tmp_path / "file" / "graph.json"))
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+
+
+def test_empty_graph_is_said(automc_home):
+    result = run("status")
+    assert result.exit_code == 0
+    assert "Run `automc kg init`" in result.stderr
+
+
+def test_unreachable_server_is_exit_1(automc_home, monkeypatch):
+    monkeypatch.setenv("AUTOMC_GRAPH", "bolt://127.0.0.1:1")
+    for words in (("status",), ("query", "RETURN 1"), ("init",)):
+        result = run(*words)
+        assert result.exit_code == 1
+        assert "127.0.0.1:1" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_home_below_a_file_is_exit_1(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "file" / "home"))
+    result = run("status")
+    assert result.exit_code == 1
+    assert "AUTOMC_HOME" in result.stderr
+
+
+def test_help_needs_no_torch_and_no_store():
+    modules = "automc.cli.kg, automc.cli.methods, automc.cli.experience, automc.knowledge"
+    code = f"import sys, {modules}; print(*(m for m in ('torch', 'numpy', 'pydantic', 'jpype') if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
