@@ -1,0 +1,35 @@
+"""Every registered data set keeps its contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from automc.datasets import DataRef, Images, open_data, register, registered
+from automc.errors import DataError
+
+
+def test_the_families_are_registered() -> None:
+    assert {"digits", "cifar10", "cifar100", "fashion-mnist", "svhn"} <= set(registered())
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(DataError, match="Two readers"):
+        register("digits")(lambda ref, cache, progress: registered()["digits"](ref, cache, progress))
+
+
+@pytest.mark.parametrize("name", sorted(registered()))
+def test_reader_reads_or_says_what_is_missing(name: str, tmp_path: Path) -> None:
+    try:
+        data = open_data(DataRef(name, root=str(tmp_path)), tmp_path / "cache")
+    except DataError as error:
+        assert str(tmp_path) in str(error)
+        assert "--root" in str(error)
+    else:
+        assert isinstance(data.test, Images)
+        assert set(data.train.y.tolist()) == set(range(len(data.classes)))
+        assert data.features() == {
+            "classes": len(data.classes), "image_size": data.train.shape[0],
+            "channels": data.channels, "images": data.train.n,
+        }  # fmt: skip
