@@ -95,7 +95,7 @@ def _answer(state: Any, run: Run, payload: bytes, monitor: Monitor) -> StepOutco
 
 
 def failure(error: Exception, seconds: float) -> StepOutcome:
-    """Turn what a job raised into an outcome with its traceback: out_of_memory where memory was lacking, else crashed."""
+    """Turn what a job raised into an outcome with a traceback: out_of_memory where memory was lacking, else crashed."""
     text = "".join(traceback.format_exception(error))
     if is_out_of_memory(error):
         reason = f"not enough memory: {error}" if str(error) else "not enough memory"
