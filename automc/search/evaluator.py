@@ -38,7 +38,10 @@ class StepNet(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def encode(self, prefixes: Sequence[Tensor], figures: Tensor) -> Tensor:
-        """Return the encoder's state after each prefix, (steps, strategy_size) each, beside its figures; (p, hidden + 2)."""
+        """Return the encoder's state after each prefix, beside the prefix's figures, (p, 2); (p, hidden + 2).
+
+        A prefix is given as its strategies' vectors, (steps, strategy_size); START has no rows.
+        """
         lengths = torch.tensor([len(prefix) for prefix in prefixes])
         padded = nn.utils.rnn.pad_sequence(
             [torch.cat([prefix, prefix.new_zeros(1, prefix.shape[1])]) for prefix in prefixes], batch_first=True
@@ -98,7 +101,7 @@ class Evaluator:
             return residual.numpy()
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
-        """Train on all (parent, step) outcomes told so far; return the last loss, 0 where there is nothing to learn from."""
+        """Train on all (parent, step) outcomes told so far; return the last loss, 0 without steps."""
         steps = [(p, o) for p, o in steps if o.step_ar is not None and o.step_pr is not None]
         if not steps:
             return 0.0
@@ -112,7 +115,7 @@ class Evaluator:
         self._rounds += 1
         loss = torch.zeros(())
         for _ in range(self._steps):
-            batch = torch.arange(len(steps)) if len(steps) <= BATCH else torch.from_numpy(draw.permutation(len(steps))[:BATCH])
+            batch = torch.from_numpy(draw.permutation(len(steps))[:BATCH])
             encoded = self.net.encode([prefixes[i] for i in batch.tolist()], figures[batch])
             predicted = guess[batch] + self._scale * self.net.pairs(encoded, self._strategies[last[batch]], self._task)
             loss = step_loss(predicted, truth[batch], self._scale)

@@ -21,7 +21,7 @@ _EPS = 5e-5
 
 
 def reachable_sums(values: FloatArray, steps: int, limit: float) -> list[FloatArray]:
-    """Return the sums of exactly 0, 1, … `steps` values, repeats allowed, that stay within the limit, each ascending."""
+    """Return the sums of exactly 0, 1, … `steps` values, repeats allowed, within the limit; each ascending."""
     distinct = np.unique(np.round(np.asarray(values, dtype=float), _DIGITS))
     sums: list[FloatArray] = [np.zeros(1)]
     for _ in range(steps):

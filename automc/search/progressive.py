@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from automc.search import register
-from automc.search.base import FloatArray, Limits, Outcome, Searcher, SchemeIndices, Space
+from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.search.evaluator import Evaluator
 from automc.search.history import History, points
 from automc.search.pareto import hypervolume_gain, non_dominated
 
 PREFIXES = 5
 """Prefixes sampled a round from the frontier, and again from everything measured."""
-EXPLORE = 0.2
+EXPLORE = 0.1
 """Share of the asked schemes that are drawn from all candidates, whatever is predicted of them."""
 REPEAT = 0.5
 """What a candidate's gain is multiplied with for each one of the same method and HP2 already in the round."""
@@ -56,6 +56,8 @@ class ProgressiveSearch(Searcher):
         self.evaluator = Evaluator(space, limits.base_accuracy, seed)
         self._own_size = own_size
         self._rounds = 0
+        pairs = np.stack([space.method, space.hp2], axis=1)
+        self._kind = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
     def ask(self, k: int) -> list[SchemeIndices]:
         """Return up to `k` new schemes, each one step longer than a measured one."""
@@ -121,7 +123,7 @@ class ProgressiveSearch(Searcher):
     def _choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[int]:
         """Pick up to `k` candidates: the Pareto set, by hypervolume gain and diversity, and a few at random."""
         total = len(candidates.strategy)
-        kind = self._kinds()[candidates.strategy]
+        kind = self._kind[candidates.strategy]
         shuffled = rng.permutation(total)
         shuffled = shuffled[non_dominated_first(candidates.predicted[shuffled], 4 * k)]
         success = self._success()[self.space.method[candidates.strategy]]
@@ -142,11 +144,6 @@ class ProgressiveSearch(Searcher):
                 repeats = (kind[pool][:, None] == kind[chosen][None, :]).sum(axis=1)
                 chosen.append(int(pool[np.argmax((gain + 1e-9) * REPEAT**repeats)]))
         return chosen
-
-    def _kinds(self) -> npt.NDArray[np.intp]:
-        """Number the pairs of method and HP2: what differs within one differs least; (n,)."""
-        pairs = np.stack([self.space.method, self.space.hp2], axis=1)
-        return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def expected(prefixes: FloatArray, steps: FloatArray) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from automc.search import register
-from automc.search.base import Limits, Outcome, Searcher, SchemeIndices, Space
+from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.search.history import START, History
 
 
