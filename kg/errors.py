@@ -8,6 +8,7 @@ KGError                     exit code 2: something the user gave is wrong
 │   └── WriteRefused        a write inside a read-only query
 ├── QueryTimeout            a query ran past its time limit
 ├── MigrationInvalid        an applied migration was edited, or one cannot run
+├── VectorsInvalid          an embeddings file cannot be read
 ├── NotInGraph              a method, strategy, study … that the graph does not hold
 └── GraphUnavailable        exit code 1: the store cannot be reached or opened
     └── GraphLocked         another process holds the embedded store
@@ -48,6 +49,10 @@ class QueryTimeout(KGError):
 
 class MigrationInvalid(KGError):
     """An applied migration file was edited, or a migration cannot be read or run."""
+
+
+class VectorsInvalid(KGError):
+    """A file of embeddings is missing, damaged, or of another format."""
 
 
 class NotInGraph(KGError):

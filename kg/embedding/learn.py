@@ -1,0 +1,190 @@
+"""Algorithm 1 of the AutoMC paper: TransR and NN_exp by turns on one set of embeddings.
+
+Each epoch is one epoch of TransR over the triples, then one of NN_exp over the experience (Eq. 3), which moves
+the same embeddings through the records' means; the next epoch of TransR starts from there. The unit ball that
+TransR keeps its entities in holds for both: vectors are clamped after every step of either, never in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kg.cards import enumerate_strategies
+from kg.embedding.experience_net import ExperienceNet, ExperienceTraining
+from kg.embedding.records import Records, coverage, map_records
+from kg.embedding.transr import GraphModel, Triple, first_tensors, make_factory
+from kg.embedding.vectors import Vectors, fingerprint
+from kg.errors import NotInGraph
+from kg.schema import Experience, Method
+
+__all__ = ["Progress", "fingerprint", "learn"]
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called after each epoch: epoch from 1, number of epochs, the losses "graph" and "experience" of that epoch."""
+
+
+def learn(
+    methods: Sequence[Method],
+    triples: Sequence[Triple],
+    experience: Sequence[Experience],
+    *,
+    epochs: int = 200,
+    seed: int = 0,
+    start: Vectors | None = None,
+    use_graph: bool = True,
+    use_experience: bool = True,
+    only_methods: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Vectors:
+    """Learn an embedding of every strategy (AutoMC paper, Algorithm 1).
+
+    Deterministic in its arguments on one machine with one number of threads; global random state is left alone.
+
+    Args:
+        methods: the cards; their grids are the strategies.
+        triples: (head, relation, tail) of the graph, heads and tails by node id; their order is of no account.
+        experience: the records. Those without PR and those of other methods are left out of Eq. 3.
+        epochs: of this run; 0 only places new entities beside `start`.
+        seed: of the first vectors, negative triples and the order of the records.
+        start: continue from these: known entities keep their vectors, new ones begin at the mean of their
+            neighbours, NN_exp keeps its weights and scales.
+        use_graph: False leaves TransR out; vectors start random and are moved by Eq. 3 only.
+        use_experience: False leaves Eq. 3 out; then `predict` gives zeros, unless `start` had learnt some.
+        only_methods: leave out all other methods, their strategies, triples and experience.
+        progress: called after each epoch.
+
+    Raises:
+        NotInGraph: `only_methods` names a method without card, or a strategy of a grid has no triple.
+        ExperienceInvalid: a record's value has the wrong kind.
+    """
+    # Order and repetition must not change the result, and a graph promises neither.
+    triples = sorted(set(triples))
+    mark = fingerprint(triples, (item.id for item in experience))
+    methods, kept = _select(methods, triples, only_methods)
+    strategies = [strategy.id for method in methods for strategy in enumerate_strategies(method)]
+    entities = name_entities(strategies, methods, kept)
+    if use_graph:
+        _check_present(strategies, kept)
+    relations = sorted({relation for _, relation, _ in kept})
+    records = map_records(experience, methods, {name: row for row, name in enumerate(entities)})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tensors = first_tensors(kept, entities, relations, start)
+        net = ExperienceNet() if start is None else start.experience_net().train()
+        if not net.taught:
+            # Task features are scaled also where Eq. 3 is left out: the search's own model needs them.
+            net.fit_scales(records)
+        turns = _Alternation(net, records if use_experience else None, seed, progress)
+        if use_graph and kept:
+            model = GraphModel(make_factory(kept, entities, relations), tensors)
+            model.constrain()
+            turns.with_graph(model, epochs)
+            tensors = model.tensors()
+        else:
+            tensors["entities"] = turns.without_graph(tensors["entities"], epochs)
+    if not net.taught:
+        net.target_centre.zero_()
+        net.target_spread.fill_(1.0)
+    return Vectors(
+        strategies=tuple(strategies),
+        entities=tuple(entities),
+        entity_vectors=tensors["entities"].numpy(),
+        relations=tuple(relations),
+        relation_vectors=tensors["relations"].numpy(),
+        projections=tensors["projections"].numpy(),
+        net={name: value.detach().numpy().copy() for name, value in net.state_dict().items()},
+        fingerprint=mark,
+        seed=seed,
+        epochs=epochs + (start.epochs if start else 0),
+        losses=turns.losses,
+        coverage=coverage(experience, methods),
+        options={
+            "use_graph": use_graph,
+            "use_experience": use_experience,
+            "only_methods": sorted(only_methods) if only_methods is not None else None,
+        },
+    )
+
+
+class _Alternation:
+    """The two kinds of epochs, in turn."""
+
+    def __init__(self, net: ExperienceNet, records: Records | None, seed: int, progress: Progress | None) -> None:
+        self.net, self.records, self.seed, self.progress = net, records, seed, progress
+        self.losses: dict[str, list[float]] = {}
+
+    def with_graph(self, model: GraphModel, epochs: int) -> None:
+        """TransR's own loop, with an epoch of NN_exp after each of its epochs."""
+        lesson = self._lesson(model.entities, model.constrain)
+
+        def after(epoch: int, loss: float) -> None:
+            self._tell(epoch, epochs, {"graph": loss, **self._teach(lesson)})
+
+        model.train(epochs, after)
+
+    def without_graph(self, vectors: Tensor, epochs: int) -> Tensor:
+        """Epochs of NN_exp alone."""
+        entities = nn.Parameter(vectors)
+        clamp_rows(entities)
+        lesson = self._lesson(entities, lambda: clamp_rows(entities))
+        for epoch in range(1, epochs + 1):
+            self._tell(epoch, epochs, self._teach(lesson))
+        return entities.detach()
+
+    def _lesson(self, entities: nn.Parameter, constrain: Callable[[], None]) -> ExperienceTraining | None:
+        if self.records is None or not len(self.records):
+            return None
+        return ExperienceTraining(self.net, entities, self.records, seed=self.seed, constrain=constrain)
+
+    def _teach(self, lesson: ExperienceTraining | None) -> dict[str, float]:
+        return {"experience": lesson.epoch()} if lesson else {}
+
+    def _tell(self, epoch: int, epochs: int, losses: dict[str, float]) -> None:
+        for name, loss in losses.items():
+            self.losses.setdefault(name, []).append(loss)
+        if self.progress:
+            self.progress(epoch, epochs, losses)
+
+
+@torch.no_grad()
+def clamp_rows(vectors: Tensor) -> None:
+    """Bring rows that are longer than 1 back to length 1, in place."""
+    torch.renorm(vectors, p=2, dim=0, maxnorm=1.0, out=vectors)
+
+
+def _select(
+    methods: Sequence[Method], triples: list[Triple], only: Sequence[str] | None
+) -> tuple[list[Method], list[Triple]]:
+    """The methods to learn, and the triples that can be reached from them."""
+    if only is None:
+        return list(methods), triples
+    cards = {method.id: method for method in methods}
+    missing = sorted(set(only) - cards.keys())
+    if missing:
+        raise NotInGraph(f"No method card for {', '.join(missing)}. The methods are {', '.join(cards)}.")
+    chosen = [method for method in methods if method.id in set(only)]
+    strategies = {strategy.id for method in chosen for strategy in enumerate_strategies(method)}
+    reached, wave = set[str](), strategies | {method.id for method in chosen}
+    while wave:
+        reached |= wave
+        wave = {tail for head, _, tail in triples if head in wave} - reached
+    return chosen, [triple for triple in triples if triple[0] in reached]
+
+
+def name_entities(strategies: list[str], methods: Sequence[Method], triples: list[Triple]) -> list[str]:
+    """Return the names of all nodes that get a vector: the strategies, then the others, sorted."""
+    names = {name for head, _, tail in triples for name in (head, tail)} | {method.id for method in methods}
+    return strategies + sorted(names - set(strategies))
+
+
+def _check_present(strategies: list[str], triples: list[Triple]) -> None:
+    heads = {head for head, _, _ in triples}
+    absent = [name for name in strategies if name not in heads]
+    if absent:
+        raise NotInGraph(
+            f"{len(absent)} strategies of the cards have no triple in the graph, {absent[0]} first. "
+            "Bring the graph up to date: automc kg sync."
+        )

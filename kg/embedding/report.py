@@ -1,0 +1,246 @@
+"""How good the embeddings are: link prediction on held-out triples, and AR on papers NN_exp has not read.
+
+Both are measured on vectors learnt from 95% of the triples: the other 5% are ranked (filtered, realistic ranks,
+PyKEEN), and the same vectors are where every fold starts. A fold trains Eq. 3 on all papers but one and predicts
+that one. Only papers with an AR in Eq. 3 are folds; our own trials are left out. PR is compared only where HP2
+was not taken from the very PR to be predicted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pykeen.evaluation import RankBasedEvaluator
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from kg.cards import SIZE, enumerate_strategies
+from kg.embedding.experience_net import ExperienceNet, ExperienceTraining, logarithms, mean_vectors
+from kg.embedding.learn import Progress, clamp_rows, name_entities
+from kg.embedding.records import Records, coverage, map_records
+from kg.embedding.transr import GraphModel, Triple, first_tensors, make_factory
+from kg.schema import Experience, Method
+
+HELD_OUT = 0.05
+"""Share of the triples that is ranked."""
+
+Floats = NDArray[np.float64]
+Predictor = Callable[[Records, Records, int], Floats]
+"""(training rows, rows to predict, 0 for AR or 1 for PR) -> predictions; unknown targets are no training rows."""
+
+
+def report(
+    methods: Sequence[Method],
+    triples: Sequence[Triple],
+    experience: Sequence[Experience],
+    *,
+    seed: int = 0,
+    epochs: int = 200,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure the quality of embeddings learnt with these arguments; deterministic like `learn`.
+
+    Args:
+        methods: the cards.
+        triples: those of the graph.
+        experience: the records; only published ones are used.
+        seed: of everything.
+        epochs: of TransR, and of Eq. 3 in each fold.
+        progress: called with (steps done, steps, losses): a step is an epoch of TransR or a fold.
+
+    Returns:
+        `links`: held_out, mrr, hits_at_10 and the same by relation and side. `ar` and `pr`: n rows, papers, and for
+        NN_exp and the three trivial predictors the mean absolute error over all rows (`mae`) and as a mean over the
+        papers (`mae_by_paper_mean`); `papers_detail`. `coverage` as `records.coverage`. `seconds`.
+    """
+    begin = time.perf_counter()
+    triples = sorted(set(triples))
+    published = [item for item in experience if item.origin == "paper"]
+    strategies = [strategy.id for method in methods for strategy in enumerate_strategies(method)]
+    entities = name_entities(strategies, methods, triples)
+    records = map_records(published, methods, {name: row for row, name in enumerate(entities)})
+    papers = sorted(
+        {i.source for i, target in zip(records.items, records.targets, strict=True) if target[0] == target[0]}
+    )
+    steps = epochs + len(papers)
+
+    def tell(done: int, losses: dict[str, float]) -> None:
+        if progress:
+            progress(done, steps, losses)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        links, vectors = _links(triples, entities, seed, epochs, tell)
+        folds = []
+        for number, paper in enumerate(papers, 1):
+            held = np.array([item.source == paper for item in records.items])
+            folds.append((paper, *_fold(records.take(~held), records.take(held), vectors, seed, epochs)))
+            tell(epochs + number, {})
+    return {
+        "links": links,
+        "ar": _summary(folds, 0),
+        "pr": _summary(folds, 1),
+        "coverage": coverage(published, methods),
+        "seed": seed,
+        "epochs": epochs,
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def _links(
+    triples: Sequence[Triple],
+    entities: Sequence[str],
+    seed: int,
+    epochs: int,
+    tell: Callable[[int, dict[str, float]], None],
+) -> tuple[dict[str, Any], Tensor]:
+    """Train TransR on most triples, rank the others; return the ranks and the entities' vectors."""
+    relations = sorted({relation for _, relation, _ in triples})
+    factory = make_factory(triples, entities, relations)
+    training, held = factory.split([1 - HELD_OUT, HELD_OUT], random_state=seed)
+    model = GraphModel(training, first_tensors(triples, entities, relations, None))
+    model.train(epochs, lambda epoch, loss: tell(epoch, {"graph": loss}))
+    by_relation = {}
+    for number, relation in enumerate(relations):
+        mapped = held.mapped_triples[held.mapped_triples[:, 1] == number]
+        if len(mapped):
+            by_relation[relation] = _rank(model, mapped, [training.mapped_triples, held.mapped_triples])
+    total = sum(row["n"] for row in by_relation.values())
+    # Both figures are means over ranks, so the whole is the mean of the parts.
+    whole = (
+        {
+            name: sum(row["n"] * (row[f"{name}_head"] + row[f"{name}_tail"]) / 2 for row in by_relation.values())
+            / total
+            for name in ("mrr", "hits_at_10")
+        }
+        if total
+        else {"mrr": float("nan"), "hits_at_10": float("nan")}
+    )
+    links = {"held_out": total, "trained_on": len(training.mapped_triples), **whole, "relations": by_relation}
+    return links, model.tensors()["entities"]
+
+
+def _rank(model: GraphModel, mapped: Tensor, known: list[Tensor]) -> dict[str, Any]:
+    """Filtered ranks of triples: n, and MRR and Hits@10 for either side."""
+    evaluator = RankBasedEvaluator(filtered=True, automatic_memory_optimization=False)
+    result = evaluator.evaluate(model.model, mapped, batch_size=32, additional_filter_triples=known, use_tqdm=False)
+    row: dict[str, Any] = {"n": len(mapped)}
+    for side in ("head", "tail"):
+        row[f"mrr_{side}"] = float(result.get_metric(f"{side}.realistic.inverse_harmonic_mean_rank"))
+        row[f"hits_at_10_{side}"] = float(result.get_metric(f"{side}.realistic.hits_at_10"))
+    return row
+
+
+def _fold(
+    training: Records, held: Records, vectors: Tensor, seed: int, epochs: int
+) -> tuple[Records, dict[str, Floats]]:
+    """Train Eq. 3 on some papers, and predict another with everything: (rows × 2) by predictor."""
+    predictions = {
+        name: np.stack([predictor(training, held, target) for target in (0, 1)], axis=1)
+        for name, predictor in TRIVIAL.items()
+    }
+    net = ExperienceNet()
+    net.fit_scales(training)
+    entities = nn.Parameter(vectors.clone())
+    lesson = ExperienceTraining(net, entities, training, seed=seed, constrain=lambda: clamp_rows(entities))
+    for _ in range(epochs):
+        lesson.epoch()
+    with torch.no_grad():
+        predicted = net.predict(mean_vectors(held, entities), net.inputs(held.features, held.excess))
+    return held, {"NN_exp": predicted.astype(np.float64), **predictions}
+
+
+def _summary(folds: Sequence[tuple[str, Records, dict[str, Floats]]], target: int) -> dict[str, Any]:
+    """Mean absolute errors over all folds."""
+    errors: dict[str, list[Floats]] = {}
+    detail: dict[str, dict[str, float]] = {}
+    for paper, held, predictions in folds:
+        truth = held.targets[:, target]
+        rows = ~np.isnan(truth) & (held.given if target else True)
+        if not rows.any():
+            continue
+        detail[paper] = {"n": int(rows.sum())}
+        for name, predicted in predictions.items():
+            missed = np.abs(predicted[rows, target] - truth[rows])
+            errors.setdefault(name, []).append(missed)
+            detail[paper][name] = float(missed.mean())
+    return {
+        "n": sum(int(row["n"]) for row in detail.values()),
+        "papers": len(detail),
+        "mae": {name: float(np.concatenate(parts).mean()) for name, parts in errors.items()},
+        "mae_by_paper_mean": {name: float(np.mean([p.mean() for p in parts])) for name, parts in errors.items()},
+        "papers_detail": detail,
+    }
+
+
+def _known(training: Records, target: int) -> tuple[Records, Floats]:
+    """The rows that have the target, and the target."""
+    rows = training.take(~np.isnan(training.targets[:, target]))
+    return rows, rows.targets[:, target]
+
+
+def global_mean(training: Records, held: Records, target: int) -> Floats:
+    """Predict the mean of all rows, every source weighing alike; 0 without any."""
+    rows, truth = _known(training, target)
+    return np.full(len(held), np.average(truth, weights=rows.weights) if len(rows) else 0.0)
+
+
+def method_mean(training: Records, held: Records, target: int) -> Floats:
+    """Predict the mean of the method's rows; the global mean for a method without any."""
+    rows, truth = _known(training, target)
+    out = global_mean(training, held, target)
+    names = np.array([item.strategy.method for item in rows.items])
+    for place, item in enumerate(held.items):
+        same = names == item.strategy.method
+        if same.any():
+            out[place] = np.average(truth[same], weights=rows.weights[same])
+    return out
+
+
+def ridge(training: Records, held: Records, target: int) -> Floats:
+    """Predict by ridge regression on method, raw settings (HP2 := PR where unknown) and task features.
+
+    Unknown numbers are the mean plus a flag, columns are standardised, and the penalty is chosen by cross-validation.
+    """
+    rows, truth = _known(training, target)
+    if not len(rows):
+        return np.zeros(len(held))
+    columns = sorted({name for row in _settings(rows) for name in row})
+    model = make_pipeline(
+        SimpleImputer(strategy="mean", add_indicator=True), StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13))
+    )
+    model.fit(_design(rows, columns), truth, ridgecv__sample_weight=rows.weights)
+    predicted: Floats = model.predict(_design(held, columns))
+    return predicted
+
+
+TRIVIAL: dict[str, Predictor] = {"global mean": global_mean, "mean per method": method_mean, "ridge": ridge}
+
+
+def _settings(records: Records) -> list[dict[str, float]]:
+    """The records' settings as named numbers, HP2 := PR where unknown; categories and the method as indicators."""
+    table = []
+    for item, given in zip(records.items, records.given, strict=True):
+        row = {f"method {item.strategy.method}": 1.0}
+        for name, value in item.strategy.settings:
+            row[f"{name}={value}" if isinstance(value, str) else name] = 1.0 if isinstance(value, str) else float(value)
+        if not given and item.pr is not None:
+            row[SIZE] = item.pr
+        table.append(row)
+    return table
+
+
+def _design(records: Records, columns: Sequence[str]) -> Floats:
+    """Rows for the ridge: settings, NaN where unknown, then task features; indicators are 0 where not set."""
+    settings = [
+        [row.get(name, 0.0 if "=" in name or " " in name else np.nan) for name in columns] for row in _settings(records)
+    ]
+    return np.concatenate([np.array(settings), logarithms(records.features)], axis=1)

@@ -1,0 +1,153 @@
+"""Learnt embeddings as one object: the vectors, everything to continue from, and where they came from.
+
+Saved as one safetensors file with JSON metadata. Reading one needs no PyKEEN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from kg.embedding.experience_net import ExperienceNet
+from kg.errors import VectorsInvalid
+from kg.schema import Task
+
+Floats = NDArray[np.float32]
+
+FORMAT = 1
+_ARRAYS = ("entity_vectors", "relation_vectors", "projections")
+_NET = "net."
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Embeddings of one run.
+
+    The strategies are the first of the entities, method by method in the order of the cards, each grid in the
+    order of `kg.cards.enumerate_strategies`. Every entity vector lies in the unit ball.
+
+    `epochs` counts all epochs, also those of the runs this one continued from; `losses` are this run's, one per
+    epoch: "graph" (margin ranking) and "experience" (Eq. 3). `coverage` counts the records per method; `options`
+    are the ablations.
+    """
+
+    strategies: tuple[str, ...]
+    entities: tuple[str, ...]
+    entity_vectors: Floats
+    relations: tuple[str, ...]
+    relation_vectors: Floats
+    projections: Floats
+    net: dict[str, Floats]
+    fingerprint: str
+    seed: int
+    epochs: int
+    losses: dict[str, list[float]]
+    coverage: dict[str, dict[str, int]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def vectors(self) -> Floats:
+        """The strategies' embeddings (n_strategies, 32)."""
+        return self.entity_vectors[: len(self.strategies)]
+
+    def predict(self, task: Task) -> Floats:
+        """Predict AR and PR of every strategy on a task: (n_strategies, 2).
+
+        AR ≥ −1, PR in [0, 1]; all zero where no experience was learnt (AutoMC paper, NN_exp of Eq. 3).
+        """
+        net = self.experience_net()
+        inputs = net.inputs(_raw(task), np.zeros(1)).expand(len(self.strategies), -1)
+        return net.predict(torch.from_numpy(self.vectors), inputs)
+
+    def scale(self, task: Task) -> Floats:
+        """Return the task's features (7,) as NN_exp sees them: logarithms, standardised, 0 where unknown."""
+        scaled: Floats = self.experience_net().scale(_raw(task))[0].numpy()
+        return scaled
+
+    def experience_net(self) -> ExperienceNet:
+        """Return a copy of NN_exp."""
+        net = ExperienceNet()
+        net.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.net.items()})
+        return net.eval()
+
+    def save(self, path: Path) -> None:
+        """Write to one file, whole or not at all.
+
+        Raises:
+            OSError: the folder cannot be written; an older file is intact.
+        """
+        path = Path(path)
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        arrays |= {_NET + name: np.ascontiguousarray(value) for name, value in self.net.items()}
+        about = {
+            "format": FORMAT,
+            "strategies": len(self.strategies),
+            **{name: getattr(self, name) for name in ("entities", "relations", "fingerprint", "seed", "epochs")},
+            **{name: getattr(self, name) for name in ("losses", "coverage", "options")},
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
+        os.close(handle)
+        try:
+            save_file(arrays, name, metadata={"vectors": json.dumps(about)})
+            Path(name).replace(path)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from error
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Vectors:
+        """Read what `save` wrote.
+
+        Raises:
+            VectorsInvalid: the file is missing, damaged, or of another kind or format.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = json.loads((file.metadata() or {})["vectors"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            if about.pop("format") != FORMAT:
+                raise VectorsInvalid(f"{path} has another format than {FORMAT}. Learn it anew: automc kg embed --full.")
+            n = about.pop("strategies")
+            entities = tuple(about.pop("entities"))
+            return cls(
+                strategies=entities[:n],
+                entities=entities,
+                relations=tuple(about.pop("relations")),
+                net={name.removeprefix(_NET): value for name, value in arrays.items() if name.startswith(_NET)},
+                **{name: arrays[name] for name in _ARRAYS},
+                **about,
+            )
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise VectorsInvalid(
+                f"{path} holds no embeddings that can be read ({error}). Learn them anew: automc kg embed --full."
+            ) from error
+
+
+def fingerprint(triples: Iterable[tuple[str, str, str]], experience: Iterable[str]) -> str:
+    """Digest of what embeddings are learnt from: the triples and the ids of the experience, in any order."""
+    digest = hashlib.sha256()
+    for line in sorted({"\t".join(triple) for triple in triples}):
+        digest.update(line.encode() + b"\n")
+    digest.update(b"\n")
+    for name in sorted(set(experience)):
+        digest.update(name.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _raw(task: Task) -> NDArray[np.float64]:
+    """A task's features as a row, NaN where unknown."""
+    return np.array([[np.nan if value is None else float(value) for value in task.features]])
