@@ -1,0 +1,180 @@
+"""Studies, their trials and what they teach, in the graph. Every write may be run twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kg import nodes
+from kg.errors import NotInGraph, SchemaInvalid
+from kg.schema import STATUSES, Experience, Scheme, Task
+from kg.store.base import GraphStore
+
+Properties = Mapping[str, Any]
+
+
+def save_study(store: GraphStore, study: Properties, *, task: Task | None = None) -> None:
+    """Write a study, or the given properties of one that exists.
+
+    Args:
+        study: its "id" and any properties; None removes one, nested values come back as they were.
+        task: what it searches on; becomes a node.
+    """
+    with store.transaction():
+        store.upsert_nodes("Study", [nodes.encode(study)])
+        if task is not None:
+            store.upsert_nodes("Task", [nodes.task_row(task)])
+            store.upsert_rels("ON_TASK", "Study", "Task", [{"from": study["id"], "to": task.id}])
+
+
+def load_study(store: GraphStore, id: str) -> dict[str, Any]:
+    """Return a study's properties, and the id of its task as "task" where it has one.
+
+    Raises:
+        NotInGraph: there is no such study.
+    """
+    table = store.read(
+        "MATCH (s:Study {id: $id}) OPTIONAL MATCH (s)-[:ON_TASK]->(t:Task) RETURN properties(s) AS p, t.id AS task",
+        {"id": id},
+    )
+    if not table.rows:
+        raise NotInGraph(f"There is no study '{id}' in the graph. `automc study list` names those there are.")
+    properties, task = table.rows[0]
+    return nodes.decode(properties) | ({"task": task} if task is not None else {})
+
+
+def list_studies(store: GraphStore) -> list[dict[str, Any]]:
+    """Return all studies, oldest first, each with its number of "trials" and of those that are "ok"."""
+    table = store.read(
+        "MATCH (s:Study) RETURN properties(s) AS p, COUNT { MATCH (:Trial)-[:IN_STUDY]->(s) } AS trials, "
+        "COUNT { MATCH (t:Trial)-[:IN_STUDY]->(s) WHERE t.status = 'ok' } AS ok"
+    )
+    found = [nodes.decode(properties) | {"trials": trials, "ok": ok} for properties, trials, ok in table.rows]
+    return sorted(found, key=lambda study: (str(study.get("started", "")), study["id"]))
+
+
+def delete_study(store: GraphStore, id: str) -> None:
+    """Remove a study, its trials, what only it taught, and the schemes, strategies and tasks that nobody else uses.
+
+    Raises:
+        NotInGraph: there is no such study.
+    """
+    load_study(store, id)
+    with store.transaction():
+        owned = {"id": id}
+        schemes = store.read(
+            "MATCH (:Study {id: $id})<-[:IN_STUDY]-(:Trial)-[:OF_SCHEME]->(s:Scheme) RETURN DISTINCT s.id AS id", owned
+        ).column("id")
+        store.write("MATCH (:Study {id: $id})<-[:IN_STUDY]-(t:Trial) DETACH DELETE t", owned)
+        _forget_experience(store, id)
+        store.write("MATCH (s:Study {id: $id}) DETACH DELETE s", owned)
+        _sweep_schemes(store, schemes)
+        _sweep(store, "Strategy", "NOT n.searchable", "(:Scheme)-[:STEP]->(n)", "(:Experience)-[:OF_STRATEGY]->(n)")
+        _sweep(store, "Setting", "NOT n.searchable", "(:Strategy)-[:HAS_SETTING]->(n)")
+        _sweep(store, "Task", "true", "()-[:ON_TASK]->(n)")
+
+
+def _forget_experience(store: GraphStore, study: str) -> None:
+    """Remove what only this study observed; what others observed too is theirs from now on."""
+    store.write(
+        "MATCH (e:Experience)-[:OBSERVED_IN]->(:Study {id: $id}) "
+        "WHERE NOT EXISTS { MATCH (e)-[:OBSERVED_IN]->(o:Study) WHERE o.id <> $id } DETACH DELETE e",
+        {"id": study},
+    )
+    store.write(
+        "MATCH (e:Experience {source: $id})-[:OBSERVED_IN]->(o:Study) WHERE o.id <> $id AND e.origin = 'trial' "
+        "WITH e, min(o.id) AS heir SET e.source = heir",
+        {"id": study},
+    )
+
+
+def _sweep_schemes(store: GraphStore, ids: Iterable[str]) -> None:
+    """Remove schemes and their beginnings, longest first, where no trial has them and no scheme extends them."""
+    schemes = [Scheme.parse(id) for id in ids]
+    family = {Scheme(s.steps[:length]).id: length for s in schemes for length in range(len(s) + 1)}
+    for length in sorted(set(family.values()), reverse=True):
+        store.write(
+            "UNWIND $ids AS id MATCH (s:Scheme {id: id}) WHERE NOT EXISTS { MATCH (:Trial)-[:OF_SCHEME]->(s) } "
+            "AND NOT EXISTS { MATCH (:Scheme)-[:EXTENDS]->(s) } DETACH DELETE s",
+            {"ids": [id for id, long in family.items() if long == length]},
+        )
+
+
+def _sweep(store: GraphStore, label: str, condition: str, *users: str) -> None:
+    unused = " AND ".join(f"NOT EXISTS {{ MATCH {pattern} }}" for pattern in users)
+    store.write(f"MATCH (n:{label}) WHERE {condition} AND {unused} DETACH DELETE n")
+
+
+def save_trial(store: GraphStore, study_id: str, trial: Properties, *, task: Task | None = None) -> None:
+    """Write a trial with its scheme, the scheme's beginnings and their strategies, all together or not at all.
+
+    Args:
+        study_id: of a study in the graph.
+        trial: "ordinal", "scheme" (a Scheme or its id), "status", and any properties.
+        task: what it was measured on; None takes the study's.
+
+    Raises:
+        NotInGraph: the study, or a strategy's method, is not in the graph.
+        SchemaInvalid: the status is unknown, or another trial of this study has this scheme.
+    """
+    scheme = trial["scheme"] if isinstance(trial["scheme"], Scheme) else Scheme.parse(trial["scheme"])
+    if trial["status"] not in STATUSES:
+        raise SchemaInvalid(f"'{trial['status']}' is not a status of a trial: {', '.join(STATUSES)}.")
+    id = f"{study_id}/{trial['ordinal']}"
+    with store.transaction():
+        on = task.id if task is not None else load_study(store, study_id).get("task")
+        others = store.read(
+            "MATCH (:Study {id: $study})<-[:IN_STUDY]-(t:Trial)-[:OF_SCHEME]->(:Scheme {id: $scheme}) "
+            "WHERE t.id <> $id RETURN t.id AS id",
+            {"study": study_id, "scheme": scheme.id, "id": id},
+        ).column("id")
+        if others:
+            raise SchemaInvalid(f"{id} repeats the scheme of {others[0]}: {scheme.id}.")
+        nodes.add_scheme(store, scheme)
+        properties = {name: value for name, value in trial.items() if name != "scheme"}
+        store.upsert_nodes("Trial", [{**nodes.encode(properties), "id": id}])
+        store.upsert_rels("OF_SCHEME", "Trial", "Scheme", [{"from": id, "to": scheme.id}])
+        store.upsert_rels("IN_STUDY", "Trial", "Study", [{"from": id, "to": study_id}])
+        if task is not None:
+            store.upsert_nodes("Task", [nodes.task_row(task)])
+        if on is not None:
+            store.upsert_rels("ON_TASK", "Trial", "Task", [{"from": id, "to": on}])
+
+
+def load_trials(store: GraphStore, study_id: str) -> list[dict[str, Any]]:
+    """Return a study's trials by ordinal: what was saved, less what was None, and the scheme's id as "scheme"."""
+    table = store.read(
+        "MATCH (:Study {id: $id})<-[:IN_STUDY]-(t:Trial)-[:OF_SCHEME]->(s:Scheme) "
+        "RETURN properties(t) AS p, s.id AS scheme ORDER BY t.ordinal",
+        {"id": study_id},
+    )
+    return [nodes.decode(properties) | {"scheme": scheme} for properties, scheme in table.rows]
+
+
+def save_trial_experience(store: GraphStore, study_id: str, experiences: Iterable[Experience]) -> None:
+    """Write what a study's trials teach, with their tasks and strategies.
+
+    An experience that another study had already keeps its figures and its source; this study observed it too.
+
+    Raises:
+        NotInGraph: the study, or a strategy's method, is not in the graph.
+    """
+    records = list(experiences)
+    with store.transaction():
+        nodes.add_strategies(store, (record.strategy for record in records))
+        tasks = {record.task.id: nodes.task_row(record.task) for record in records}
+        store.upsert_nodes("Task", list(tasks.values()))
+        taken = store.read(
+            "UNWIND $ids AS id MATCH (e:Experience {id: id})-[:OBSERVED_IN]->(o:Study) WHERE o.id <> $study "
+            "RETURN DISTINCT e.id AS id",
+            {"ids": [record.id for record in records], "study": study_id},
+        ).column("id")
+        own = [nodes.experience_row(record) for record in records if record.id not in taken]
+        store.upsert_nodes("Experience", own)
+        links = {
+            ("OF_STRATEGY", "Strategy"): [(record.id, record.strategy.id) for record in records],
+            ("ON_TASK", "Task"): [(record.id, record.task.id) for record in records],
+            ("OBSERVED_IN", "Study"): [(record.id, study_id) for record in records],
+        }
+        for (type, label), ends in links.items():
+            store.upsert_rels(type, "Experience", label, [{"from": start, "to": end} for start, end in ends])
