@@ -97,7 +97,7 @@ def test_what_came_is_named(tmp_path: Path, result: str, message: str) -> None:
 
 
 def test_what_cannot_be_called_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no function 'make'. It has: other"):
+    with pytest.raises(DataError, match=r"no function 'make'\. It has: other"):
         run(tmp_path, "def other():\n    pass\n")
     with pytest.raises(DataError, match="cannot be run: SyntaxError"):
         run(tmp_path, "def make(:\n")

@@ -21,12 +21,13 @@ def test_a_name_is_taken_once() -> None:
 
 @pytest.mark.parametrize("name", sorted(registered()))
 def test_reader_reads_or_says_what_is_missing(name: str, tmp_path: Path) -> None:
-    try:
-        data = open_data(DataRef(name, root=str(tmp_path)), tmp_path / "cache")
-    except DataError as error:
-        assert str(tmp_path) in str(error)
-        assert "--root" in str(error)
+    ref = DataRef(name, root=str(tmp_path))
+    if name != "digits":  # the only one without files
+        with pytest.raises(DataError, match=r"--root") as caught:
+            open_data(ref, tmp_path / "cache")
+        assert str(tmp_path) in str(caught.value)
     else:
+        data = open_data(ref, tmp_path / "cache")
         assert isinstance(data.test, Images)
         assert set(data.train.y.tolist()) == set(range(len(data.classes)))
         assert data.features() == {

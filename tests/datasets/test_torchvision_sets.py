@@ -73,7 +73,7 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, famil
     with pytest.raises(DataError, match=f"{name} cannot be read"):
         open_data(DataRef(name, root=str(tmp_path)), cache)
     damaged.unlink()
-    with pytest.raises(DataError, match="missing.*--root.*--download"):
+    with pytest.raises(DataError, match=r"missing.*--root.*--download"):
         open_data(DataRef(name, root=str(tmp_path)))
 
 

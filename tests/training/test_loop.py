@@ -6,6 +6,7 @@ import copy
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -147,7 +148,7 @@ def test_epochs_follow_each_other_without_a_break() -> None:
     data = some(50, "none")
     stream = batches(data, 16, torch.Generator().manual_seed(0))
     drawn = [next(stream)[0].tolist() for _ in range(8)]
-    epochs = [sum(drawn[start : start + 3], []) for start in (0, 3)]
+    epochs = [[i for batch in drawn[start : start + 3] for i in batch] for start in (0, 3)]
     assert all(len(set(epoch)) == 48 for epoch in epochs)
     assert epochs[0] != epochs[1]
     small = batches(some(20, "none"), 16, torch.Generator().manual_seed(0))
@@ -170,7 +171,7 @@ def test_cosine() -> None:
 def test_warmup_rises_linearly_to_the_peak() -> None:
     rates = [learning_rate(step, 100, 1.0, warmup=4) for step in range(100)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[4:]))
 
 
 def test_hooks_see_every_step_and_can_act() -> None:
