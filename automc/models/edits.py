@@ -96,8 +96,8 @@ def spec_of(module: nn.Module, path: str = "") -> dict[str, Any]:
     if PLAIN.get(cls.__name__) is cls:
         return {"type": cls.__name__, "args": _arguments(module)}
     raise ArtefactError(
-        f"Module {path or 'of the root'} is a {cls.__module__}.{cls.__qualname__}, which was not there when the factory "
-        "built the model, so it cannot be rebuilt from the file. Build it in the factory, or register the class with "
+        f"Module {path or 'of the root'} is a {cls.__module__}.{cls.__qualname__}, which was not there when the "
+        "factory built the model, so it cannot be rebuilt from the file. Build it in the factory, or register the class with "
         "automc.models.edits.insertable and give it spec() and from_spec()."
     )
 
@@ -174,7 +174,7 @@ def apply(model: nn.Module, edits: list[Edit]) -> nn.Module:
                 _set(model.get_submodule(parent), name, kind, edit, model)
         except (AttributeError, KeyError, TypeError) as error:
             raise ArtefactError(
-                f"The edit {kind!r} of module {path or '(root)'} does not fit the model that the factory builds: {error}. "
+                f"The edit {kind!r} of module {path or '(root)'} does not fit what the factory builds: {error}. "
                 "The factory's source has changed since the file was written."
             ) from error
     return model
@@ -204,9 +204,7 @@ class _Walk:
         if self.traced and (type(model) is nn.Module or isinstance(model, torch.fx.GraphModule)):
             self.resize(path, fresh, model, attributes=False)
             self.children(path, fresh, model)
-        elif type(model) is not type(fresh):
-            self.replace(path, model)
-        elif type(model) is nn.Sequential and not self.reaches(fresh, model):
+        elif type(model) is not type(fresh) or not self.reaches(fresh, model):
             self.replace(path, model)
         elif type(model) in inserted_types():
             if spec_of(model) != spec_of(fresh):
@@ -216,7 +214,9 @@ class _Walk:
             self.children(path, fresh, model)
 
     def reaches(self, fresh: nn.Module, model: nn.Module) -> bool:
-        """Whether removing children of the fresh Sequential gives the model's names in the model's order."""
+        """Whether removing children of a fresh Sequential gives the model's names in the model's order."""
+        if type(model) is not nn.Sequential:
+            return True
         names = [n for n, _ in model.named_children()]
         return [n for n, _ in fresh.named_children() if n in names] == names
 
@@ -287,7 +287,7 @@ def _resize(module: nn.Module, edit: Edit) -> None:
 
 
 def _shapes(module: nn.Module) -> dict[str, list[int] | None]:
-    own = {**module._parameters, **{n: b for n, b in module._buffers.items()}}
+    own = {**module._parameters, **module._buffers}
     return {n: None if t is None else list(t.shape) for n, t in own.items()}
 
 

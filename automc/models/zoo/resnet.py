@@ -35,9 +35,7 @@ class BasicBlock(nn.Module):
         elif option == "a":
             self.shortcut = option_a(inputs, outputs, stride)
         else:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,7 +77,7 @@ class PreActBottleneck(nn.Module):
 
 
 class PreActBasicBlock(nn.Module):
-    """BN-ReLU-conv twice, and a BN and 1×1 convolution on the shortcut of every block (the AutoMC authors' networks)."""
+    """BN-ReLU-conv twice, and a BN and 1×1 convolution on every shortcut, as the AutoMC authors' networks have it."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

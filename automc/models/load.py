@@ -1,0 +1,142 @@
+"""Load a model by what the user calls it, and prepare it for compression."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from automc.errors import ModelError
+from automc.models.checkpoint import load_weights
+from automc.models.factory import FactoryRef, LoadedModel, SourceChanged, build, locate, normalisation_of
+from automc.models.shortcuts import adapt_shortcuts
+
+__all__ = [
+    "FactoryRef",
+    "LoadedModel",
+    "SourceChanged",
+    "build",
+    "default_size",
+    "input_channels",
+    "load",
+    "output_classes",
+    "prepare",
+]
+
+
+def load(
+    spec: str, *, weights: Path | None = None, classes: int | None = None, channels: int | None = None
+) -> LoadedModel:
+    """Load a model: a zoo name, `file.py:factory`, `torchvision:NAME`, or a saved `x.am`.
+
+    Args:
+        weights: a checkpoint for the first three; see `checkpoint.load_weights`. Without it weights are fresh.
+        classes: number of outputs, passed to factories that take it (zoo: 10 where None). Ignored for a `.am`.
+        channels: of the images, likewise (zoo: 3 where None).
+
+    Raises:
+        ModelError: there is no such model, it cannot be built, or the weights do not fit.
+        ArtefactError: the `.am` is damaged or from elsewhere.
+    """
+    if spec.endswith(".am"):
+        if weights is not None:
+            raise ModelError(f"{spec} holds its weights; --weights {weights} cannot be loaded into it.")
+        from automc.models import structure
+
+        return structure.read(Path(spec))
+    source = locate(spec, classes, channels)
+    model = build(source)
+    if weights is not None:
+        load_weights(model, weights)
+    return LoadedModel(model, source, normalisation_of(source))
+
+
+def prepare(model: nn.Module, example: Tensor) -> nn.Module:
+    """Return a deep copy of a classifier that methods can work on: gradients on, option-A shortcuts adapted.
+
+    The copy gives bit-identical outputs and keeps its train or eval mode; `model` is left as it was.
+
+    Args:
+        example: an input batch (n, c, h, w).
+
+    Raises:
+        ModelError: the model cannot be copied, does not run on the example, or is no classifier.
+    """
+    try:
+        prepared = copy.deepcopy(model)
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        raise ModelError(f"The model {type(model).__name__} cannot be copied: {error}") from error
+    output_classes(prepared, example)
+    for parameter in prepared.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    return adapt_shortcuts(prepared, example)
+
+
+def output_classes(model: nn.Module, example: Tensor) -> int:
+    """Return the number of classes: the width of the model's output (n, classes), in eval mode.
+
+    Raises:
+        ModelError: the model does not run on `example`, or its output is not of that shape; says what came out.
+    """
+    flags = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            output = model(example)
+    except Exception as error:  # the user's forward pass can raise anything
+        reason = str(error).strip().splitlines()
+        raise ModelError(
+            f"The model {type(model).__name__} does not run on images of shape {tuple(example.shape[1:])} "
+            f"(channels, height, width): {reason[0] if reason else type(error).__name__}"
+        ) from error
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(example):
+        raise ModelError(
+            f"The model {type(model).__name__} is no classifier: for {len(example)} images it returns "
+            f"{_what(output)} instead of scores of shape ({len(example)}, classes). Only classifiers can be compressed."
+        )
+    return int(output.shape[1])
+
+
+def input_channels(model: nn.Module) -> int | None:
+    """Return the channels that the first convolution takes, None for a model without convolutions."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    return None if first is None else first.in_channels
+
+
+def default_size(spec: str) -> int:
+    """Return the side in pixels of the images a model is made for: 32 for the zoo, torchvision's own.
+
+    Raises:
+        ModelError: a user's model does not tell.
+    """
+    if spec.endswith(".am"):
+        from automc.models import structure
+
+        source = structure.read_source(Path(spec))
+    else:
+        source = locate(spec, None, None)
+    if source.kind == "file":
+        raise ModelError(f"{spec} does not tell what image size it is made for. Give --size, or --data.")
+    if source.kind == "torchvision":
+        from torchvision.models import get_model_weights
+
+        sizes = [w.transforms().crop_size[0] for w in get_model_weights(source.name)]
+        return min(sizes, default=224)
+    return 32
+
+
+def _what(output: object) -> str:
+    """Say what a model returned."""
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    if isinstance(output, dict):
+        return f"a dict of {', '.join(map(str, list(output)[:5])) or 'nothing'}"
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"
