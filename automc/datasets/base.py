@@ -140,7 +140,7 @@ class DataRef:
         mean: per-channel mean of pixels in [0, 1]; None: computed from the training images.
         std: likewise, the standard deviation.
         size: images of a folder are resized to size × size.
-        classes: class names in the order of the model's outputs.
+        classes: class names in the order of the model's outputs; labels follow.
         augment: None: chosen by the size of the images.
         val: image folder that replaces the validation split.
     """
@@ -238,8 +238,8 @@ class TrainData:
                 f"The images have {images.channels} channel(s), but mean has {len(mean)} and std {len(std)} values. "
                 "Give --mean and --std with one value per channel."
             )
-        self.device = torch.device(device)
-        self.images = images.to(self.device)
+        self.images = images.to(torch.device(device))
+        self.device = self.images.store.device
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.augment: Augment = augment

@@ -45,15 +45,23 @@ def decoded(
         x, y = produce(lambda shape: np.empty(shape, dtype=np.uint8))
         return Images(torch.from_numpy(x), torch.from_numpy(y))
     entry = cache / key
-    if not entry.is_dir():
+    if entry.is_dir():
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            _fill(entry, produce)
-        except OSError as error:
-            raise EnvironmentFault(
-                f"Decoded images cannot be kept in {cache}: {error.strerror or error}. "
-                "Free some space, or set AUTOMC_HOME to another folder."
-            ) from None
+            return _load(entry)
+        except (OSError, ValueError, EOFError):  # cut short, as by a power failure: decoded anew
+            shutil.rmtree(entry, ignore_errors=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        _fill(entry, produce)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"Decoded images cannot be kept in {cache}: {error.strerror or error}. "
+            "Free some space, or set AUTOMC_HOME to another folder."
+        ) from None
+    return _load(entry)
+
+
+def _load(entry: Path) -> Images:
     # Copy-on-write: writable for torch, yet pages stay shared between processes and never reach the file.
     x = np.load(entry / "x.npy", mmap_mode="c")
     images = Images(torch.from_numpy(x), torch.from_numpy(np.load(entry / "y.npy")))
@@ -61,12 +69,19 @@ def decoded(
     return images
 
 
+def _reserve(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A mapped array whose space on disk is taken now: a disk that fills up later would kill the process."""
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # absent on macOS
+        with file.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
+    return array
+
+
 def _fill(entry: Path, produce: Callable[[Allocate], tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> None:
     temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".decoding-"))
     try:
-        x, y = produce(
-            lambda shape: np.lib.format.open_memmap(temporary / "x.npy", mode="w+", dtype=np.uint8, shape=shape)
-        )
+        x, y = produce(lambda shape: _reserve(temporary / "x.npy", shape))
         if isinstance(x, np.memmap):
             x.flush()
         np.save(temporary / "y.npy", y)

@@ -254,7 +254,7 @@ def _unreadable(file: Path, error: Exception) -> DataError:
 def _threaded(work: Callable[[int], _R], starts: Sequence[int], after: Callable[[_R], None] | None = None) -> list[_R]:
     """Run `work` on every start in threads (decoding releases the interpreter); results in order."""
     results = []
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         try:
             for result in pool.map(work, starts):
                 results.append(result)

@@ -76,7 +76,9 @@ def statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _read(ref: DataRef, cache: Path | None, progress: Progress | None) -> Raw:
     readers = registered()
     if ref.spec in readers:
-        return readers[ref.spec](ref, cache, progress)
+        if ref.size is not None and ref.val is None:
+            raise DataError(f"--size resizes image folders; {ref.spec} has images of one size. Leave it out.")
+        return _reordered(readers[ref.spec](ref, cache, progress), ref)
     if ".py:" in ref.spec or ref.spec.endswith(".py"):
         return custom.read(ref, cache, progress)
     if Path(ref.spec).expanduser().is_dir():
@@ -87,6 +89,23 @@ def _read(ref: DataRef, cache: Path | None, progress: Progress | None) -> Raw:
         f"--data {ref.spec}: neither a known data set ({', '.join(readers)}) nor an existing image folder "
         f"nor file.py:factory.{hint}"
     )
+
+
+def _reordered(raw: Raw, ref: DataRef) -> Raw:
+    """Labels counted in the order of `ref.classes`, which names the same classes."""
+    if ref.classes is None or ref.classes == raw.classes:
+        return raw
+    strange = sorted(set(ref.classes) - set(raw.classes)) or sorted(set(raw.classes) - set(ref.classes))
+    if strange:
+        raise DataError(f"--classes: {strange[0]!r} is not in both your list and {ref.spec}: {', '.join(raw.classes)}.")
+    new = torch.tensor([ref.classes.index(name) for name in raw.classes])
+
+    def moved(images: Images) -> Images:
+        result = Images(images.store, new[images.y], images.rows)
+        result.digests = images.digests
+        return result
+
+    return replace(raw, train=moved(raw.train), test=moved(raw.test) if raw.test else None, classes=ref.classes)
 
 
 def _check(ref: DataRef, raw: Raw) -> None:

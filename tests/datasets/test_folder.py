@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,27 @@ def test_unwritable_cache_is_the_machines_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentFault, match="AUTOMC_HOME"):
         open_data(DataRef(str(tmp_path / "d")), tmp_path / "file" / "cache")
+
+
+def test_a_damaged_entry_is_decoded_anew(tmp_path: Path) -> None:
+    folder(tmp_path / "d")
+    ref, cache = DataRef(str(tmp_path / "d")), tmp_path / "cache"
+    whole = open_data(ref, cache)
+    for file in cache.glob("*/x.npy"):
+        file.write_bytes(file.read_bytes()[:200])
+    assert open_data(ref, cache).hash == whole.hash
+
+
+def test_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder(tmp_path / "d", size=(40, 40))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(EnvironmentFault, match="Free some space"):
+            open_data(DataRef(str(tmp_path / "d")), tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_val_is_test_without_test_and_validation_beside_it(tmp_path: Path) -> None:

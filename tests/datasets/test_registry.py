@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from automc.datasets import DataRef, Images, open_data, register, registered
 from automc.errors import DataError
@@ -12,6 +13,23 @@ from automc.errors import DataError
 
 def test_the_families_are_registered() -> None:
     assert {"digits", "cifar10", "cifar100", "fashion-mnist", "svhn"} <= set(registered())
+
+
+def test_classes_in_another_order_move_the_labels() -> None:
+    plain = open_data(DataRef("digits"))
+    names = tuple(reversed(plain.classes))
+    data = open_data(DataRef("digits", classes=names))
+    assert data.classes == names
+    assert torch.equal(data.train.x, plain.train.x)
+    assert torch.equal(data.train.y, 9 - plain.train.y)
+    assert data.hash != plain.hash
+    with pytest.raises(DataError, match="'ten' is not in both"):
+        open_data(DataRef("digits", classes=(*names[:-1], "ten")))
+
+
+def test_size_is_for_folders() -> None:
+    with pytest.raises(DataError, match="--size resizes image folders"):
+        open_data(DataRef("digits", size=16))
 
 
 def test_a_name_is_taken_once() -> None:
