@@ -13,18 +13,17 @@ from torch import nn
 
 from automc.datasets import DataRef
 from automc.errors import MethodError
-from automc.execution.setup import Setup, open_bench
-from automc.execution.step import final
+from automc.execution.jobs import final
+from automc.execution.setup import Setup
 from automc.home import home
 from automc.models import load as _models
 from automc.models import structure
 from automc.models.measure import Latency, latency
 from automc.study import Budget, Listener, Study
 from automc.study.study import Result, open_figures
-from automc.study.task import Subject, open_subject
+from automc.study.task import open_subject, settle_precision
 from automc.study.trial import Figures
 from automc.training import evaluate
-from automc.training import precision as precisions
 from automc.training.loop import train_model
 from automc.training.recipe import Recipe
 from kg.schema import Scheme
@@ -102,7 +101,7 @@ def compress(
     subject = open_subject(
         model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
     )
-    recipe = _with_precision(recipe, precision, subject)
+    recipe = settle_precision(recipe, precision, subject)
     target = Path(out)
     with tempfile.TemporaryDirectory(prefix="compress-", dir=home()) as folder:
         base = Path(folder) / "base.am"
@@ -112,7 +111,7 @@ def compress(
             run_seed=run_seed, keep=keep, device=str(subject.device),
         )  # fmt: skip
         saved = Path(folder) / "out.am"
-        outcome = final(open_bench(setup), wanted, saved, metadata={"scheme": wanted.id}, progress=progress)
+        outcome = final(setup, wanted, saved, progress=progress)
         if outcome.status != "ok":
             raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +147,7 @@ def train(
         Diverged: the learning rate was too high.
     """
     subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed)
-    chosen = _with_precision(Recipe(), precision, subject).precision
+    chosen = settle_precision(Recipe(), precision, subject).precision
     report = train_model(
         subject.model, subject.dataset, epochs=epochs, lr=lr, seed=seed, device=subject.device, precision=chosen,
         batch=batch, progress=progress,
@@ -222,15 +221,6 @@ def read_scheme(scheme: str | Path | Scheme) -> Scheme:
 def reference(data: str | DataRef) -> DataRef:
     """Return data by name as a DataRef."""
     return data if isinstance(data, DataRef) else DataRef(data)
-
-
-def _with_precision(recipe: Recipe, precision: str, subject: Subject) -> Recipe:
-    from dataclasses import replace
-
-    if precision == "auto":
-        train_data = subject.dataset.data(subject.splits.train, subject.device)
-        precision = precisions.choose(subject.device, home(), subject.model, train_data)
-    return replace(recipe, precision=precision)
 
 
 def _measure_alone(

@@ -248,7 +248,7 @@ def _graphml(nodes: list[dict[str, Any]], rels: list[dict[str, Any]]) -> str:
 
     graph = networkx.MultiDiGraph()
     for node in nodes:
-        graph.add_node(f"{node['label']}:{node['id']}", **_scalars(node))
+        graph.add_node(f"{node['_label']}:{node['id']}", **_scalars(node))
     for rel in rels:
         ends = (f"{rel['from_label']}:{rel['from_id']}", f"{rel['to_label']}:{rel['to_id']}")
         graph.add_edge(*ends, type=rel["type"], **_scalars(rel["properties"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -28,11 +27,11 @@ def show_study(
     from automc.study.trial import front, recommended
 
     record = load_record(study)
-    spec = StudySpec.from_json(record["spec"])
+    spec = StudySpec.from_dict(record["spec"])
     done = load_trials(study)
     choice = recommended(done, spec.gamma, int(record["validation_images"]))
     chosen = choice.trial if choice else None
-    final = json.loads(record["final"]) if record.get("final") else None
+    final = record.get("final")
     if trials:
         rows = [list(t.as_row().values()) for t in done]
         columns = list(done[0].as_row()) if done else ["ordinal"]

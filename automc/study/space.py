@@ -10,7 +10,7 @@ import numpy as np
 from automc import methods
 from automc.search.base import Space
 from automc.training.recipe import Recipe
-from kg.embedding import Vectors
+from kg.embedding.vectors import Vectors
 from kg.schema import Scheme, Strategy, Task
 
 

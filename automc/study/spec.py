@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -93,24 +92,25 @@ class StudySpec:
         """The same study with another budget; itself for None."""
         return replace(self, budget=budget) if budget else self
 
-    def to_json(self) -> str:
-        """All fields as JSON text."""
-        return json.dumps(asdict(self), sort_keys=True)
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> StudySpec:
-        """Read what `to_json` wrote.
+    def from_dict(cls, values: dict[str, Any]) -> StudySpec:
+        """Read what `as_dict` wrote, also after a trip through JSON.
 
         Raises:
-            StudyError: the text was written by an incompatible version.
+            StudyError: it was written by an incompatible version.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
-            values["data"] = DataRef.from_dict(values["data"])
-            values["budget"] = Budget(**values["budget"])
-            values["recipe"] = Recipe(**values["recipe"])
-            values["keep"] = tuple(values["keep"])
-            return cls(**values)
+            parts = {
+                "data": DataRef.from_dict(values["data"]),
+                "budget": Budget(**values["budget"]),
+                "recipe": Recipe(**values["recipe"]),
+                "keep": tuple(values["keep"]),
+            }
+            return cls(**{**values, **parts})
         except (TypeError, KeyError, ValueError) as error:
             raise StudyError(
                 f"This study was written by another version of AutoMC ({error}). Start a new one."

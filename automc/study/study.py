@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -17,8 +16,9 @@ from automc import knowledge, methods
 from automc.datasets import DataRef
 from automc.errors import StudyError
 from automc.execution.cache import PrefixCache
+from automc.execution.jobs import final, local_workers, probe_with
 from automc.execution.setup import Setup
-from automc.execution.step import final, local_workers, probe
+from automc.execution.workers import Workers
 from automc.home import home
 from automc.models import structure
 from automc.search import get as searcher_named
@@ -26,12 +26,11 @@ from automc.study.forecast import Forecast
 from automc.study.loop import Listener, Loop, Plan, now
 from automc.study.space import StrategySpace
 from automc.study.spec import Budget, StudySpec
-from automc.study.task import Subject, open_subject
+from automc.study.task import Subject, open_subject, settle_precision
 from automc.study.trial import Figures, Recommendation, Trial, front, recommended
-from automc.training import precision as precisions
 from automc.training.recipe import Recipe
 from kg import studies
-from kg.embedding import Vectors
+from kg.embedding.vectors import Vectors
 from kg.errors import NotInGraph
 from kg.schema import Scheme
 
@@ -104,9 +103,7 @@ class Study:
             model, data, weights=weights, fraction=recipe.fraction, device=device,
             progress=lambda done, of: listener.progress("reading images", done, of),
         )  # fmt: skip
-        train = subject.dataset.data(subject.splits.train, subject.device)
-        chosen = precisions.choose(subject.device, home(), subject.model, train) if precision == "auto" else precision
-        recipe = replace(recipe, precision=chosen)
+        recipe = settle_precision(recipe, precision, subject)
         vectors = _vectors(learn_from_trials, listener)
         with knowledge.graph() as store:
             name = _free_name(subject, [row["id"] for row in studies.list_studies(store)])
@@ -119,12 +116,12 @@ class Study:
         structure.save(where / "base.am", subject.model, subject.source, metadata={"study": name, "model": model})
         vectors.save(where / "vectors.safetensors")
         record = {
-            "id": name, "spec": spec.to_json(), "model": model, "data": subject.dataset.name, "gamma": gamma,
+            "id": name, "spec": spec.as_dict(), "model": model, "data": subject.dataset.name, "gamma": gamma,
             "max_length": spec.max_length, "budget": str(budget), "searcher": spec.searcher, "seed": spec.seed,
             "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,
-            "base_flops": subject.flops,
-            "validation_images": subject.splits.validation.n, "saw_validation": subject.saw_validation, "status": "running",
-            "started": now(), "updated": now(), "elapsed_seconds": 0.0,
+            "base_flops": subject.flops, "validation_images": subject.splits.validation.n,
+            "saw_validation": subject.saw_validation, "status": "running", "started": now(), "updated": now(),
+            "elapsed_seconds": 0.0,
         }  # fmt: skip
         with knowledge.graph() as store:
             studies.save_study(store, record, task=subject.task())
@@ -141,7 +138,7 @@ class Study:
         """
         listener = listener or Listener()
         record = load_record(name)
-        spec = StudySpec.from_json(record["spec"]).with_budget(budget)
+        spec = StudySpec.from_dict(record["spec"]).with_budget(budget)
         spec = replace(spec, workers=workers or spec.workers)
         base = folder(name) / "base.am"
         if not base.is_file():
@@ -163,43 +160,47 @@ class Study:
         A KeyboardInterrupt ends the workers, marks the study as interrupted and is raised again.
         """
         listener = listener or Listener()
-        infeasible, forecast = self._probe()
+        loop: Loop | None = None
+        try:
+            with local_workers(self.setup, self.spec.workers) as workers:
+                infeasible, forecast = self._probe(workers)
+                loop = self._loop(infeasible, forecast, listener)
+                loop.run(workers)
+            done = sorted(loop.trials.values(), key=lambda t: t.ordinal)
+            bench = self.setup.open()
+            bench.cache.pin((bench.key(t.scheme) for t in loop.front()), owner=self.spec.id)
+            return self._finish(done, listener)
+        except BaseException as error:
+            stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
+            self._save(status=stopped, **({"elapsed_seconds": loop.seconds} if loop else {}))
+            raise
+
+    def _loop(self, infeasible: dict[str, str], forecast: Forecast, listener: Listener) -> Loop:
+        """Return the loop at the point that the graph's trials have reached, after telling the plan."""
         space = StrategySpace(
             self.vectors, self.subject.task(), infeasible, self.spec.recipe, self.subject.splits.train.n
         )
         with knowledge.graph() as store:
             trials = [Trial.from_row(row) for row in studies.load_trials(store, self.spec.id)]
-        loop = Loop(
-            self.spec, self.subject, space, forecast, trials, float(self.record.get("elapsed_seconds") or 0.0), listener
-        )
-        listener.plan(self._plan(space, forecast, infeasible, trials, loop.seconds))
-        cache = PrefixCache(self.setup.cache, self.spec.cache_bytes)
-        try:
-            with local_workers(self.setup, self.spec.workers) as workers:
-                loop.run(workers)
-            done = sorted(loop.trials.values(), key=lambda t: t.ordinal)
-            cache.pin((self.setup.key(t.scheme) for t in loop.front()), owner=self.spec.id)
-            return self._finish(done, listener)
-        except BaseException as error:
-            stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
-            self._save(status=stopped, elapsed_seconds=loop.seconds)
-            raise
+        elapsed = float(self.record.get("elapsed_seconds") or 0.0)
+        loop = Loop(self.spec, self.subject, space, forecast, trials, elapsed, listener)
+        listener.plan(self._plan(space, forecast, infeasible, trials, elapsed))
+        return loop
 
-    def _probe(self) -> tuple[dict[str, str], Forecast]:
+    def _probe(self, workers: Workers) -> tuple[dict[str, str], Forecast]:
         """Try each method once on one batch, at the study's first start; what came of it is part of the study."""
-        stored = self.record.get("probe")
-        if stored is None:
-            tokens = _tokens(self.vectors)
-            found = probe(self.setup, tokens)
-            stored = json.dumps(
-                {"infeasible": {m: r for m, r in found.reasons.items() if r},
-                 "per_iteration": found.seconds_per_iteration,
-                 "overhead": found.overhead_seconds}
-            )  # fmt: skip
-            self._save(probe=stored)
-        values = json.loads(stored)
-        n_train = self.subject.splits.train.n
-        return values["infeasible"], Forecast(values["per_iteration"], values["overhead"], self.spec.recipe, n_train)
+        if self.record.get("probe") is None:
+            found = probe_with(workers, _tokens(self.vectors))
+            self._save(
+                probe={
+                    "infeasible": found.infeasible,
+                    "per_iteration": found.seconds_per_iteration,
+                    "overhead": found.overhead_seconds,
+                }
+            )
+        known = self.record["probe"]
+        forecast = Forecast(known["per_iteration"], known["overhead"], self.spec.recipe, self.subject.splits.train.n)
+        return known["infeasible"], forecast
 
     def _plan(
         self,
@@ -237,24 +238,26 @@ class Study:
     def _final(self, scheme: Scheme, listener: Listener) -> dict[str, Any]:
         """Run the recommended scheme on everything but validation, save and test it; or save the trial's own model."""
         out = folder(self.spec.id) / "final.am"
-        known = self.record.get("final")
-        if known and json.loads(known)["scheme"] == scheme.id and out.is_file():
-            return dict(json.loads(known))
-        metadata = {"study": self.spec.id, "scheme": scheme.id, "recipe": self.spec.recipe.as_dict()}
-        if self.spec.final:
+        known: dict[str, Any] | None = self.record.get("final")
+        if known and known["scheme"] == scheme.id and out.is_file():
+            return known
+        rerun = self.spec.final
+        if rerun:
             done = final(
-                self.setup, scheme, out, metadata=metadata,
+                self.setup, scheme, out, metadata={"study": self.spec.id},
                 progress=lambda did, of: listener.progress("final run", did, of),
             )  # fmt: skip
-            if done.status != "ok":
+            rerun = done.status == "ok"
+            if not rerun:
                 listener.say(
                     f"The final run ended as {done.status}: {done.reason} The trial's own model is saved instead."
                 )
-        if not self.spec.final or done.status != "ok":
-            kept = PrefixCache(self.setup.cache, self.spec.cache_bytes).model_path(self.setup.key(scheme))
+        if not rerun:
+            bench = self.setup.open()
+            kept = bench.cache.model_path(bench.key(scheme))
             if kept is None:
                 raise StudyError(
-                    "The recommended model was evicted from the cache. Run the study again with --final full."
+                    "The recommended model is no longer in the cache. Start the study again with --final full."
                 )
             shutil.copyfile(kept, out)
         model = structure.read(out).model.to(self.subject.device)
@@ -264,7 +267,7 @@ class Study:
             "accuracy": measured.accuracy, "test_accuracy": self.subject.test_accuracy(model),
             "base_test_accuracy": self.subject.test_accuracy(), "ended": now(),
         }  # fmt: skip
-        self._save(final=json.dumps(result), final_model=str(out))
+        self._save(final=result)
         return result
 
     def _save(self, **values: Any) -> None:

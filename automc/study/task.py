@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from automc.home import home
 from automc.models.load import FactoryRef, input_channels, load, output_classes, prepare
 from automc.models.measure import count_flops, count_params
 from automc.training import evaluate
+from automc.training import precision as precisions
+from automc.training.recipe import Recipe
 from kg.schema import Task
 
 
@@ -124,6 +126,14 @@ def open_subject(
         flops=count_flops(prepared, on_device),
         saw_validation=known.metadata.get("validation_hash") is None,
     )
+
+
+def settle_precision(recipe: Recipe, precision: str, subject: Subject) -> Recipe:
+    """Return the recipe with its precision: "float32", "bfloat16", or for "auto" what is faster on the device."""
+    if precision == "auto":
+        train = subject.dataset.data(subject.splits.train, subject.device)
+        return replace(recipe, precision=precisions.choose(subject.device, home(), subject.model, train))
+    return replace(recipe, precision="bfloat16" if precision == "bfloat16" else "float32")
 
 
 def _short(model: str) -> str:
