@@ -6,9 +6,11 @@ loss against triples with a random head or tail. Entities and relations have 32 
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -86,7 +88,7 @@ class GraphModel:
             automatic_memory_optimization=False,
         )
         # PyKEEN makes a folder for checkpoints even when none are asked for: not in the user's home.
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _light_collections():
             warnings.simplefilter("ignore", DeprecationWarning)
             loop.train(
                 self.factory,
@@ -97,6 +99,20 @@ class GraphModel:
                 checkpoint_directory=folder,
                 callbacks=_AfterEpoch(after),
             )
+
+
+@contextmanager
+def _light_collections() -> Iterator[None]:
+    """Keep what exists already out of the collection that PyKEEN forces after every epoch.
+
+    With its libraries loaded, that costs more than an epoch over a small graph.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _AfterEpoch(TrainingCallback):  # type: ignore[misc]
