@@ -21,12 +21,12 @@ Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Shape → a uint8 array to be filled: on disk, or in memory where there is no cache."""
 
 
-def signature(files: Iterable[Path], *settings: object) -> str:
+def signature(files: Iterable[Path | str], *settings: object) -> str:
     """Key of decoded files: their paths, sizes and times of change, and the settings of decoding."""
     key = hashlib.sha256(repr(settings).encode())
     for file in files:
-        stat = file.stat()
-        key.update(f"\n{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+        stat = os.stat(file)
+        key.update(os.fsencode(f"\n{os.path.abspath(file)}\0{stat.st_size}\0{stat.st_mtime_ns}"))
     return key.hexdigest()[:32]
 
 

@@ -30,7 +30,7 @@ class Listing:
     """The image files of one split, by class in order, and their labels."""
 
     folder: Path
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
     labels: tuple[int, ...]
 
 
@@ -131,12 +131,12 @@ def _list(folder: Path, classes: Sequence[str]) -> Listing:
     strange = sorted(set(_sub_folders(folder)) - set(classes))
     if strange:
         raise DataError(f"{folder / strange[0]} is no class of the training images. Remove it, or add it to train/.")
-    files: list[Path] = []
+    files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         place = folder / name
         inside = sorted(
-            Path(parent) / file
+            os.path.join(parent, file)
             for parent, _, names in os.walk(place, followlinks=True)
             for file in names
             if os.path.splitext(file)[1].lower() in EXTENSIONS
@@ -192,7 +192,7 @@ def _decode(
     return {part: images(listing) for part, listing in listings.items()}
 
 
-def _common_shape(files: Sequence[Path], size: int | None, channels: int | None) -> tuple[int, int, int]:
+def _common_shape(files: Sequence[str], size: int | None, channels: int | None) -> tuple[int, int, int]:
     """(channels, height, width) of every image after decoding."""
     headers: list[tuple[int, int, bool]] = []
     for part in _threaded(
@@ -215,7 +215,7 @@ def _common_shape(files: Sequence[Path], size: int | None, channels: int | None)
     return depth, *first
 
 
-def _header(file: Path) -> tuple[int, int, bool]:
+def _header(file: str) -> tuple[int, int, bool]:
     """(height, width, grey?) without decoding."""
     with _opened(file) as image:
         if image.mode in DEEP_MODES:
@@ -223,7 +223,7 @@ def _header(file: Path) -> tuple[int, int, bool]:
         return image.height, image.width, image.mode in GREY_MODES
 
 
-def _pixels(file: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _pixels(file: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Decode to uint8 (c, h, w)."""
     depth, height, width = shape
     try:
@@ -240,14 +240,14 @@ def _pixels(file: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     return array[None] if depth == 1 else array.transpose(2, 0, 1)
 
 
-def _opened(file: Path) -> Image.Image:
+def _opened(file: str) -> Image.Image:
     try:
         return Image.open(file)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise _unreadable(file, error) from None
 
 
-def _unreadable(file: Path, error: Exception) -> DataError:
+def _unreadable(file: str, error: Exception) -> DataError:
     return DataError(f"{file} cannot be read as an image: {error}. Replace or remove it.")
 
 
