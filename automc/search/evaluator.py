@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automc.search.base import FloatArray, Outcome, SchemeIndices, Space
+from automc.search.base import FloatArray, Outcome, Space
 
 HIDDEN = 32
 BATCH = 64
@@ -37,16 +37,12 @@ class StepNet(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def encode(self, prefixes: Sequence[Tensor], figures: Tensor) -> Tensor:
+    def encode(self, prefixes: Tensor, lengths: Tensor, figures: Tensor) -> Tensor:
         """Return the encoder's state after each prefix, beside the prefix's figures, (p, 2); (p, hidden + 2).
 
-        A prefix is given as its strategies' vectors, (steps, strategy_size); START has no rows.
+        Prefixes are their strategies' vectors, padded at the end to (p, steps, strategy_size); START has length 0.
         """
-        lengths = torch.tensor([len(prefix) for prefix in prefixes])
-        padded = nn.utils.rnn.pad_sequence(
-            [torch.cat([prefix, prefix.new_zeros(1, prefix.shape[1])]) for prefix in prefixes], batch_first=True
-        )
-        states, _ = self.encoder(padded)
+        states, _ = self.encoder(prefixes)
         # A state depends on nothing after it, so padding is harmless; START's is the initial state, zero.
         states = torch.cat([states.new_zeros(len(lengths), 1, states.shape[2]), states], dim=1)
         return torch.cat([states[torch.arange(len(lengths)), lengths], figures], dim=1)
@@ -93,7 +89,7 @@ class Evaluator:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
         figures = self._figures(prefixes)
         with torch.inference_mode():
-            encoded = self.net.encode([self._rows(o.scheme) for o in prefixes], figures)
+            encoded = self.net.encode(*self._padded(prefixes), figures)
             residual = self.net.grid(encoded, self._strategies, self._task)
             residual *= self._scale
             residual[..., 0] += self._prior_ar
@@ -110,13 +106,13 @@ class Evaluator:
         figures = self._figures(parents)
         guess = torch.stack([self._prior_ar[last], self._hp2[last] / (1 - figures[:, 1])], dim=1)
         truth = _tensor([(o.step_ar, o.step_pr) for _, o in steps])
-        prefixes = [self._rows(parent.scheme) for parent in parents]
+        prefixes, lengths = self._padded(parents)
         draw = np.random.default_rng((self._seed, self._rounds))
         self._rounds += 1
         loss = torch.zeros(())
         for _ in range(self._steps):
             batch = torch.from_numpy(draw.permutation(len(steps))[:BATCH])
-            encoded = self.net.encode([prefixes[i] for i in batch.tolist()], figures[batch])
+            encoded = self.net.encode(prefixes[batch], lengths[batch], figures[batch])
             predicted = guess[batch] + self._scale * self.net.pairs(encoded, self._strategies[last[batch]], self._task)
             loss = step_loss(predicted, truth[batch], self._scale)
             self._optimizer.zero_grad()
@@ -129,8 +125,12 @@ class Evaluator:
         rows = [((o.accuracy or 0.0) / self._base - 1, min(o.pr or 0.0, 0.99)) for o in prefixes]
         return _tensor(rows)
 
-    def _rows(self, scheme: SchemeIndices) -> Tensor:
-        return self._strategies[list(scheme)]
+    def _padded(self, prefixes: Sequence[Outcome]) -> tuple[Tensor, Tensor]:
+        """Return the prefixes' strategies, (p, steps, strategy_size), padded, and their lengths, (p)."""
+        lengths = [len(o.scheme) for o in prefixes]
+        steps = max(1, *lengths)
+        index = [(*o.scheme, *(0,) * (steps - len(o.scheme))) for o in prefixes]
+        return self._strategies[torch.tensor(index)], torch.tensor(lengths)
 
 
 def step_loss(predicted: Tensor, truth: Tensor, scale: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ PREFIXES = 5
 """Prefixes sampled a round from the frontier, and again from everything measured."""
 EXPLORE = 0.1
 """Share of the asked schemes that are drawn from all candidates, whatever is predicted of them."""
+ON_THE_WAY = 0.25
+"""Weight of hypervolume over all sizes, beside that of schemes that meet the target."""
 REPEAT = 0.5
 """What a candidate's gain is multiplied with for each one of the same method and HP2 already in the round."""
 
@@ -74,7 +76,10 @@ class ProgressiveSearch(Searcher):
         self.evaluator.learn([(known[o.scheme[:-1]], o) for o in measured])
 
     def candidates(self, rng: np.random.Generator) -> Candidates:
-        """Sample prefixes and score all their admissible unexplored next steps (Eq. 4)."""
+        """Sample prefixes and score all their admissible unexplored next steps (Eq. 4).
+
+        A method whose steps failed is left out of some rounds.
+        """
         prefixes, allowed = self._sample(rng)
         if not prefixes:
             nothing = np.zeros(0, dtype=np.intp)
@@ -84,7 +89,8 @@ class ProgressiveSearch(Searcher):
         if not self._own_size:
             left = np.maximum(1 - measured[:, 1:], 1e-6)
             steps[..., 1] = (self.space.hp2 + self._misses()[self.space.method]) / left
-        prefix, strategy = np.nonzero(allowed)
+        likely = allowed & (rng.random(len(self.space.methods)) < self._success())[self.space.method]
+        prefix, strategy = np.nonzero(likely if likely.any() else allowed)
         return Candidates(prefixes, prefix, strategy, expected(measured, steps)[prefix, strategy])
 
     def _sample(self, rng: np.random.Generator) -> tuple[list[Outcome], npt.NDArray[np.bool_]]:
@@ -110,15 +116,24 @@ class ProgressiveSearch(Searcher):
             count[self.space.method[last]] += 1
         return total / count
 
+    def _gain(self, predicted: FloatArray, seen: FloatArray) -> FloatArray:
+        """Return what candidates add beyond γ, where the user gets it, and on the way there; (c,)."""
+        accuracy = 0.5 * self.limits.base_accuracy
+        beyond = hypervolume_gain(predicted, seen, (accuracy, self.limits.gamma))
+        return beyond + ON_THE_WAY * hypervolume_gain(predicted, seen, (accuracy, 0.0))
+
     def _success(self) -> FloatArray:
-        """Return the share of each method's steps that did not fail, one imagined success included; per method."""
-        good = np.ones(len(self.space.methods))
-        count = np.ones(len(self.space.methods))
+        """Return the chance of each method to take part in a round, in (0, 1]; 1 where nothing failed.
+
+        The share of its steps that did not fail, one imagined success included, halved for each failure that
+        outnumbers the successes: F_mo learns nothing from failures, so a method that always fails stays promising.
+        """
+        good = np.zeros(len(self.space.methods))
+        bad = np.zeros(len(self.space.methods))
         for scheme, outcome in self.history.outcomes.items():
             if scheme:
-                count[self.space.method[scheme[-1]]] += 1
-                good[self.space.method[scheme[-1]]] += outcome.status == "ok"
-        return good / count
+                (good if outcome.status == "ok" else bad)[self.space.method[scheme[-1]]] += 1
+        return np.asarray((1 + good) / (1 + good + bad) * 0.5 ** np.maximum(bad - good, 0))
 
     def _choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[int]:
         """Pick up to `k` candidates: the Pareto set, by hypervolume gain and diversity, and a few at random."""
@@ -126,8 +141,6 @@ class ProgressiveSearch(Searcher):
         kind = self._kind[candidates.strategy]
         shuffled = rng.permutation(total)
         shuffled = shuffled[non_dominated_first(candidates.predicted[shuffled], 4 * k)]
-        success = self._success()[self.space.method[candidates.strategy]]
-        reference = (0.5 * self.limits.base_accuracy, 0.0)
         known = points(self.history.frontier())
         chosen: list[int] = []
         while len(chosen) < min(k, total):
@@ -140,7 +153,7 @@ class ProgressiveSearch(Searcher):
                 pool = shuffled[~np.isin(shuffled, chosen)]
                 pool = pool if len(pool) else rest
                 seen = np.concatenate([known, candidates.predicted[chosen]])
-                gain = hypervolume_gain(candidates.predicted[pool], seen, reference) * success[pool]
+                gain = self._gain(candidates.predicted[pool], seen)
                 repeats = (kind[pool][:, None] == kind[chosen][None, :]).sum(axis=1)
                 chosen.append(int(pool[np.argmax((gain + 1e-9) * REPEAT**repeats)]))
         return chosen

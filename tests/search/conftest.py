@@ -55,7 +55,7 @@ class Table:
         assert accuracy is not None
         assert removed is not None
         last = scheme[-1]
-        loss = (0.05 + 0.1 * self.space.method[last]) * self.space.hp2[last] ** 1.3 / self.space.cost[last]
+        loss = (0.3 + 0.3 * self.space.method[last]) * self.space.hp2[last] ** 1.3 / self.space.cost[last]
         step_ar = float(-loss + 0.003 * rng.normal())
         pr = min(removed + float(self.space.hp2[last]) + self.miss * float(rng.uniform(-1, 1)), 0.9)
         step_pr = 1 - (1 - pr) / (1 - removed)

@@ -23,9 +23,7 @@ def can_follow(history, prefix, strategy, exactly=None):
     values = sorted(set(space.hp2[space.mask]))
     lengths = range(limits.max_length - length + 1) if exactly is None else [exactly]
     sums = (sum(more) for r in lengths for more in combinations_with_replacement(values, r))
-    return any(
-        measured + s >= limits.gamma - 1e-6 and planned + s <= limits.max_removed + 1e-6 for s in sums
-    )
+    return any(measured + s >= limits.gamma - 1e-6 and planned + s <= limits.max_removed + 1e-6 for s in sums)
 
 
 @pytest.mark.parametrize("gamma", [0.04, 0.3, 0.5, 0.79, 0.84])

@@ -1,0 +1,203 @@
+"""What every registered searcher must do, in a table environment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations_with_replacement
+
+import numpy as np
+import pytest
+
+from automc.errors import StudyError
+from automc.search import get, register, registered
+from automc.search.base import Limits, Outcome, Searcher
+
+SEARCHERS = sorted(registered())
+LIMITS = Limits(gamma=0.3, base_accuracy=0.9, max_length=4)
+
+
+@pytest.fixture(params=SEARCHERS)
+def searcher(request):
+    return get(request.param)
+
+
+def third_method_fails(scheme):
+    return scheme[-1] >= 30
+
+
+def admissible(told, space, limits, scheme):
+    """Whether each step of a scheme may be asked, by the definition; what was never executed goes by plan."""
+    removed = planned = 0.0
+    for length, last in enumerate(scheme, 1):
+        part = scheme[:length]
+        planned += space.hp2[last]
+        target = removed + space.hp2[last]
+        values = sorted(set(space.hp2[space.mask]))
+        further = (
+            sum(c) for r in range(limits.max_length - length + 1) for c in combinations_with_replacement(values, r)
+        )
+        fits = any(target + s >= limits.gamma - 1e-6 and planned + s <= limits.max_removed + 1e-6 for s in further)
+        if not (fits and space.mask[last]) or length > limits.max_length:
+            return False
+        outcome = told.get(part)
+        if outcome is not None and outcome.status != "ok":
+            return False
+        failures = [o.status for o in told.values() if o.scheme[:-1] == part[:-1] and o.status != "ok"
+                    and space.method[o.scheme[-1]] == space.method[last]]  # fmt: skip
+        if outcome is None and any(failures.count(status) >= 3 for status in set(failures)):
+            return False
+        removed = target if outcome is None else outcome.pr
+    return True
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("failing", [lambda scheme: False, third_method_fails], ids=["fine", "failing"])
+def test_asks_what_is_new_and_admissible(searcher, new_space, new_table, k, failing):
+    table = new_table(new_space(), LIMITS, failing)
+    search = searcher(table.space, LIMITS, seed=1)
+    asked_before = set()
+    for _ in range(8 if k == 4 else 10):
+        asked = search.ask(k)
+        assert 1 <= len(asked) <= k
+        assert len(set(asked)) == len(asked)
+        for scheme in asked:
+            assert all(type(i) is int for i in scheme)
+            assert scheme not in asked_before
+            assert scheme not in table.told
+            assert admissible(table.told, table.space, LIMITS, scheme), scheme
+        asked_before.update(asked)
+        search.tell(table.execute(asked))
+
+
+def test_asking_twice_gives_the_same(searcher, new_space, new_table):
+    table = new_table(new_space(), LIMITS)
+    search = searcher(table.space, LIMITS, seed=3)
+    for _ in range(3):
+        asked = search.ask(5)
+        assert search.ask(5) == asked
+        search.tell(table.execute(asked))
+
+
+def test_a_seed_gives_one_search_and_another_seed_another(searcher, new_space, new_table):
+    first, again, other = (
+        new_table(new_space(), LIMITS).search(searcher(new_space(), LIMITS, seed), 4, 5) for seed in (1, 1, 2)
+    )
+    assert [asked for asked, _ in first] == [asked for asked, _ in again]
+    assert [asked for asked, _ in first] != [asked for asked, _ in other]
+
+
+def test_resumed_equals_uninterrupted(searcher, new_space, new_table):
+    rounds = new_table(new_space(), LIMITS, third_method_fails).search(searcher(new_space(), LIMITS, 7), 4, 6)
+    for stopped in (0, 1, 5):
+        search = searcher(new_space(), LIMITS, 7)
+        for _, outcomes in rounds[:stopped]:
+            search.tell(outcomes)
+        assert search.ask(4) == rounds[stopped][0]
+
+
+@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize("max_length", [1, 2])
+def test_a_small_space_is_searched_to_its_end(searcher, new_space, new_table, prior, max_length):
+    limits = Limits(gamma=0.2, base_accuracy=0.9, max_length=max_length)
+    space = new_space(per_level=1, methods=2, grid=(0.12, 0.2, 0.4), prior=prior)
+    table = new_table(space, limits, miss=0.0)
+    search = searcher(space, limits, seed=1)
+    table.search(search, 5, 60)
+    every = [(i,) for i in range(6)] + [(i, j) for i in range(6) for j in range(6)]
+    assert set(table.told) == {s for s in every if len(s) <= max_length and admissible({}, space, limits, s)}
+    assert search.ask(5) == []
+    search.tell([])
+    assert search.ask(5) == []
+
+
+def test_when_everything_fails_it_stops(searcher, new_space, new_table):
+    table = new_table(new_space(), LIMITS, lambda scheme: True)
+    search = searcher(table.space, LIMITS, seed=1)
+    table.search(search, 3, 40)
+    assert search.ask(3) == []
+    assert all(len(scheme) == 1 for scheme in table.told)
+    # Three failures a method, and what was asked in the same round.
+    assert 9 <= len(table.told) <= 15
+
+
+@pytest.mark.parametrize("method", [0, 1, 2])
+def test_one_method_only(searcher, new_space, new_table, method):
+    space = new_space()
+    space = replace(space, mask=space.method == method)
+    table = new_table(space, LIMITS)
+    table.search(searcher(space, LIMITS, seed=1), 4, 4)
+    assert len(table.told) >= 12
+    assert {int(space.method[i]) for scheme in table.told for i in scheme} == {method}
+
+
+def test_nothing_is_left_of_an_empty_or_hopeless_space(searcher, new_space):
+    space = new_space()
+    assert searcher(replace(space, mask=np.zeros_like(space.mask)), LIMITS, 1).ask(4) == []
+    assert searcher(space, Limits(gamma=0.5, base_accuracy=0.9, max_length=1), 1).ask(4) == []
+
+
+def test_the_hardest_target_can_be_asked(searcher, new_space, new_table):
+    limits = Limits(gamma=0.84, base_accuracy=0.9, max_length=5)
+    table = new_table(new_space(), limits, miss=0.0)
+    table.search(searcher(table.space, limits, seed=1), 4, 8)
+    assert len(table.told) >= 8
+    for outcome in table.told.values():
+        assert sum(table.space.hp2[list(outcome.scheme)]) <= 0.85 + 1e-9
+
+
+def test_leaves_the_global_random_state_alone(searcher, new_space, new_table):
+    import torch
+
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    table = new_table(new_space(), LIMITS)
+    table.search(searcher(table.space, LIMITS, seed=1), 4, 2)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()
+
+
+def test_no_more_than_the_budget(searcher, new_space):
+    assert searcher(new_space(), LIMITS, 1).ask(0) == []
+
+
+def test_an_unknown_searcher_names_those_there_are():
+    with pytest.raises(StudyError, match=r"'simulated-annealing'.*progressive, random"):
+        get("simulated-annealing")
+
+
+def test_a_name_is_given_once():
+    class Other(Searcher):
+        name = "random"
+
+        def ask(self, k: int) -> list[tuple[int, ...]]:
+            return []
+
+        def tell(self, outcomes: list[Outcome]) -> None:
+            """Forget it."""
+
+    with pytest.raises(StudyError, match="Two searchers are called 'random'"):
+        register(Other)
+    assert get("random") is not Other
+
+
+def test_searchers_of_other_packages_are_found(monkeypatch):
+    import automc.search as package
+
+    class Point:
+        def __init__(self, name, value, loaded):
+            self.name, self.value, self.loaded = name, value, loaded
+
+        def load(self):
+            if isinstance(self.loaded, Exception):
+                raise self.loaded
+            return self.loaded
+
+    theirs = type("Theirs", (get("random"),), {"name": "theirs"})
+    monkeypatch.setattr(package, "entry_points", lambda group: [Point("theirs", "pkg:Theirs", theirs)])
+    assert get("theirs") is theirs
+    monkeypatch.setattr(package, "entry_points", lambda group: [Point("theirs", "pkg:Theirs", ImportError("no pkg"))])
+    with pytest.raises(StudyError, match=r"'theirs'.*no pkg"):
+        get("theirs")
+    assert get("random").name == "random"
+    monkeypatch.setattr(package, "entry_points", lambda group: [Point("theirs", "pkg:int", int)])
+    with pytest.raises(StudyError, match="not a subclass"):
+        registered()
