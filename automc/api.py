@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from automc.datasets import DataRef
+from automc.datasets.splits import content_hash
 from automc.errors import MethodError
 from automc.execution.jobs import final
 from automc.execution.setup import Setup
@@ -147,6 +148,7 @@ def train(
         Diverged: the learning rate was too high.
     """
     subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed)
+    fresh = not (weights or model.endswith(".am")) or not subject.saw_validation
     chosen = settle_precision(Recipe(), precision, subject).precision
     report = train_model(
         subject.model, subject.dataset, epochs=epochs, lr=lr, seed=seed, device=subject.device, precision=chosen,
@@ -155,7 +157,8 @@ def train(
     accuracy = evaluate.accuracy(subject.model, subject.dataset.data(subject.splits.validation, subject.device))
     metadata = {
         "trained": {"epochs": epochs, "lr": lr, "batch": batch, "seed": seed, "precision": chosen},
-        "left_out": subject.dataset.hash,
+        # Weights that were trained elsewhere may have seen these images.
+        "left_out": content_hash(subject.splits.validation) if fresh else None,
         "data": subject.data.as_dict(),
         "validation_accuracy": accuracy,
     }

@@ -113,7 +113,10 @@ class Study:
         )  # fmt: skip
         where = folder(name)
         where.mkdir(parents=True, exist_ok=True)
-        structure.save(where / "base.am", subject.model, subject.source, metadata={"study": name, "model": model})
+        structure.save(
+            where / "base.am", subject.model, subject.source, metadata={"study": name, "model": model},
+            normalisation=(subject.dataset.mean, subject.dataset.std),
+        )  # fmt: skip
         vectors.save(where / "vectors.safetensors")
         record = {
             "id": name, "spec": spec.as_dict(), "model": model, "data": subject.dataset.name, "gamma": gamma,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from automc.datasets import DataRef, Dataset, check, open_data
-from automc.datasets.splits import Splits, split
+from automc.datasets.splits import Splits, content_hash, split
 from automc.errors import EnvironmentFault
 from automc.home import home
 from automc.models.load import FactoryRef, input_channels, load, output_classes, prepare
@@ -124,7 +124,7 @@ def open_subject(
         accuracy=evaluate.accuracy(prepared, dataset.data(splits.validation, where)),
         params=count_params(prepared),
         flops=count_flops(prepared, on_device),
-        saw_validation=known.metadata.get("validation_hash") is None,
+        saw_validation=known.metadata.get("left_out") != content_hash(splits.validation),
     )
 
 
