@@ -11,7 +11,7 @@ from automc import methods
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench, Setup
-from automc.execution.step import execute, run_step
+from automc.execution.step import describe, execute, run_step
 from automc.models import structure
 from automc.training import evaluate
 from kg.schema import Scheme
@@ -24,6 +24,8 @@ class Final:
     scheme: Scheme
     out: Path
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    everything: bool = True
+    """Train on all images but validation; False: on the recipe's fraction, like a step of a search."""
 
 
 class _Whole(Monitor):
@@ -55,9 +57,11 @@ def final(
     out: Path,
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    everything: bool = True,
 ) -> StepOutcome:
-    """Execute a scheme from M on everything but validation, save the model and return its figures.
+    """Execute a scheme from M, save the model and return its figures.
 
+    Trains on everything but validation, or on the recipe's fraction where not `everything`.
     `seconds` and `iterations` are of all steps, the figures of the model that was saved; details hold the
     outcome of every step. The artefact's metadata are recipe, scheme, seed, data and figures, and what the
     caller adds (graph ids …), which wins. Where a step does not end well, nothing is written.
@@ -66,7 +70,7 @@ def final(
     Raises:
         EnvironmentFault: the file cannot be written; what was there is left as it was.
     """
-    return run_final(setup.open(), Final(scheme, out, metadata or {}), Monitor(), progress)
+    return run_final(setup.open(), Final(scheme, out, metadata or {}, everything), Monitor(), progress)
 
 
 def run_final(
@@ -74,14 +78,15 @@ def run_final(
 ) -> StepOutcome:
     """Run the job: see `final`."""
     original = execute(bench, Scheme(), monitor)
-    recipe, images = replace(bench.setup.recipe, fraction=1.0), bench.rest.n
-    planned = [methods.get(step.method).iterations(step, recipe, images) for step in job.scheme.steps]
+    prepare = bench.final_context if job.everything else bench.context
+    context = prepare(job.scheme, monitor)
+    planned = [methods.get(s.method).iterations(s, context.recipe, context.data.n) for s in job.scheme.steps]
     whole = _Whole(monitor, planned, progress)
     model, outcome = bench.model, replace(original, cached=False, seconds=0.0, iterations=0)
     steps: list[dict[str, Any]] = []
     for length, strategy in enumerate(job.scheme.steps, 1):
         prefix = Scheme(job.scheme.steps[:length])
-        outcome, after = run_step(model, strategy, bench.final_context(prefix, whole), bench, whole)
+        outcome, after = run_step(model, strategy, prepare(prefix, whole), bench, whole)
         steps.append({"strategy": strategy.id, **outcome.as_dict()})
         if after is None:
             return replace(outcome, reason=f"step {length}, {strategy.id}: {outcome.reason}")
@@ -91,29 +96,18 @@ def run_final(
         seconds=sum(step["seconds"] for step in steps),
         iterations=sum(step["iterations"] for step in steps),
         reached=all(step["reached"] for step in steps),
+        reason="; ".join(f"step {n}: {step['reason']}" for n, step in enumerate(steps, 1) if step["reason"]),
         details={"steps": steps},
     )
-    about = {**describe(bench, job.scheme, outcome, original), **job.metadata}
+    about = {
+        **describe(bench, job.scheme, outcome),
+        "recipe": context.recipe.as_dict(),
+        "original_figures": {name: getattr(original, name) for name in ("accuracy", "params", "flops")},
+        "seconds": outcome.seconds,
+        **job.metadata,
+    }
     structure.save(job.out, model, bench.source, metadata=about)
     return outcome
-
-
-def describe(bench: Bench, scheme: Scheme, outcome: StepOutcome, original: StepOutcome) -> dict[str, Any]:
-    """What an artefact says about its making, as plain values."""
-    names = ("accuracy", "params", "flops")
-    setup = bench.setup
-    return {
-        "scheme": scheme.id,
-        "recipe": {**setup.recipe.as_dict(), "fraction": 1.0},
-        "run_seed": setup.run_seed,
-        "keep": list(setup.keep),
-        "data": setup.data.as_dict(),
-        "data_hash": bench.dataset.hash,
-        "normalisation": [list(bench.dataset.mean), list(bench.dataset.std)],
-        "figures": {name: getattr(outcome, name) for name in names},
-        "original_figures": {name: getattr(original, name) for name in names},
-        "seconds": outcome.seconds,
-    }
 
 
 def accuracy_on_test(setup: Setup, model: Path | None = None) -> float | None:

@@ -16,7 +16,7 @@ from torch import nn
 from automc import methods
 from automc.datasets import DataRef, Dataset, check, open_data
 from automc.datasets.base import TrainData
-from automc.datasets.splits import Splits, content_hash, split
+from automc.datasets.splits import Splits, split
 from automc.errors import EnvironmentFault
 from automc.execution.cache import DEFAULT_LIMIT, PrefixCache
 from automc.execution.monitor import Monitor
@@ -169,10 +169,9 @@ def open_device(name: str) -> torch.device:
 
 def _identity(setup: Setup, model: nn.Module, dataset: Dataset) -> str:
     """Hash of M, the data with their split, the recipe, the layers kept and the run seed."""
-    own = None if dataset.validation is None else content_hash(dataset.validation)
-    data = {"content": dataset.hash, "fraction": setup.recipe.fraction, "validation": own}
+    # The data's hash covers their own validation images; the split follows from content and the recipe's fraction.
     recipe = setup.recipe.as_dict()
-    return _sha256([structure.weights_hash(model), data, recipe, sorted(setup.keep), setup.run_seed])
+    return _sha256([structure.weights_hash(model), dataset.hash, recipe, sorted(setup.keep), setup.run_seed])
 
 
 def _sha256(value: Any) -> str:

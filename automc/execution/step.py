@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from automc import methods
-from automc.errors import ArtefactError, AutoMCError, EnvironmentFault, Infeasible
+from automc.errors import ArtefactError, AutoMCError, EnvironmentFault, Infeasible, ModelError
 from automc.execution.memory import PeakMemory
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
@@ -76,7 +77,7 @@ def execute(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) -> Ste
             except PrefixError as failed:
                 return failed.outcome
             outcome, model = run_step(parent, scheme.steps[-1], bench.context(scheme, monitor), bench, monitor)
-        return _keep(bench, key, outcome, model)[0]
+        return _keep(bench, key, outcome, model, scheme)[0]
 
 
 def model_after(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) -> nn.Module:
@@ -104,10 +105,10 @@ def model_after(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) ->
         parent = model_after(bench, scheme.parent, monitor)
         outcome, model = run_step(parent, scheme.steps[-1], bench.context(scheme, monitor), bench, monitor)
         if model is None:
-            _keep(bench, key, outcome, None)
+            _keep(bench, key, outcome, None, scheme)
             raise PrefixError(_of_prefix(outcome, scheme))
         # The first record stays: it is what was charged for this step.
-        _, reloaded = _keep(bench, key, recorded or outcome, model, reload=True)
+        _, reloaded = _keep(bench, key, recorded or outcome, model, scheme, reload=True)
         return model if reloaded is None else reloaded
 
 
@@ -176,6 +177,21 @@ def _measure_original(bench: Bench, monitor: Monitor) -> StepOutcome:
     )
 
 
+def describe(bench: Bench, scheme: Scheme, outcome: StepOutcome) -> dict[str, Any]:
+    """Say what an artefact tells about its making, as plain values."""
+    setup = bench.setup
+    return {
+        "scheme": scheme.id,
+        "recipe": setup.recipe.as_dict(),
+        "run_seed": setup.run_seed,
+        "keep": list(setup.keep),
+        "data": setup.data.as_dict(),
+        "data_hash": bench.dataset.hash,
+        "normalisation": [list(bench.dataset.mean), list(bench.dataset.std)],
+        "figures": {name: getattr(outcome, name) for name in ("accuracy", "params", "flops")},
+    }
+
+
 def _of_prefix(outcome: StepOutcome, scheme: Scheme) -> StepOutcome:
     where = f"step {len(scheme)}, {scheme.steps[-1].id}"
     return StepOutcome(outcome.status, f"{where}: {outcome.reason}", traceback=outcome.traceback)
@@ -196,13 +212,18 @@ def _read(bench: Bench, key: str) -> nn.Module | None:
         return None
     try:
         return structure.read(path).model.to(bench.device)
-    except (ArtefactError, EnvironmentFault, OSError):
+    except (ArtefactError, OSError):
         bench.cache.drop(key)
+        return None
+    except ModelError:
+        # Evicted between the look and the reading; anything else is not the cache's.
+        if path.exists():
+            raise
         return None
 
 
 def _keep(
-    bench: Bench, key: str, outcome: StepOutcome, model: nn.Module | None, reload: bool = False
+    bench: Bench, key: str, outcome: StepOutcome, model: nn.Module | None, scheme: Scheme, reload: bool = False
 ) -> tuple[StepOutcome, nn.Module | None]:
     """Put a result into the cache; where the disk refuses, the result stands and says so.
 
@@ -213,7 +234,7 @@ def _keep(
             bench.cache.put(key, outcome)
             return outcome, None
         with bench.cache.temporary(key) as path:
-            structure.save(path, model, bench.source, metadata={})
+            structure.save(path, model, bench.source, metadata=describe(bench, scheme, outcome))
             reloaded = structure.read(path).model.to(bench.device) if reload else None
             bench.cache.put(key, outcome, path)
             return outcome, reloaded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from trim_method import Trim
 
 from automc.datasets import DataRef
 from automc.errors import DataError, EnvironmentFault, MethodError
-from automc.execution.jobs import Final, accuracy_on_test, execute, final, local_workers, probe, probe_with
+from automc.execution.jobs import Final, accuracy_on_test, execute, final, local_workers, probe, probe_with, run_job
+from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench, Setup, open_bench
 from automc.execution.step import model_after
@@ -63,11 +64,11 @@ def bench(setup: Setup) -> Bench:
 
 
 @pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "log"
     path.touch()
     monkeypatch.setenv("AUTOMC_TEST_LOG", str(path))
-    yield path
+    return path
 
 
 def executed(log: Path) -> list[str]:
@@ -152,7 +153,7 @@ def test_damaged_weights_are_run_again(bench: Bench, log: Path) -> None:
     for number, damaged in enumerate((whole[:-100], b"", b"x" * 1000, whole[:8] + b"{" * 200 + whole[208:])):
         path.write_bytes(damaged)
         log.write_text("")
-        strategy = trim(0.2, 0.4 + number / 1000)
+        strategy = trim(0.2, 0.401 + number / 1000)
         assert execute(bench, Scheme((A, strategy))).params == other.params
         assert executed(log) == [A.id, strategy.id]
         assert path.read_bytes() == whole
@@ -201,13 +202,16 @@ def test_what_a_method_does_wrong_is_a_status(bench: Bench, log: Path) -> None:
     assert B.id not in executed(log)
 
 
-def test_a_hanging_step_times_out_in_its_worker(setup: Setup, log: Path) -> None:
+def test_a_worker_killed_inside_a_step_leaves_its_key_free(setup: Setup, bench: Bench, log: Path) -> None:
+    scheme = Scheme((trim(0.1, HP8="hang"),))
     with local_workers(setup, 1) as workers:
-        hang = workers.submit(Scheme((trim(0.1, HP8="hang"),)), 1.0)
+        hang = workers.submit(scheme, 1.0)
+        until = time.monotonic() + 60.0
+        while not executed(log) and time.monotonic() < until:
+            workers.collect(0.1)
+        assert bench.cache.is_locked(bench.key(scheme))
         assert dict(workers.collect(60.0))[hang].status == "timeout"
-        # The lock of the killed worker is free.
-        again = workers.submit(Scheme((trim(0.1, HP8="hang"),)), 1.0)
-        assert dict(workers.collect(60.0))[again].status == "timeout"
+    assert not bench.cache.is_locked(bench.key(scheme))
 
 
 def test_the_key_follows_everything_that_decides_a_result(
@@ -219,7 +223,7 @@ def test_the_key_follows_everything_that_decides_a_result(
     scheme = Scheme((A,))
     setups = [
         replace(setup, base=tmp_path / "other.am"),
-        replace(setup, data=DataRef("digits", augment="none")),
+        replace(setup, data=DataRef("digits", augment="crop-flip")),
         replace(setup, data=DataRef("digits", mean=(0.5,), std=(0.5,))),
         replace(setup, recipe=replace(RECIPE, lr=0.02)),
         replace(setup, recipe=replace(RECIPE, fraction=0.5)),
@@ -292,9 +296,7 @@ def test_the_final_run_uses_all_but_validation_and_saves_what_it_measured(setup:
 
 def test_a_final_run_that_fails_writes_nothing(setup: Setup, tmp_path: Path) -> None:
     out = tmp_path / "final.am"
-    with local_workers(setup, 1) as workers:
-        workers.submit(Final(Scheme((A, trim(0.1, HP8="refuse"))), out))
-        [(_, outcome)] = workers.collect(60.0)
+    outcome = run_job(setup.open(), Final(Scheme((A, trim(0.1, HP8="refuse"))), out), Monitor())
     assert (outcome.status, out.exists()) == ("infeasible", False)
     assert "step 2" in outcome.reason
 
@@ -302,7 +304,7 @@ def test_a_final_run_that_fails_writes_nothing(setup: Setup, tmp_path: Path) -> 
 def test_a_probe_finds_what_cannot_work_and_how_long_iterations_take(setup: Setup, log: Path) -> None:
     tokens = {"Trim": trim(0.04), "Refuse": trim(0.04, HP8="refuse"), "Break": trim(0.04, HP8="break")}
     reports = [probe(setup, tokens)]
-    with local_workers(setup, 2) as workers:
+    with local_workers(setup, 1) as workers:
         reports.append(probe_with(workers, tokens))
     for report in reports:
         assert report.reasons["Trim"] is None

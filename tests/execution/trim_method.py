@@ -78,7 +78,9 @@ class Trim(Method):
                 seed=context.seed,
                 progress=context.progress,
             )
-        return result, StepReport(before, params(result), target, params(result) <= target, details={"blocks": len(blocks)})
+        return result, StepReport(
+            before, params(result), target, params(result) <= target, details={"blocks": len(blocks)}
+        )
 
     def relative_cost(self, strategy: Strategy) -> float:
         return strategy.number("HP1")
