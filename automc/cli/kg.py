@@ -253,7 +253,7 @@ def _graphml(nodes: list[dict[str, Any]], rels: list[dict[str, Any]]) -> str:
         ends = (f"{rel['from_label']}:{rel['from_id']}", f"{rel['to_label']}:{rel['to_id']}")
         graph.add_edge(*ends, type=rel["type"], **_scalars(rel["properties"]))
     file = BytesIO()
-    networkx.write_graphml(graph, file, named_key_ids=True)
+    networkx.write_graphml(graph, file)
     return file.getvalue().decode()
 
 

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from automc.errors import EnvironmentFault
 from automc.home import home
 from automc.knowledge.store import graph
 from kg.errors import NotInGraph
 from kg.schema import LABELS, Experience, Method
 
 if TYPE_CHECKING:
-    from kg.embedding import Vectors
+    from kg.embedding.vectors import Vectors
 
 EPOCHS = 200
 """Epochs of learning the vectors from nothing."""
 CONTINUED_EPOCHS = 20
 """Epochs of learning on from the vectors at hand, where knowledge changed."""
+
+PREFIX = 16
+"""Characters of the fingerprint in the name of a file of vectors."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -45,9 +49,9 @@ def learnable(own_trials: bool = True) -> Knowledge:
         NotInGraph: the graph has not been filled.
     """
     from kg import sync
-    from kg.embedding import fingerprint
+    from kg.embedding.vectors import fingerprint
 
-    with graph() as store:
+    with graph(create=False) as store:
         triples = sync.triples(store)
         if not triples:
             raise NotInGraph("The graph holds no strategies. Run `automc kg init`.")
@@ -78,30 +82,43 @@ def vectors(
 
     Raises:
         NotInGraph: the graph has not been filled.
+        VectorsInvalid: the file of vectors is damaged; learn them with `full`.
+        EnvironmentFault: they cannot be saved.
     """
-    from kg.embedding import Vectors, learn
+    from kg.embedding.vectors import Vectors
 
     known = learnable(own_trials)
-    kept = [] if full else [(path, Vectors.load(path)) for path in _kept(seed)]
-    found = next(((path, old) for path, old in kept if old.fingerprint == known.fingerprint), None)
-    if found is None:
-        start = kept[0][1] if kept else None
-        learned = learn(
-            known.methods,
-            known.triples,
-            known.experience,
-            epochs=epochs or (CONTINUED_EPOCHS if start else EPOCHS),
-            seed=seed or 0,
-            start=start,
-            progress=progress,
-        )
-        folder = home() / "vectors"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{known.fingerprint[:16]}-seed{learned.seed}.safetensors"
+    kept = [] if full else _kept(seed)
+    path = next((path for path in kept if path.name.startswith(known.fingerprint[:PREFIX])), None)
+    if path is not None:
+        found = Vectors.load(path)
+    else:
+        path, found = _learn(known, epochs, seed or 0, Vectors.load(kept[0]) if kept else None, progress)
+    _publish(known, path, found)
+    return found
+
+
+def _learn(
+    known: Knowledge, epochs: int | None, seed: int, start: Vectors | None, progress: Progress | None
+) -> tuple[Path, Vectors]:
+    """Learn and keep vectors; going on keeps the seed that `start` had."""
+    from kg.embedding.learn import learn
+
+    learned = learn(
+        known.methods,
+        known.triples,
+        known.experience,
+        epochs=epochs or (CONTINUED_EPOCHS if start else EPOCHS),
+        seed=start.seed if start else seed,
+        start=start,
+        progress=progress,
+    )
+    path = home() / "vectors" / f"{known.fingerprint[:PREFIX]}-seed{learned.seed}.safetensors"
+    try:
         learned.save(path)
-        found = path, learned
-    _publish(known, *found)
-    return found[1]
+    except OSError as error:
+        raise EnvironmentFault(f"The vectors cannot be saved: {error}. Make room, or set AUTOMC_HOME.") from None
+    return path, learned
 
 
 def quality(*, epochs: int = EPOCHS, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
@@ -110,7 +127,7 @@ def quality(*, epochs: int = EPOCHS, seed: int = 0, progress: Progress | None = 
     Raises:
         NotInGraph: the graph has not been filled.
     """
-    from kg.embedding import report
+    from kg.embedding.report import report
 
     known = learnable(own_trials=False)
     return report(known.methods, known.triples, known.experience, seed=seed, epochs=epochs, progress=progress)
@@ -134,7 +151,7 @@ def _publish(known: Knowledge, path: Path, vectors: Vectors) -> None:
         "epochs": vectors.epochs,
         "triples": len(known.triples),
         "experience": len(known.experience),
-        "losses": list(vectors.losses),
+        "losses": vectors.losses,
     }
     if known.run is not None and all(known.run.get(name) == run[name] for name in ("id", "epochs")):
         return
@@ -150,7 +167,7 @@ def status() -> dict[str, Any]:
     from kg.resources import migrations_dir
     from kg.store.migrate import pending
 
-    with graph() as store:
+    with graph(create=False) as store:
         waiting = list(pending(store, migrations_dir()))
         nodes = {label: store.read(f"MATCH (n:{label}) RETURN count(n) AS n").rows[0][0] for label in LABELS}
         said: dict[str, Any] = {"store": store.kind, "place": store.place, "version": store.version()}

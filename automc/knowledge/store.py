@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def graph() -> Iterator[GraphStore]:
+def graph(create: bool = True) -> Iterator[GraphStore]:
     """Open the graph of this home, or the server that AUTOMC_GRAPH names, and close it at the end.
 
+    Args:
+        create: make an embedded graph where there is none.
+
     Raises:
+        NotInGraph: there is no graph, and `create` is off.
         GraphUnavailable: it cannot be reached or opened; GraphLocked where another process holds it.
     """
     from kg.store import connect
 
-    with connect(home()) as store:
+    with connect(home(), create=create) as store:
         yield store
 
 
@@ -84,7 +88,7 @@ def query(
         QueryInvalid: it does not parse, lacks a parameter, or writes without `write`.
         QueryTimeout: it ran longer than `timeout`.
     """
-    with graph() as store:
+    with graph(create=False) as store:
         if write:
             return store.write(text, params, timeout=timeout)
         return store.read(text, params, timeout=timeout, limit=limit)
@@ -104,18 +108,16 @@ def similar(strategy: str, k: int = 10, method: str | None = None) -> list[tuple
     """
     import numpy as np
 
+    from kg.sync import latest_run, read_embeddings
+
     wanted = Strategy.parse(strategy).id
-    with graph() as store:
-        table = store.read(
-            "MATCH (s:Strategy) WHERE s.searchable = true AND s.embedding IS NOT NULL "
-            "RETURN s.id AS id, s.embedding AS embedding"
-        )
-    if not table.rows:
-        raise NotInGraph("The graph holds no embeddings yet. Run `automc kg embed`.")
-    ids = table.column("id")
+    with graph(create=False) as store:
+        if latest_run(store) is None:
+            raise NotInGraph("The graph holds no embeddings yet. Run `automc kg embed`.")
+        ids, found = read_embeddings(store)
     if wanted not in ids:
         raise NotInGraph(f"{wanted} is not on the grid of a method card. `automc method show` prints the grids.")
-    vectors = np.asarray(table.column("embedding"), dtype=np.float64)
+    vectors = found.astype(np.float64)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     place = ids.index(wanted)
     cosine = vectors @ vectors[place]
@@ -126,13 +128,13 @@ def similar(strategy: str, k: int = 10, method: str | None = None) -> list[tuple
 
 
 def contents() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return all nodes and all relationships of the graph, each node with its label and properties."""
+    """Return all nodes, each with its properties and "_label", and all relationships of the graph."""
     nodes: list[dict[str, Any]] = []
     rels: list[dict[str, Any]] = []
-    with graph() as store:
+    with graph(create=False) as store:
         for label in LABELS:
             rows = store.read(f"MATCH (n:{label}) RETURN properties(n) AS p", timeout=None).column("p")
-            nodes += [{"label": label, **row} for row in rows]
+            nodes += [{"_label": label, **row} for row in rows]
         for type in RELATIONSHIPS:
             table = store.read(
                 f"MATCH (a)-[r:{type}]->(b) RETURN labels(a)[0] AS from_label, a.id AS from_id, "

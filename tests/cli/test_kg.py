@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from typer.testing import CliRunner, Result
 
 from automc import knowledge
 from automc.cli.kg import app
+from kg.nodes import experience_row
+from kg.sync import read_experience
 
 
 def run(*words: str) -> Result:
@@ -50,7 +53,9 @@ def test_second_sync_changes_nothing_and_says_so(filled):
 
 
 def test_query_formats_and_params(filled):
-    text = "MATCH (s:Strategy)-[:OF_METHOD]->(m:Method {id: $m}) WHERE s.searchable = true RETURN m.id AS method, count(s) AS n"
+    text = (
+        "MATCH (s:Strategy {searchable: true})-[:OF_METHOD]->(m:Method {id: $m}) RETURN m.id AS method, count(s) AS n"
+    )
     result = run("query", text, "--param", "m=NS", "--format", "json")
     assert json.loads(result.stdout) == [{"method": "NS", "n": 50}]
     result = run("query", text, "--param", 'm="SFP"', "--format", "csv")
@@ -105,6 +110,8 @@ def test_embedding_status_and_similar(filled):
     assert json.loads(again.stdout) == learned
     assert "1/1" not in again.stderr
 
+    assert run("similar", "NS[HP1=0.2]").exit_code == 2
+
     status = json.loads(run("status", "--format", "json").stdout)
     assert (status["store"], status["embedding"], status["pending_migrations"]) == ("embedded", "fresh", [])
     assert status["nodes"]["Experience"] == 292
@@ -117,8 +124,46 @@ def test_embedding_status_and_similar(filled):
     assert len(only) == 75
     assert all(row["strategy"].startswith("SFP[") for row in only)
 
-    assert run("query", "CREATE (:Experience {id: 'later', origin: 'trial'})", "--write").exit_code == 0
-    run("query", "MATCH (e:Experience {id: 'later'}) DELETE e", "--write")
+
+def test_new_knowledge_makes_the_embeddings_stale_and_learning_goes_on(filled):
+    first = knowledge.vectors(epochs=1)
+    with knowledge.graph() as store:
+        ours = replace(read_experience(store)[0], id="later", origin="trial", source="study-1")
+        store.upsert_nodes("Experience", [experience_row(ours)])
+        store.upsert_rels("OF_STRATEGY", "Experience", "Strategy", [{"from": "later", "to": ours.strategy.id}])
+        store.upsert_rels("ON_TASK", "Experience", "Task", [{"from": "later", "to": ours.task.id}])
+    try:
+        result = run("status", "--format", "json")
+        assert json.loads(result.stdout)["embedding"] == "stale"
+        assert "Run `automc kg embed`" in result.stderr
+        assert knowledge.vectors(own_trials=False).fingerprint == first.fingerprint
+        gone_on = knowledge.vectors(epochs=1)
+        assert gone_on.fingerprint != first.fingerprint
+        assert (gone_on.epochs, gone_on.seed) == (first.epochs + 1, first.seed)
+        assert json.loads(run("status", "--format", "json").stdout)["embedding"] == "fresh"
+    finally:
+        run("query", "MATCH (e:Experience {id: 'later'}) DETACH DELETE e", "--write")
+
+
+def test_full_learns_anew_and_deterministically(filled):
+    one = knowledge.vectors(epochs=1, seed=5, full=True)
+    two = knowledge.vectors(epochs=1, seed=5, full=True)
+    other = knowledge.vectors(epochs=1, seed=6)
+    assert (one.seed, other.seed, one.epochs) == (5, 6, 1)
+    assert np.array_equal(one.vectors, two.vectors)
+    assert not np.array_equal(one.vectors, other.vectors)
+    assert knowledge.learnable().run["seed"] == 6
+
+
+def test_damaged_vectors_are_said_and_learned_anew(filled):
+    knowledge.vectors(epochs=1)
+    for path in (filled / "vectors").glob("*.safetensors"):
+        path.write_bytes(b"not tensors")
+    result = run("embed")
+    assert result.exit_code == 2
+    assert "automc kg embed --full" in result.stderr
+    assert run("embed", "--full", "--epochs", "1").exit_code == 0
+    assert run("embed").exit_code == 0
 
 
 def brute_force_nearest(strategy: str, k: int) -> list[str]:
@@ -142,9 +187,8 @@ def test_similar_to_what_is_not_there(filled, strategy, said):
 
 def test_export(filled, tmp_path):
     graph = json.loads(run("export").stdout)
-    counted = {"Method": 21, "Hyperparameter": 16, "Setting": 59, "Experience": 292}
-    for label, n in counted.items():
-        assert sum(node["label"] == label for node in graph["nodes"]) == n
+    for label, n in {"Method": 21, "Hyperparameter": 16, "Paper": 26, "Experience": 292}.items():
+        assert sum(node["_label"] == label for node in graph["nodes"]) == n
     assert sum(rel["type"] == "HAS_VALUE" for rel in graph["relationships"]) == 59
 
     assert run("export", "--format", "graphml", "--out", str(tmp_path / "g.graphml")).exit_code == 0
@@ -173,10 +217,14 @@ def test_export_to_an_unwritable_place(filled, tmp_path):
     assert "cannot be written" in result.stderr
 
 
-def test_empty_graph_is_said(automc_home):
-    result = run("status")
-    assert result.exit_code == 0
-    assert "Run `automc kg init`" in result.stderr
+@pytest.mark.parametrize(
+    "words", [("status",), ("query", "RETURN 1"), ("similar", "NS[HP1=0.2]"), ("embed",), ("export",)]
+)
+def test_missing_graph_is_said(automc_home, words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "`automc kg init`" in result.stderr
+    assert not (automc_home / "graph").exists()
 
 
 def test_unreachable_server_is_exit_1(automc_home, monkeypatch):
