@@ -28,7 +28,8 @@ def home(create: bool = True) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentFault(
-                f"The AutoMC home {folder} cannot be made: {error.strerror}. Set AUTOMC_HOME to a folder that can be written."
+                f"The AutoMC home {folder} cannot be made: {error.strerror}. "
+                "Set AUTOMC_HOME to a folder that can be written."
             ) from None
         if not os.access(folder, os.W_OK):
             raise EnvironmentFault(f"The AutoMC home {folder} cannot be written. Set AUTOMC_HOME to another folder.")

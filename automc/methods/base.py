@@ -66,7 +66,7 @@ class Method(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     lengths: ClassVar[Mapping[str, float]] = {"HP1": 1.0, "HP7": 1.0, "HP9": 1.0, "HP10": 1 / 200, "HP13": 1.0}
-    """Hyperparameters that are lengths of training, and what 1 of each is in units of E0 (HP10 counts epochs of 200)."""
+    """Hyperparameters that are lengths of training, and what 1 of each is in units of E0 (HP10: epochs of 200)."""
 
     @abstractmethod
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
