@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from trim_method import Trim
 
+from automc import methods
 from automc.datasets import DataRef
 from automc.errors import DataError, EnvironmentFault, MethodError
 from automc.execution.jobs import Final, accuracy_on_test, execute, final, local_workers, probe, probe_with, run_job
@@ -316,3 +317,27 @@ def test_a_probe_finds_what_cannot_work_and_how_long_iterations_take(setup: Setu
     # A probe leaves only the figures of M behind.
     assert len(list(setup.cache.glob("outcomes/*/*.json"))) == 1
     assert not list((setup.cache / "weights").iterdir())
+
+
+@pytest.mark.parametrize("order", [("NS", "LFB", "SFP"), ("LFB", "SFP", "NS")])
+def test_real_methods_compose_in_any_order(bench: Bench, order: tuple[str, ...]) -> None:
+    settings = {
+        "NS": (("HP1", 0.2), ("HP2", 0.12), ("HP6", 0.9)),
+        "SFP": (("HP2", 0.12), ("HP9", 0.2), ("HP10", 1)),
+        "LFB": (("HP1", 0.2), ("HP2", 0.12), ("HP15", 1), ("HP16", "CE")),
+    }
+    scheme = Scheme(tuple(Strategy(name, settings[name]) for name in order))
+    sizes = [bench.original_params]
+    for length in range(1, 4):
+        outcome = execute(bench, Scheme(scheme.steps[:length]))
+        assert outcome.status == "ok", outcome.reason or outcome.traceback
+        assert outcome.reached, outcome.reason
+        assert outcome.params is not None
+        assert outcome.params <= sizes[-1] - round(0.12 * bench.original_params)
+        assert outcome.iterations == methods.get(order[length - 1]).iterations(scheme.steps[length - 1], RECIPE, 1079)
+        sizes.append(outcome.params)
+    first = execute(bench, scheme)
+    bench.cache.prune(0)
+    for path in bench.cache.folder.glob("outcomes/*/*.json"):
+        path.unlink()
+    assert result(execute(bench, scheme)) == result(first)
