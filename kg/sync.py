@@ -38,6 +38,9 @@ Triple = tuple[str, str, str]
 
 Row = dict[str, Any]
 
+DIMENSION = 32
+"""Length of a strategy's vector (AutoMC paper, section 4.1)."""
+
 _LINKS = (
     ("HAS_HYPERPARAMETER", "Method", "Hyperparameter"),
     ("USES_TECHNIQUE", "Method", "Technique"),
@@ -322,7 +325,7 @@ def read_embeddings(store: GraphStore) -> tuple[tuple[str, ...], npt.NDArray[np.
     )
     rows = sorted(table.rows)
     vectors = np.array([vector for _, vector in rows], dtype=np.float32)
-    return tuple(id for id, _ in rows), vectors.reshape(len(rows), -1)
+    return tuple(id for id, _ in rows), vectors if rows else vectors.reshape(0, DIMENSION)
 
 
 def latest_run(store: GraphStore) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ from kg.store.base import (
     GraphStore,
     Table,
     TransactionState,
+    iso,
     missing_parameters,
     timed_out,
     write_refused,
@@ -171,6 +173,7 @@ def _database(folder: Path) -> Any:
             f"The embedded graph store is not available here: {error}. Install arcadedb-embedded, or use a Neo4j "
             "server (AUTOMC_GRAPH=bolt://…)."
         ) from None
+    _check_whole(folder)
     enter = arcadedb.open_database if exists(folder) else arcadedb.create_database
     deadline = time.monotonic() + lock.WAIT_SECONDS
     while True:
@@ -187,6 +190,20 @@ def _database(folder: Path) -> Any:
             if time.monotonic() > deadline:
                 raise lock.locked(folder.with_name(folder.name + ".lock"), "") from None
         time.sleep(0.1)
+
+
+def _check_whole(folder: Path) -> None:
+    """Refuse a damaged schema: the engine would take it for an empty one, and overwrite it when it closes."""
+    schema = folder / "schema.json"
+    if not schema.exists():
+        return
+    try:
+        json.loads(schema.read_bytes())
+    except (OSError, ValueError) as error:
+        raise GraphUnavailable(
+            f"The graph in {folder} is damaged: {schema.name} cannot be read ({error}). Put a copy of the folder back, "
+            f"or try the older {schema.with_name('schema.prev.json').name} beside it."
+        ) from None
 
 
 @contextmanager
@@ -287,7 +304,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _value(item) for name, item in value.items()}
     if hasattr(value, "isoformat"):
-        return value.isoformat()
+        return iso(value.isoformat())
     return _element(value)
 
 
@@ -309,4 +326,4 @@ def _element(value: Any) -> Any:
         nodes, edges = list(value.getVertices()), list(value.getEdges())
         steps = [step for pair in zip(nodes, edges, strict=False) for step in pair] + nodes[-1:]
         return [_value(step) for step in steps]
-    return str(value)
+    return iso(str(value))

@@ -110,6 +110,11 @@ def plain(value: Any) -> Any:
     raise QueryInvalid(f"A query parameter of type {type(value).__name__} cannot be kept in the graph.")
 
 
+def iso(text: str) -> str:
+    """Write a time of either engine in one way: no empty fraction of a second, UTC as Z."""
+    return re.sub(r"\.0+(?!\d)|(\.\d*?[1-9])0+(?!\d)", r"\1", text).replace("+00:00", "Z")
+
+
 def write_refused() -> WriteRefused:
     """The error of a write in a read-only query."""
     return WriteRefused(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, cast
 
 from kg.errors import GraphUnavailable, KGError, QueryInvalid
-from kg.store.base import WRITE_SECONDS, GraphStore, Table, missing_parameters, timed_out, write_refused
+from kg.store.base import WRITE_SECONDS, GraphStore, Table, iso, missing_parameters, timed_out, write_refused
 from kg.store.text import returned
 
 if TYPE_CHECKING:
@@ -208,5 +208,5 @@ def _element(value: Any) -> Any:
         steps = [step for pair in zip(value.nodes, value.relationships, strict=False) for step in pair]
         return [_value(step) for step in (*steps, value.end_node)]
     if hasattr(value, "iso_format"):
-        return value.iso_format()
+        return iso(value.iso_format())
     return str(value)

@@ -9,7 +9,7 @@ _OPAQUE = re.compile(
 )
 _RETURN = re.compile(r"\bRETURN\b(?:\s+DISTINCT\b)?", re.IGNORECASE)
 _TAIL = re.compile(r"\b(?:ORDER\s+BY|SKIP|OFFSET|LIMIT|UNION)\b|;", re.IGNORECASE)
-_AS = re.compile(r"\bAS\s+(\S.*)$", re.IGNORECASE | re.DOTALL)
+_AS = re.compile(r".*\sAS\s+(\S.*)$", re.IGNORECASE | re.DOTALL)
 
 
 def mask(text: str) -> str:
@@ -42,7 +42,7 @@ def returned(query: str) -> tuple[str, ...]:
         char = masked[i] if i < end else ","
         depth += (char in "([{") - (char in ")]}")
         if char == "," and depth <= 0:
-            alias = _AS.search(masked[item:i])
+            alias = _AS.match(masked[item:i])
             name = query[item + alias.start(1) : i] if alias else query[item:i]
             names.append(name.strip().strip("`"))
             item = i + 1

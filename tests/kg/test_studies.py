@@ -1,0 +1,202 @@
+"""Studies in the graph: written as often as one likes, read back as they were, removed without a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kg import studies, sync
+from kg.errors import NotInGraph, SchemaInvalid
+from kg.schema import START, Experience, Hyperparameter, Method, Scheme, Strategy, Task, Technique
+from kg.store import GraphStore
+
+METHOD = Method(
+    "NS", "Slimming", "A. Author, 2017", (Technique("TE3", "fine tune"),),
+    (Hyperparameter("HP1", "epochs", "multiple", (0.1, 0.5)), Hyperparameter("HP2", "removed", "share", (0.04, 0.4))),
+)  # fmt: skip
+TASK = Task("net-digits", "digits", "net", 10, 8, 1, 1000, 5e4, 1e6, 0.97)
+A = Strategy("NS", (("HP1", 0.1), ("HP2", 0.04)))
+B = Strategy("NS", (("HP1", 0.5), ("HP2", 0.04)))
+OFF = Strategy("NS", (("HP1", 0.1), ("HP2", 0.333)))
+RECORD: dict[str, Any] = {
+    "id": "net-digits-1", "model": "net", "data": "digits", "gamma": 0.3, "max_length": 5, "seed": 0, "saw": True,
+    "spec": '{"text": "json"}', "recipe": {"batch": 128, "lr": 0.01, "steps": [1, 2]}, "odd": "json:[1]",
+    "budget": "30m",    "base_accuracy": 0.97, "base_params": 50000, "status": "running", "started": "2026-01-01T00:00:00+00:00",
+}  # fmt: skip
+
+
+@pytest.fixture
+def study(graph: GraphStore) -> GraphStore:
+    """A graph with one method and one study."""
+    sync.sync(graph, [METHOD], [], [])
+    studies.save_study(graph, RECORD, task=TASK)
+    return graph
+
+
+def trial(ordinal: int, *steps: Strategy, **properties: Any) -> dict[str, Any]:
+    figures = {"round": 1, "status": "ok", "cached": False, "accuracy": 0.9, "params": 40000, "pr": 0.2, "seconds": 1.5}
+    return {"ordinal": ordinal, "scheme": Scheme(steps).id, **figures, **properties}
+
+
+def everything(store: GraphStore) -> list[tuple[Any, ...]]:
+    nodes = store.read("MATCH (n) RETURN labels(n)[0] AS label, n.id AS id ORDER BY label, id").rows
+    rels = store.read(
+        "MATCH (a)-[r]->(b) RETURN type(r) AS t, a.id AS a, b.id AS b, r.position AS p ORDER BY t, a, b, p"
+    ).rows
+    return [*nodes, *rels]
+
+
+def test_a_study_comes_back(study: GraphStore) -> None:
+    assert studies.load_study(study, "net-digits-1") == {**RECORD, "task": "net-digits"}
+
+
+def test_some_properties_may_be_written_later(study: GraphStore) -> None:
+    for _ in range(2):
+        studies.save_study(study, {"id": "net-digits-1", "status": "done", "budget": None})
+    expected = {**RECORD, "status": "done", "task": "net-digits"}
+    del expected["budget"]
+    assert studies.load_study(study, "net-digits-1") == expected
+
+
+def test_a_list_of_studies_counts_trials(study: GraphStore) -> None:
+    studies.save_study(study, {"id": "earlier", "started": "2025-12-31T00:00:00+00:00"})
+    studies.save_trial(study, "net-digits-1", trial(0, A))
+    studies.save_trial(study, "net-digits-1", trial(1, B, status="crashed", reason="no memory"))
+    listed = studies.list_studies(study)
+    assert [(row["id"], row["trials"], row["ok"]) for row in listed] == [("earlier", 0, 0), ("net-digits-1", 2, 1)]
+
+
+def test_an_unknown_study(study: GraphStore) -> None:
+    with pytest.raises(NotInGraph, match="nowhere"):
+        studies.load_study(study, "nowhere")
+    with pytest.raises(NotInGraph, match="nowhere"):
+        studies.save_trial(study, "nowhere", trial(0, A))
+    with pytest.raises(NotInGraph, match="nowhere"):
+        studies.delete_study(study, "nowhere")
+    assert studies.load_trials(study, "nowhere") == []
+
+
+def test_trials_twice_are_the_same_as_once(study: GraphStore) -> None:
+    rows = [trial(1, A, B, A), trial(0, A, OFF, reason="", reached=None), trial(10, B)]
+    for row in rows:
+        studies.save_trial(study, "net-digits-1", row)
+    once = everything(study)
+    for row in rows:
+        studies.save_trial(study, "net-digits-1", row, task=TASK)
+    assert everything(study) == once
+    back = studies.load_trials(study, "net-digits-1")
+    assert [row["ordinal"] for row in back] == [0, 1, 10]
+    del rows[1]["reached"]
+    assert back == [
+        {"id": f"net-digits-1/{row['ordinal']}", **row} for row in sorted(rows, key=lambda row: row["ordinal"])
+    ]
+
+
+def test_steps_and_parents_tell_the_same_scheme(study: GraphStore) -> None:
+    schemes = [Scheme((A, B, A)), Scheme((A, OFF)), Scheme((B,))]
+    for ordinal, scheme in enumerate(schemes):
+        studies.save_trial(study, "net-digits-1", trial(ordinal, *scheme.steps))
+    steps: dict[str, list[str]] = {START: []}
+    for scheme, _, strategy in study.read(
+        "MATCH (s:Scheme)-[r:STEP]->(t:Strategy) RETURN s.id AS s, r.position AS p, t.id AS t ORDER BY s, p"
+    ).rows:
+        steps.setdefault(scheme, []).append(strategy)
+    parents = dict(study.read("MATCH (s:Scheme)-[:EXTENDS]->(p:Scheme) RETURN s.id AS s, p.id AS p").rows)
+    assert set(steps) == {Scheme(s.steps[:n]).id for s in schemes for n in range(len(s) + 1)}
+    for id, strategies in steps.items():
+        assert Scheme.parse(id).steps == tuple(map(Strategy.parse, strategies))
+        chain, at = [], id
+        while at != START:
+            chain.append(steps[at][-1])
+            at = parents[at]
+        assert chain[::-1] == strategies
+    assert START not in parents
+
+
+def test_a_strategy_off_the_grid_is_in_the_graph_but_not_searched(study: GraphStore) -> None:
+    before = sync.strategy_ids(study)
+    studies.save_trial(study, "net-digits-1", trial(0, OFF))
+    assert sync.strategy_ids(study) == before
+    found = study.read(
+        "MATCH (m:Method)<-[:OF_METHOD]-(s:Strategy {id: $id})-[:HAS_SETTING]->(v) "
+        "RETURN s.searchable AS on, m.id AS m, v.id AS v ORDER BY v",
+        {"id": OFF.id},
+    )
+    assert found.rows == [(False, "NS", "HP1=0.1"), (False, "NS", "HP2=0.333")]
+
+
+def test_a_trial_hangs_together(study: GraphStore) -> None:
+    studies.save_trial(study, "net-digits-1", trial(3, A))
+    found = study.read(
+        "MATCH (k:Task)<-[:ON_TASK]-(t:Trial)-[:IN_STUDY]->(s:Study), (t)-[:OF_SCHEME]->(c:Scheme) "
+        "RETURN t.id AS t, k.id AS k, s.id AS s, c.id AS c"
+    )
+    assert found.rows == [("net-digits-1/3", "net-digits", "net-digits-1", A.id)]
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "said"),
+    [
+        (trial(1, A), SchemaInvalid, "repeats the scheme of net-digits-1/0"),
+        (trial(1, B, status="lost"), SchemaInvalid, "'lost' is not a status"),
+        (trial(1, A, Strategy("Nobody", (("HP2", 0.1),))), NotInGraph, "Nobody"),
+    ],
+)
+def test_a_bad_trial_leaves_nothing(study: GraphStore, row: dict[str, Any], error: type[Exception], said: str) -> None:
+    studies.save_trial(study, "net-digits-1", trial(0, A))
+    before = everything(study)
+    with pytest.raises(error, match=said):
+        studies.save_trial(study, "net-digits-1", row)
+    assert everything(study) == before
+
+
+def experience(study: str, id: str = "trial:x", ar: float = -0.01) -> Experience:
+    task = Task("net-digits-2", "digits", "net", params=4e4)
+    return Experience(
+        id, OFF, task, study, "trial", ar=ar, pr=0.2, fr=0.1, confidence="measured", details={"epochs": "10"}
+    )
+
+
+def test_experience_of_a_trial(study: GraphStore) -> None:
+    for _ in range(2):
+        studies.save_trial_experience(study, "net-digits-1", [experience("net-digits-1")])
+    assert sync.read_experience(study) == (experience("net-digits-1"),)
+    found = study.read("MATCH (e:Experience)-[:OBSERVED_IN]->(s:Study) RETURN e.id AS e, s.id AS s").rows
+    assert found == [("trial:x", "net-digits-1")]
+
+
+def test_a_deleted_study_leaves_no_trace(study: GraphStore) -> None:
+    studies.delete_study(study, "net-digits-1")
+    clean = everything(study)
+    studies.save_study(study, RECORD, task=TASK)
+    for ordinal, scheme in enumerate([(A, B, A), (A, OFF), (B,)]):
+        studies.save_trial(study, "net-digits-1", trial(ordinal, *scheme))
+    studies.save_trial_experience(study, "net-digits-1", [experience("net-digits-1")])
+    studies.delete_study(study, "net-digits-1")
+    assert everything(study) == clean
+
+
+def test_deleting_leaves_alone_what_another_study_uses(study: GraphStore) -> None:
+    def other() -> None:
+        studies.save_study(study, {"id": "other-1"}, task=TASK)
+        studies.save_trial(study, "other-1", trial(0, A, OFF))
+        studies.save_trial_experience(study, "other-1", [experience("other-1")])
+
+    studies.delete_study(study, "net-digits-1")
+    other()
+    alone = everything(study)
+    studies.delete_study(study, "other-1")
+    studies.save_study(study, RECORD, task=TASK)
+    for ordinal, scheme in enumerate([(A,), (A, OFF), (A, OFF, B), (B,)]):
+        studies.save_trial(study, "net-digits-1", trial(ordinal, *scheme))
+    studies.save_trial_experience(
+        study, "net-digits-1", [experience("net-digits-1"), experience("net-digits-1", "trial:y")]
+    )
+    other()
+    # The first to observe it keeps it, until it is deleted.
+    assert [e.source for e in sync.read_experience(study)] == ["net-digits-1", "net-digits-1"]
+    studies.delete_study(study, "net-digits-1")
+    assert everything(study) == alone
+    assert [(e.id, e.source) for e in sync.read_experience(study)] == [("trial:x", "other-1")]
+    assert [row["scheme"] for row in studies.load_trials(study, "other-1")] == [Scheme((A, OFF)).id]
