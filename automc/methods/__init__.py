@@ -1,0 +1,64 @@
+"""The methods that can be executed: `register`, `get`, `registered`.
+
+A method is one file with one class; other packages add theirs through the entry point group `automc.methods`,
+whose entries name a module that registers a class when it is imported.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from automc.errors import MethodError
+from automc.methods.base import Method, StepContext, StepReport
+
+__all__ = ["Method", "StepContext", "StepReport", "get", "register", "registered"]
+
+BUILT_IN = ("ns", "sfp", "lfb")
+_registry: dict[str, type[Method]] = {}
+
+M = TypeVar("M", bound=type[Method])
+
+
+def register(method: M) -> M:
+    """Class decorator: make a method executable under its `name`.
+
+    Raises:
+        MethodError: another class has the name.
+    """
+    known = _registry.setdefault(method.name, method)
+    if (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
+        raise MethodError(
+            f"Two classes are called {method.name}: {known.__module__}.{known.__qualname__} and "
+            f"{method.__module__}.{method.__qualname__}. Rename one."
+        )
+    _registry[method.name] = method
+    return method
+
+
+@cache
+def _load() -> None:
+    for name in BUILT_IN:
+        import_module(f"{__name__}.{name}")
+    for entry in entry_points(group="automc.methods"):
+        entry.load()
+
+
+def registered() -> dict[str, Method]:
+    """Every executable method by name, in the order of registration; built-in ones first."""
+    _load()
+    return {name: method() for name, method in _registry.items()}
+
+
+def get(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        MethodError: none is registered.
+    """
+    methods = registered()
+    if name not in methods:
+        raise MethodError(f"No code for method {name}: it is knowledge only. Executable are {', '.join(methods)}.")
+    return methods[name]

@@ -1,0 +1,120 @@
+"""Network slimming: batch-norm scales say which channels matter.
+
+Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from automc.errors import Infeasible
+from automc.methods import register
+from automc.methods.base import Method, StepContext, StepReport
+from automc.methods.step import Step, setting, short_of
+from automc.models.groups import Groups, Plan
+from automc.training.loop import GradientHook, learning_rate
+from automc.training.recipe import Recipe
+from kg.schema import Strategy
+
+TRAVEL = 0.5
+"""Share of the mean |γ| by which the sparsity phase may move a scale towards zero."""
+
+
+def scales(model: nn.Module) -> list[nn.Parameter]:
+    """The γ of every batch norm that has one."""
+    return [m.weight for m in model.modules() if isinstance(m, _BatchNorm) and m.weight is not None]
+
+
+def sparsity_factor(model: nn.Module, iterations: int, recipe: Recipe) -> float:
+    """λ such that the penalty's pull over the phase, λ·Σlr/(1−momentum), is half the mean |γ|; 0 for no iterations.
+
+    The paper's 1e-4 and 1e-5 are for 160 epochs from scratch; in the short phases of a step they move nothing.
+    """
+    gammas = scales(model)
+    pull = sum(learning_rate(step, iterations, recipe.lr) for step in range(iterations)) / (1 - recipe.momentum)
+    if not gammas or pull == 0:
+        return 0.0
+    mean = torch.cat([gamma.detach().abs().flatten() for gamma in gammas]).mean()
+    return TRAVEL * float(mean) / pull
+
+
+def sparsity_hook(factor: float) -> GradientHook:
+    """Gradient of the L1 penalty: adds λ·sign(γ) to the gradient of every batch-norm scale (the paper's Eq. 1)."""
+
+    def hook(step: int, lr: float, model: nn.Module) -> None:
+        for gamma in scales(model):
+            if gamma.grad is not None:
+                gamma.grad.add_(gamma.detach().sign(), alpha=factor)
+
+    return hook
+
+
+def rank_channels(groups: Groups, target: int, share: float, round_to: int) -> tuple[Plan, str]:
+    """Plan by |γ| under one global threshold, in the narrowest scope that reaches the target; also name the scope.
+
+    Scopes: groups with a batch norm inside blocks; residual streams too; last the groups without a batch norm,
+    by the L2 norm of their filters rescaled to the mean |γ|.
+    """
+    gammas = [_numpy(groups.bn_scales(group)) for group in groups.groups]
+    ranked = [gamma for gamma in gammas if gamma is not None]
+    mean = float(sum(g.sum() for g in ranked) / max(1, sum(len(g) for g in ranked)))
+    filled = []
+    for group, gamma in zip(groups.groups, gammas, strict=True):
+        norms = groups.weight_norms(group).double().cpu().numpy()
+        filled.append(gamma if gamma is not None else norms * (mean / max(norms.mean(), 1e-12)))
+    plan, scope = groups.plan(gammas, target, groups.caps(share, stream=False), round_to), "blocks"
+    if not plan.reached:
+        plan, scope = groups.plan(gammas, target, groups.caps(share), round_to), "streams"
+    if not plan.reached:
+        plan, scope = groups.plan(filled, target, groups.caps(share), round_to), "all"
+    return plan, scope
+
+
+def _numpy(values: Tensor | None) -> np.ndarray | None:
+    return None if values is None else values.double().cpu().numpy()
+
+
+@register
+class NetworkSlimming(Method):
+    """Push batch-norm scales to zero, delete the channels with the smallest ones, fine-tune.
+
+    HP1 fine-tuning epochs in units of E0, its first half spent on the sparsity phase and the second after the
+    deletion; HP2 share of the original parameters to remove; HP6 most channels of a group that may go.
+    Coupled channels score by the mean |γ| of their batch norms. Differs from the paper in λ, see
+    `sparsity_factor`, and in re-estimating batch-norm statistics after the deletion.
+    """
+
+    name = "NS"
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """Slim a copy of `model`.
+
+        Raises:
+            Infeasible: no batch norm scales any removable channel.
+        """
+        share = setting(strategy, "HP6", 0.0, 1.0)
+        total = self.iterations(strategy, context.recipe, context.data.n)
+        step = Step(model, strategy, context, (total // 2, total - total // 2))
+        if not scales(step.model):
+            raise Infeasible(f"{strategy.id}: the model has no batch norm, so there is nothing to rank channels by.")
+        if all(step.groups().bn_scales(group) is None for group in step.groups().groups):
+            raise Infeasible(f"{strategy.id}: no removable channel of the model has a batch norm to rank it by.")
+        factor = sparsity_factor(step.model, step.lengths[0], context.recipe)
+        step.train(gradient_hook=sparsity_hook(factor))
+        groups = step.groups()
+        plan, scope = rank_channels(groups, step.target, share, context.recipe.round_to)
+        unit = groups.unit_cost(plan)
+        groups.apply(plan)
+        step.recalibrate()
+        fitted = step.train()
+        return step.model, step.report(
+            unit, short_of(plan, f"removing {share:.0%} of every channel group"),
+            channels=plan.units, scope=scope, sparsity=factor, loss=fitted.loss,
+        )  # fmt: skip
+
+    def relative_cost(self, strategy: Strategy) -> float:
+        """HP1."""
+        return setting(strategy, "HP1", 0.0, 1000.0)

@@ -1,0 +1,129 @@
+"""What every method's step shares: its target, its working copy, its training phases and its report."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from automc.errors import Infeasible, MethodError
+from automc.methods.base import StepContext, StepReport
+from automc.models.groups import Groups, Plan
+from automc.models.measure import count_params
+from automc.training.evaluate import recalibrate
+from automc.training.loop import FitReport, fit
+from automc.training.seeds import derived
+from kg.schema import Strategy
+
+
+def setting(strategy: Strategy, name: str, low: float, high: float) -> float:
+    """Read a numeric hyperparameter and check its range [low, high].
+
+    Raises:
+        MethodError: it lies outside.
+        SchemaInvalid: it is missing or no number.
+    """
+    value = strategy.number(name)
+    if not low <= value <= high:
+        raise MethodError(f"{strategy.id}: {name} must lie between {low:g} and {high:g}.")
+    return value
+
+
+class Step:
+    """One step in progress: the copy it works on, what may be left of it, and how it is trained.
+
+    Args:
+        model: the step's input; copied, never changed.
+        strategy: HP2 sets the target.
+        lengths: iterations of the training phases; each is capped by the context's `max_iterations`.
+    """
+
+    def __init__(self, model: nn.Module, strategy: Strategy, context: StepContext, lengths: Sequence[int]) -> None:
+        self.model = copy.deepcopy(model).to(context.device).requires_grad_(True)
+        self.context = context
+        self.example = torch.zeros(context.data.example_shape, device=context.device)
+        self.params_in = count_params(model)
+        self.hp2 = setting(strategy, "HP2", 0.0, 1.0)
+        self.target = context.target(self.params_in, self.hp2)
+        limit = context.max_iterations
+        self.lengths = [n if limit is None else min(n, limit) for n in lengths]
+        self._phase = 0
+        self._strategy = strategy.id
+
+    def groups(self) -> Groups:
+        """The channel groups of the working copy.
+
+        Raises:
+            Infeasible: it cannot be traced, or nothing of it may be pruned.
+        """
+        groups = Groups(self.model, self.example, self.context.keep)
+        if not groups.groups:
+            raise Infeasible(
+                f"{self._strategy}: no channels of this model can be removed: every layer is an output, is kept by "
+                "a --keep pattern, or is coupled in a way that cannot be cut."
+            )
+        return groups
+
+    def train(self, **options: Any) -> FitReport:
+        """Run the next training phase; `options` go to `fit`. An empty phase does nothing."""
+        phase, iterations = self._phase, self.lengths[self._phase]
+        self._phase += 1
+        done, total, tell = sum(self.lengths[:phase]), sum(self.lengths), self.context.progress
+        return fit(
+            self.model, self.context.data, iterations=iterations, recipe=self.context.recipe,
+            seed=derived(self.context.seed, phase),
+            progress=None if tell is None else lambda i, _: tell(done + i, total), **options,
+        )  # fmt: skip
+
+    def recalibrate(self) -> None:
+        """Estimate batch-norm statistics anew, as after every change of structure."""
+        recalibrate(self.model, self.context.data, self.context.recipe.recalibration_images)
+
+    def check_runs(self, reference: nn.Module) -> None:
+        """Compare the output shape of the working copy with the input model's.
+
+        Raises:
+            Infeasible: the changed model does not run, or gives another shape.
+        """
+        shapes = []
+        for model in (reference, self.model):
+            flags = [(module, module.training) for module in model.modules()]
+            try:
+                with torch.no_grad():
+                    shapes.append(tuple(model.eval()(self.example).shape))
+            except (RuntimeError, AttributeError, IndexError, ValueError) as error:
+                raise Infeasible(f"{self._strategy}: the changed model no longer runs: {error}") from error
+            finally:
+                for module, flag in flags:
+                    module.training = flag
+        if shapes[0] != shapes[1]:
+            raise Infeasible(f"{self._strategy}: the changed model gives {shapes[1]} instead of {shapes[0]}.")
+
+    def report(self, unit: int, short: str, **details: Any) -> StepReport:
+        """Say what became of the size.
+
+        Args:
+            unit: parameters of the cheapest unit that was removed, 0 where none was.
+            short: why the target was missed, used only where it was.
+            details: figures of the method, plain values.
+        """
+        params = count_params(self.model)
+        wanted = round(self.hp2 * self.context.original_params)
+        floor = self.target > self.params_in - wanted
+        reached = params <= self.target and self.target <= self.params_in
+        reason = "" if reached else short
+        if self.target > self.params_in:
+            reason = f"the input is already below the floor of {self.target} parameters, 15 % of the original"
+        elif floor:
+            note = f"the floor of 15 % of the original lets {self.params_in - self.target} of {wanted} parameters go"
+            reason = note if reached else f"{note}; {short}"
+        size = {"requested": wanted, "removed": self.params_in - params, "slack": self.target - params, "unit": unit}
+        return StepReport(self.params_in, params, self.target, reached, reason, {**size, **details})
+
+
+def short_of(plan: Plan, what: str) -> str:
+    """Explain a target out of reach, e.g. "all of … removed leaves 812 parameters"."""
+    return f"{what} leaves {plan.params} parameters"

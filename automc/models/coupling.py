@@ -1,0 +1,286 @@
+"""Which layers must shrink together: torch-pruning's dependency graph, read once into plain index arrays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import lcm
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch_pruning
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch_pruning import ops
+
+from automc.errors import Infeasible
+from automc.models.shortcuts import GatherShortcut
+
+Side = Literal["in", "out", "both"]
+
+
+class GatherPruner(torch_pruning.BasePruningFunc):  # type: ignore[misc]
+    """How a GatherShortcut loses channels.
+
+    A lost source becomes −1 (that output is zero from now on) and leaves the outputs alone; a lost output
+    drops its entry of `src` and leaves the inputs alone. The two functions differ, so torch-pruning keeps
+    the channels before and after the shortcut in groups of their own.
+    """
+
+    def prune_in_channels(self, layer: GatherShortcut, idxs: Sequence[int]) -> nn.Module:
+        """Remap the sources after the input channels `idxs` are gone."""
+        layer.drop_inputs(idxs)
+        return layer
+
+    def prune_out_channels(self, layer: GatherShortcut, idxs: Sequence[int]) -> nn.Module:
+        """Drop the output channels `idxs`."""
+        layer.drop_outputs(idxs)
+        return layer
+
+    def get_out_channels(self, layer: GatherShortcut) -> int:
+        """Width of the output."""
+        return layer.out_channels
+
+    def get_in_channels(self, layer: GatherShortcut) -> int:
+        """Width of the input."""
+        return layer.in_channels
+
+
+PRUNERS: dict[type[nn.Module], type[torch_pruning.BasePruningFunc]] = {GatherShortcut: GatherPruner}
+"""Layers of our own that torch-pruning does not know, each with its pruner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One layer dimension that shrinks with a group; `rows[u]` are the layer's channels that go with unit u."""
+
+    name: str
+    module: nn.Module
+    side: Side
+    rows: np.ndarray
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The layer's weight (γ of a norm)."""
+        return cast(nn.Parameter, self.module.weight)
+
+    @property
+    def per_unit(self) -> int:
+        """Channels of this layer that one unit takes away."""
+        return int(self.rows.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Layer dimensions that only shrink together.
+
+    A unit is what can be removed at once: one channel of `root`, or `copies` of them where a grouped
+    convolution forces equal counts. `stream`: the channels are summed over a residual connection.
+    `rank`: the inner width of a factored layer, with nothing between its two convolutions.
+    """
+
+    root: str
+    units: int
+    copies: int
+    stream: bool
+    rank: bool
+    members: tuple[Member, ...]
+
+    @property
+    def min_units(self) -> int:
+        """Units that must stay: 2, or 1 for the inner rank of a factored layer."""
+        return 1 if self.rank else 2
+
+    def channels(self, units: Iterable[int]) -> list[int]:
+        """Output channels of the root that `units` stand for, sorted."""
+        return sorted(unit + copy * self.units for unit in units for copy in range(self.copies))
+
+    def of_kind(self, *kinds: type[nn.Module], side: Side | None = None) -> tuple[Member, ...]:
+        """Members whose module is of one of `kinds`, on one side where given."""
+        return tuple(m for m in self.members if isinstance(m.module, kinds) and side in (None, m.side))
+
+
+def kept(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a module name, or one of its parents' names, matches a keep pattern (fnmatch)."""
+    parts = name.split(".")
+    prefixes = [".".join(parts[: n + 1]) for n in range(len(parts))]
+    return any(fnmatchcase(prefix, pattern) for prefix in prefixes for pattern in patterns)
+
+
+@contextmanager
+def _traceable(model: nn.Module) -> Iterator[None]:
+    """Turn gradients on and training off while a graph is built, then restore both for every module."""
+    training = [(module, module.training) for module in model.modules()]
+    gradients = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        for parameter, _ in gradients:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag in gradients:
+            parameter.requires_grad_(flag)
+        for module, flag in training:
+            module.training = flag
+
+
+def trace(model: nn.Module, example: torch.Tensor) -> torch_pruning.DependencyGraph:
+    """Build the dependency graph of a model on one example batch.
+
+    Frozen parameters would silently hide groups and torch-pruning leaves the model in eval mode: both
+    flags are set for the tracing and restored.
+
+    Raises:
+        Infeasible: the model cannot be traced, e.g. it shuffles channels by reshaping.
+    """
+    with _traceable(model):
+        try:
+            return torch_pruning.DependencyGraph().build_dependency(
+                model,
+                example,
+                customized_pruners={kind: pruner() for kind, pruner in PRUNERS.items()},
+                verbose=False,
+            )
+        except Exception as error:
+            raise Infeasible(
+                f"torch-pruning cannot follow the channels of this {type(model).__name__}: "
+                f"{type(error).__name__}: {error}. Channel pruning needs a network of convolutions, "
+                "batch norms, sums and concatenations; use a method that factors layers instead."
+            ) from error
+
+
+def _reused(model: nn.Module, example: torch.Tensor) -> set[nn.Module]:
+    """Layers with parameters that run more than once in a forward pass, or sit in the tree twice."""
+    calls: Counter[nn.Module] = Counter()
+    layers = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
+    hooks = [m.register_forward_pre_hook(lambda module, _: calls.update([module])) for m in layers]
+    training = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, flag in training:
+            module.training = flag
+    names = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    return {module for module in layers if calls[module] > 1 or names[module] > 1}
+
+
+def _is_sum(node: Any) -> bool:
+    """Whether a graph node adds two traced tensors."""
+    name = getattr(node.module, "_grad_fn", "")
+    return str(name).startswith(("AddBackward", "SubBackward")) and len({id(n) for n in node.inputs}) > 1
+
+
+def _channel_groups(module: nn.Module, side: Side) -> int:
+    """Equal parts in which this layer's channels must shrink."""
+    if isinstance(module, _ConvNd) and side != "both":
+        return int(module.groups)
+    return int(module.num_groups) if isinstance(module, nn.GroupNorm) else 1
+
+
+def _prunable(module: nn.Module) -> bool:
+    """Whether the surgery and the parameter count of this kind of layer are known exactly."""
+    if isinstance(module, _ConvTransposeNd):
+        return False
+    if isinstance(module, _ConvNd):
+        # torch-pruning takes any convolution with one output per group for a depthwise one
+        return not (module.groups > 1 and module.groups == module.out_channels != module.in_channels)
+    return isinstance(module, (nn.Linear, _BatchNorm, nn.PReLU, nn.GroupNorm, _InstanceNorm, *PRUNERS))
+
+
+def _aligned(index: np.ndarray, unit: np.ndarray, channels: int, parts: int) -> bool:
+    """Whether every unit takes the same positions from each of `parts` equal parts of the channels."""
+    if parts == 1:
+        return True
+    size = channels // parts
+    _, counts = np.unique(unit * size + index % size, return_counts=True)
+    return bool((counts == parts).all())
+
+
+def _side(graph: torch_pruning.DependencyGraph, handler: Any) -> Side:
+    shrinks_out, shrinks_in = graph.is_out_channel_pruning_fn(handler), graph.is_in_channel_pruning_fn(handler)
+    return "both" if shrinks_out and shrinks_in else "out" if shrinks_out else "in"
+
+
+def _channels_of(graph: torch_pruning.DependencyGraph, module: nn.Module, side: Side) -> int:
+    pruner = graph.get_pruner_of_module(module)
+    channels: int = pruner.get_in_channels(module) if side == "in" else pruner.get_out_channels(module)
+    return channels
+
+
+def _rows(member: tuple[nn.Module, Side, np.ndarray, np.ndarray], units: int, channels: int) -> np.ndarray | None:
+    """Channels of a layer by unit, (units, per unit); None where units are not alike."""
+    module, side, index, root_index = member
+    unit = root_index % units
+    counts = np.bincount(unit, minlength=units)
+    if counts.min() != counts.max() or not _aligned(index, unit, channels, _channel_groups(module, side)):
+        return None
+    return index[np.lexsort((index, unit))].reshape(units, -1)
+
+
+def _read(
+    graph: torch_pruning.DependencyGraph, raw: Any, names: dict[nn.Module, str], banned: set[nn.Module]
+) -> Group | None:
+    """Turn torch-pruning's group over all channels of its root into ours; None where it must stay whole."""
+    layers: list[tuple[nn.Module, Side, np.ndarray, np.ndarray]] = []
+    stream, plain = False, len(raw) == 2
+    for item in raw:
+        node = item.dep.target
+        module, side = node.module, _side(graph, item.dep.handler)
+        if node.type == ops.OPTYPE.OUTPUT or (side != "in" and not node.outputs):
+            return None  # the head: its outputs are the classes
+        stream |= _is_sum(node)
+        plain &= node.type in (ops.OPTYPE.CONV, ops.OPTYPE.LINEAR) and getattr(module, "groups", 1) == 1
+        if node.type == ops.OPTYPE.PARAMETER or module in banned:
+            return None
+        if module not in names or isinstance(module, tuple(PRUNERS)):
+            continue  # an operation, or a layer without parameters
+        if not _prunable(module):
+            return None
+        if not (isinstance(module, nn.PReLU) and module.num_parameters == 1):
+            layers.append((module, side, np.asarray(item.idxs), np.asarray(item.root_idxs)))
+    copies = lcm(*(_channel_groups(module, side) for module, side, _, _ in layers))
+    units, rest = divmod(len(raw[0].idxs), copies)
+    if rest:
+        return None
+    members = []
+    for layer in layers:
+        rows = _rows(layer, units, _channels_of(graph, layer[0], layer[1]))
+        if rows is None:
+            return None
+        members.append(Member(names[layer[0]], layer[0], layer[1], rows))
+    return Group(names[raw[0].dep.target.module], units, copies, stream, plain, tuple(members))
+
+
+def read_groups(
+    graph: torch_pruning.DependencyGraph, model: nn.Module, example: torch.Tensor, keep: Sequence[str]
+) -> tuple[Group, ...]:
+    """List the groups that may shrink, in the order of their roots in the model.
+
+    Left out: the classifier's outputs, everything that touches a layer matched by `keep`, layers that are
+    used more than once, and groups whose parameter count would not be linear in the units removed.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    banned = _reused(model, example) | {module for module, name in names.items() if name and kept(name, keep)}
+    raws = graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear])
+    found = [group for raw in raws if (group := _read(graph, raw, names, banned)) is not None]
+    order = {name: position for position, name in enumerate(names.values())}
+    return tuple(sorted(found, key=lambda group: order[group.root]))
+
+
+def shrink(graph: torch_pruning.DependencyGraph, module: nn.Module, channels: Sequence[int]) -> None:
+    """Remove output channels of a root layer, and all that hangs on them, in place.
+
+    The torch-pruning group is made anew: offsets inside an older one move when a neighbour is pruned.
+    """
+    pruner = graph.get_pruner_of_module(module)
+    graph.get_pruning_group(module, pruner.prune_out_channels, list(channels)).prune(record_history=False)

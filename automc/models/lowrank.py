@@ -1,0 +1,208 @@
+"""Layers that can be written as two factors, what a rank costs, and ranks that meet a parameter budget exactly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from automc.models.coupling import kept
+
+Layer = nn.Conv2d | nn.Linear
+Kind = Literal["spatial", "pointwise", "linear"]
+KINDS: tuple[Kind, ...] = ("spatial", "pointwise", "linear")
+
+MIN_INPUTS = 4
+"""Layers with fewer inputs are left alone: the first convolution of an image network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A convolution or linear layer seen as a matrix W (outputs × inputs·k²), to be written as A·B.
+
+    `second` names the layer that already combines a basis, where the site is factored (rank `levels` + 1);
+    then W is the product of both and gets a smaller basis, instead of a third layer.
+    """
+
+    name: str
+    second: str | None
+    kind: Kind
+    full: int
+    """Rank at which A·B is W for any W."""
+    unit: int
+    """Parameters of one rank: inputs·k² + outputs."""
+    cost: int
+    """Weights of the site as it is, without bias."""
+    levels: int
+    """Largest rank that is cheaper than the site as it is (and below `full` + 1)."""
+
+    def params(self, rank: int) -> int:
+        """Weights at a rank; beyond `levels` the site stays as it is."""
+        return rank * self.unit if rank <= self.levels else self.cost
+
+
+def sites(model: nn.Module, keep: Sequence[str] = ()) -> list[Site]:
+    """List what can be factored, in the order of the model.
+
+    Ungrouped `Conv2d` and `Linear` with more than three inputs, and pairs of them that are one factored layer:
+    two neighbours in a `Sequential` with no bias and nothing else in between. Left out: subclasses, layers
+    matched by `keep`, layers that sit in the tree twice, and those where even rank 1 saves nothing.
+    """
+    twice = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    pairs = dict(_pairs(model))
+    taken: set[str] = set()
+    found = []
+    for name, module in model.named_modules():
+        second = pairs.get(name)
+        names = [name] if second is None else [name, second]
+        if name in taken or not _eligible(module) or any(kept(n, keep) for n in names):
+            continue
+        taken.update(names)
+        if any(twice[model.get_submodule(n)] > 1 for n in names):
+            continue
+        site = _site(model, name, second)
+        if site.levels >= 1:
+            found.append(site)
+    return found
+
+
+def _eligible(module: nn.Module) -> bool:
+    if type(module) is nn.Conv2d:
+        return module.groups == 1 and module.in_channels >= MIN_INPUTS
+    return type(module) is nn.Linear and module.in_features >= MIN_INPUTS
+
+
+def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of neighbouring layers that are linear together."""
+    for name, parent in model.named_modules():
+        if not isinstance(parent, nn.Sequential):
+            continue
+        prefix = f"{name}." if name else ""
+        used: str | None = None
+        for (first, a), (second, b) in pairwise(parent.named_children()):
+            if first != used and type(a) is type(b) and _eligible(a) and a.bias is None and _combines(b):
+                yield prefix + first, prefix + second
+                used = second
+
+
+def _combines(module: nn.Module) -> bool:
+    """Whether a layer forms linear combinations of its input channels, pixel by pixel."""
+    if type(module) is nn.Linear:
+        return True
+    return isinstance(module, nn.Conv2d) and (
+        module.kernel_size == (1, 1) and module.stride == (1, 1) and module.padding == (0, 0) and module.groups == 1
+    )
+
+
+def _layer(model: nn.Module, name: str) -> Layer:
+    return cast(Layer, model.get_submodule(name))
+
+
+def _site(model: nn.Module, name: str, second: str | None) -> Site:
+    first = _layer(model, name)
+    last = _layer(model, second) if second is not None else first
+    inputs = first.weight[0].numel()
+    outputs = len(last.weight)
+    unit, full = inputs + outputs, min(inputs, outputs)
+    linear = type(first) is nn.Linear
+    kind: Kind = "linear" if linear else "pointwise" if inputs == first.in_channels else "spatial"
+    if second is None:
+        return Site(name, None, kind, full, unit, inputs * outputs, min(full, (inputs * outputs - 1) // unit))
+    rank = len(first.weight)
+    return Site(name, second, kind, full, unit, rank * unit, min(full, rank - 1))
+
+
+def solve_ranks(found: Sequence[Site], budget: int) -> list[int]:
+    """Ranks whose weights sum to at most `budget`, and no rank lower than it must be.
+
+    Every site gets rank max(1, ⌊a · full⌋) for one common a, found by bisection; a site stays as it is where
+    that would cost as much (rank `levels` + 1). Then single ranks are raised, in order, while they fit, so what
+    is left of the budget is below the cost of the cheapest raise. All ranks are 1 where the budget is too small.
+    """
+
+    def at(share: float) -> list[int]:
+        return [min(max(1, int(share * site.full + 1e-9)), site.levels + 1) for site in found]
+
+    def total(ranks: Sequence[int]) -> int:
+        return sum(site.params(rank) for site, rank in zip(found, ranks, strict=True))
+
+    low, high = 0.0, 1.0 + 1e-6
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if total(at(middle)) <= budget else (low, middle)
+    ranks = at(low)
+    left = budget - total(ranks)
+    raised = True
+    while raised:
+        raised = False
+        for position, site in enumerate(found):
+            price = raise_cost(site, ranks[position])
+            if price is not None and price <= left:
+                ranks[position] += 1
+                left -= price
+                raised = True
+    return ranks
+
+
+def raise_cost(site: Site, rank: int) -> int | None:
+    """Parameters that one rank more costs; None where the site is not reduced."""
+    return site.params(rank + 1) - site.params(rank) if rank <= site.levels else None
+
+
+def matrix(model: nn.Module, site: Site) -> Tensor:
+    """The site's W (outputs × inputs·k²), the product of both factors where it is factored; differentiable."""
+    first = _layer(model, site.name).weight.flatten(1)
+    return first if site.second is None else _layer(model, site.second).weight.flatten(1) @ first
+
+
+@torch.no_grad()
+def factor(model: nn.Module, site: Site, rank: int) -> Site:
+    """Replace a site by two layers of the given inner rank, in place; return the factored site.
+
+    W is truncated to its largest singular values, each factor taking their square roots: the best
+    approximation of that rank (Eckart and Young). The first layer keeps kernel, stride, padding and dilation,
+    the second is pointwise and keeps the bias.
+    """
+    u, s, vh = torch.linalg.svd(matrix(model, site).double(), full_matrices=False)
+    root = s[:rank].sqrt()
+    basis, coefficients = root[:, None] * vh[:rank], u[:, :rank] * root
+    first = _layer(model, site.name)
+    last = _layer(model, site.second) if site.second is not None else first
+    new_first, new_last = _layers(first, last, rank)
+    new_first.weight.copy_(basis.view_as(new_first.weight))
+    new_last.weight.copy_(coefficients.view_as(new_last.weight))
+    if last.bias is not None and new_last.bias is not None:
+        new_last.bias.copy_(last.bias)
+    new_first.train(first.training)
+    new_last.train(first.training)
+    if site.second is not None:
+        _replace(model, site.name, new_first)
+        _replace(model, site.second, new_last)
+        return _site(model, site.name, site.second)
+    _replace(model, site.name, nn.Sequential(new_first, new_last).train(first.training))
+    return _site(model, f"{site.name}.0", f"{site.name}.1")
+
+
+def _layers(first: Layer, last: Layer, rank: int) -> tuple[Layer, Layer]:
+    options: dict[str, Any] = {"device": first.weight.device, "dtype": first.weight.dtype}
+    bias = last.bias is not None
+    if isinstance(first, nn.Linear):
+        return (
+            nn.Linear(first.in_features, rank, bias=False, **options),
+            nn.Linear(rank, last.weight.shape[0], bias=bias, **options),
+        )
+    shape: dict[str, Any] = {
+        name: getattr(first, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+    }
+    basis = nn.Conv2d(first.in_channels, rank, bias=False, **shape, **options)
+    return basis, nn.Conv2d(rank, last.weight.shape[0], 1, bias=bias, **options)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
