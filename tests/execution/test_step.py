@@ -314,8 +314,7 @@ def test_a_probe_finds_what_cannot_work_and_how_long_iterations_take(setup: Setu
         assert list(report.seconds_per_iteration) == ["Trim"]
         assert 1e-4 < report.seconds_per_iteration["Trim"] < 5.0
         assert 1e-3 < report.overhead_seconds < 20.0
-    # A probe leaves only the figures of M behind.
-    assert len(list(setup.cache.glob("outcomes/*/*.json"))) == 1
+    assert not list(setup.cache.glob("outcomes/*/*.json"))
     assert not list((setup.cache / "weights").iterdir())
 
 
