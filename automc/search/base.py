@@ -47,6 +47,14 @@ class Space:
     """NN_exp's predicted (step AR, step PR) of each strategy on M, (n, 2); None: no experience."""
 
 
+_ROUNDING = 1e-4
+
+
+def meets(pr: float, gamma: float) -> bool:
+    """Tell whether a measured PR meets γ. Each step rounds HP2·P0 to whole parameters: that much is forgiven."""
+    return pr >= gamma - _ROUNDING
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a scheme must meet. `gamma` in (0, 0.84]: parameters to remove, as a share of the original."""

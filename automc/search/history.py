@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Space
+from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Space, meets
 from automc.search.pareto import non_dominated
 
 START: SchemeIndices = ()
@@ -77,7 +77,7 @@ class History:
 
     def front(self) -> list[Outcome]:
         """Return the non-dominated of what meets the target, PR ≥ γ: what the user gets."""
-        meeting = [o for o in self.measured() if o.pr is not None and o.pr >= self.limits.gamma]
+        meeting = [o for o in self.measured() if o.pr is not None and meets(o.pr, self.limits.gamma)]
         return _pick(meeting, non_dominated(points(meeting)))
 
     def removed(self, scheme: SchemeIndices) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from automc.execution.outcome import StepOutcome
-from automc.search.base import Outcome
+from automc.search.base import Outcome, meets
 from automc.search.pareto import non_dominated, recommend
 from kg.schema import Scheme, Status
 
@@ -102,7 +102,7 @@ class Trial:
 
 def front(trials: Sequence[Trial], gamma: float) -> list[Trial]:
     """Return the non-dominated `ok` trials with PR ≥ γ, smallest removal first; repeats of a point once."""
-    meeting = [t for t in trials if t.status == "ok" and t.pr is not None and t.pr >= gamma - 1e-9]
+    meeting = [t for t in trials if t.status == "ok" and t.pr is not None and meets(t.pr, gamma)]
     points = np.array([(t.accuracy, t.pr) for t in meeting], dtype=float).reshape(-1, 2)
     chosen = [t for t, kept in zip(meeting, non_dominated(points), strict=True) if kept]
     distinct = {(t.accuracy, t.params): t for t in reversed(chosen)}
