@@ -51,11 +51,12 @@ def _read(path: Path) -> Any:
             f"{path} holds a pickled Python object ({found[1]}), not just weights. Loading it could run any code, so "
             "it is refused. Save the weights alone: torch.save(model.state_dict(), path)."
         ) from error
-    except OSError as error:
+    except PermissionError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (
         SafetensorError,
         RuntimeError,
+        OSError,
         EOFError,
         ValueError,
         KeyError,

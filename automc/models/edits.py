@@ -97,8 +97,8 @@ def spec_of(module: nn.Module, path: str = "") -> dict[str, Any]:
         return {"type": cls.__name__, "args": _arguments(module)}
     raise ArtefactError(
         f"Module {path or 'of the root'} is a {cls.__module__}.{cls.__qualname__}, which was not there when the "
-        "factory built the model, so it cannot be rebuilt from the file. Build it in the factory, or register the class with "
-        "automc.models.edits.insertable and give it spec() and from_spec()."
+        "factory built the model, so it cannot be rebuilt from the file. Build it in the factory, or register the "
+        "class with automc.models.edits.insertable and give it spec() and from_spec()."
     )
 
 
@@ -188,12 +188,13 @@ class _Walk:
         self.edits: list[Edit] = []
         self.model_paths: dict[int, str] = {}
         self.fresh_paths: dict[int, str] = {}
+        self.replaced: set[str] = set()
 
     def compare(self, path: str, fresh: nn.Module, model: nn.Module) -> None:
         met, fresh_met = self.model_paths.get(id(model)), self.fresh_paths.get(id(fresh))
         self.fresh_paths.setdefault(id(fresh), path)
         if met is not None:
-            if met != fresh_met:
+            if met != fresh_met or met in self.replaced:
                 self.edits.append({"edit": "share", "path": path, "with": met})
             return
         # A module that was shared and no longer is needs an object of its own.
@@ -234,16 +235,19 @@ class _Walk:
                 self.replace(_join(path, name), child)
 
     def replace(self, path: str, model: nn.Module) -> None:
-        for name, module in model.named_modules():
-            self.model_paths.setdefault(id(module), _join(path, name) if name else path)
         if type(model) is nn.Module:
-            spec: dict[str, Any] = {
-                "type": "Module",
-                "children": {n: spec_of(c, _join(path, n)) for n, c in model.named_children()},
-            }
+            children = {n: spec_of(c, _join(path, n)) for n, c in model.named_children()}
+            spec: dict[str, Any] = {"type": "Module", "children": children}
         else:
             spec = spec_of(model, path)
         self.edits.append({"edit": "replace", "path": path, "spec": spec})
+        for name, module in model.named_modules(remove_duplicate=False):
+            inner = _join(path, name) if name else path
+            first = self.model_paths.setdefault(id(module), inner)
+            if first == inner:
+                self.replaced.add(inner)
+            else:
+                self.edits.append({"edit": "share", "path": inner, "with": first})
 
     def resize(self, path: str, fresh: nn.Module, model: nn.Module, attributes: bool = True) -> None:
         before, after = plain_attributes(fresh), plain_attributes(model) if attributes else {}

@@ -172,7 +172,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.close(folder)
     except OSError as error:
         kept = " The file that was there is unchanged." if path.is_file() else ""
-        raise EnvironmentFault(f"{path} cannot be written: {error.strerror or error}.{kept}") from error
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = "its folder, or one above, is a file"
+        raise EnvironmentFault(f"{path} cannot be written: {reason}.{kept}") from error
     finally:
         if temporary is not None:
             with suppress(OSError):
@@ -259,7 +262,7 @@ def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         if flat.numel():
-            digest.update(flat.view(torch.uint8).numpy())
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -107,6 +107,10 @@ class ResNet(nn.Module):
         post: the stem's convolution is followed by BN and ReLU; else these come before the head (pre-activation).
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
     def __init__(
         self, block: Block, blocks: int, width: int, expansion: int, post: bool, classes: int, channels: int
     ) -> None:
