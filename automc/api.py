@@ -88,7 +88,7 @@ def compress(
     weights: str | Path | None = None, recipe: Recipe | None = None, precision: str = "auto", device: str = "auto",
     run_seed: int = 0, keep: tuple[str, ...] = (), progress: Progress | None = None,
 ) -> Compressed:  # fmt: skip
-    """Run a scheme on a model, training on everything but validation (or the recipe's fraction), and save the result.
+    """Run a scheme on a model and save the result; it trains on all images but validation, or the recipe's fraction.
 
     Args:
         scheme: a Scheme, a file with one strategy a line, or such text itself; values off the grid are allowed.
@@ -112,7 +112,7 @@ def compress(
             run_seed=run_seed, keep=keep, device=str(subject.device),
         )  # fmt: skip
         saved = Path(folder) / "out.am"
-        outcome = final(setup, wanted, saved, progress=progress)
+        outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
         if outcome.status != "ok":
             raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
         target.parent.mkdir(parents=True, exist_ok=True)
