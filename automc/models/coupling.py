@@ -232,16 +232,19 @@ def _read(
 ) -> Group | None:
     """Turn torch-pruning's group over all channels of its root into ours; None where it must stay whole."""
     layers: list[tuple[nn.Module, Side, np.ndarray, np.ndarray]] = []
-    stream, plain = False, len(raw) == 2
+    stream, between = False, -2  # operations besides a producer and a consumer
     for item in raw:
         node = item.dep.target
         module, side = node.module, _side(graph, item.dep.handler)
         if node.type == ops.OPTYPE.OUTPUT or (side != "in" and not node.outputs):
             return None  # the head: its outputs are the classes
         stream |= _is_sum(node)
-        plain &= node.type in (ops.OPTYPE.CONV, ops.OPTYPE.LINEAR) and getattr(module, "groups", 1) == 1
+        # a linear layer's transposed weight shows up as an operation without inputs
+        between += node.type != ops.OPTYPE.ELEMENTWISE or bool(node.inputs)
         if node.type == ops.OPTYPE.PARAMETER or module in banned:
             return None
+        if node.type == ops.OPTYPE.CONCAT and module.offsets is None:
+            return None  # torch-pruning could not place its inputs, e.g. before a flatten of a map larger than 1×1
         if module not in names or isinstance(module, tuple(PRUNERS)):
             continue  # an operation, or a layer without parameters
         if not _prunable(module):
@@ -258,7 +261,12 @@ def _read(
         if rows is None:
             return None
         members.append(Member(names[layer[0]], layer[0], layer[1], rows))
-    return Group(names[raw[0].dep.target.module], units, copies, stream, plain, tuple(members))
+    rank = between == 0 and len(members) == 2 and all(_factor(member.module) for member in members)
+    return Group(names[raw[0].dep.target.module], units, copies, stream, rank, tuple(members))
+
+
+def _factor(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and module.groups == 1)
 
 
 def read_groups(
