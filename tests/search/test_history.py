@@ -103,12 +103,20 @@ def test_frontier_holds_start_and_ignores_gamma_the_front_does_not(new_space):
             Outcome((0,), "ok", 0.85, 0.12, 0.0, 0.1),
             Outcome((1,), "ok", 0.80, 0.31, 0.0, 0.1),
             Outcome((2,), "ok", 0.79, 0.30, 0.0, 0.1),
-            Outcome((3,), "ok", 0.84, 0.29999, 0.0, 0.1),
+            Outcome((3,), "ok", 0.84, 0.2998, 0.0, 0.1),
             Outcome((4,), "diverged"),
         ]
     )
     assert [o.scheme for o in history.frontier()] == [START, (0,), (1,), (3,)]
     assert [o.scheme for o in history.front()] == [(1,)]
+
+
+def test_the_rounding_of_whole_parameters_does_not_miss_the_target(new_space):
+    history = History(new_space(), Limits(0.4, 0.9))
+    params = 269_722
+    left = params - round(0.36 * params) - round(0.04 * params)
+    history.record([Outcome((0,), "ok", 0.85, 1 - left / params, 0.0, 0.1)])
+    assert [o.scheme for o in history.front()] == [(0,)]
 
 
 def test_a_step_better_than_the_model_takes_start_off_the_frontier(new_space):
