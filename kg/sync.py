@@ -39,7 +39,7 @@ Triple = tuple[str, str, str]
 Row = dict[str, Any]
 
 DIMENSION = 32
-"""Length of a strategy's vector (AutoMC paper, section 4.1)."""
+"""Length of a strategy's vector."""
 
 _LINKS = (
     ("HAS_HYPERPARAMETER", "Method", "Hyperparameter"),

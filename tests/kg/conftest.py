@@ -1,4 +1,4 @@
-"""Graph stores for tests: embedded, the Neo4j driver on ArcadeDB's Bolt listener, and a real Neo4j where one is named."""
+"""Graph stores for tests: embedded, the Neo4j driver on ArcadeDB's Bolt listener, a real Neo4j where one is named."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ OFF = Strategy("NS", (("HP1", 0.1), ("HP2", 0.333)))
 RECORD: dict[str, Any] = {
     "id": "net-digits-1", "model": "net", "data": "digits", "gamma": 0.3, "max_length": 5, "seed": 0, "saw": True,
     "spec": '{"text": "json"}', "recipe": {"batch": 128, "lr": 0.01, "steps": [1, 2]}, "odd": "json:[1]",
-    "budget": "30m",    "base_accuracy": 0.97, "base_params": 50000, "status": "running", "started": "2026-01-01T00:00:00+00:00",
+    "budget": "30m", "base_accuracy": 0.97, "base_params": 50000, "status": "running",
+    "started": "2026-01-01T00:00:00+00:00",
 }  # fmt: skip
 
 
