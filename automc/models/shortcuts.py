@@ -116,8 +116,9 @@ def adapt_shortcuts(model: nn.Module, example: Tensor) -> nn.Module:
         replacement[module] = gather.train(module.training)
         inside.update(module.modules())
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if child in replacement:
+        # Not named_children(), which leaves out the second name of a shared module.
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in replacement:
                 setattr(parent, name, replacement[child])
     return model
 
