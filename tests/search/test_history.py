@@ -114,8 +114,9 @@ def test_frontier_holds_start_and_ignores_gamma_the_front_does_not(new_space):
 def test_the_rounding_of_whole_parameters_does_not_miss_the_target(new_space):
     history = History(new_space(), Limits(0.4, 0.9))
     params = 269_722
-    left = params - round(0.36 * params) - round(0.04 * params)
+    left = params - 2 * round(0.2 * params)
     history.record([Outcome((0,), "ok", 0.85, 1 - left / params, 0.0, 0.1)])
+    assert 1 - left / params < 0.4
     assert [o.scheme for o in history.front()] == [(0,)]
 
 
