@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,18 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     state = _strip(_unwrap(_read(path), path))
     _check(model, state, path)
-    model.load_state_dict(state, strict=False)
+    load_tensors(model, state, strict=False)
+
+
+def load_tensors(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool) -> None:
+    """Load tensors of the current version of every layer: some classes refuse a state_dict that does not tell it.
+
+    Raises:
+        RuntimeError: as `torch.nn.Module.load_state_dict`.
+    """
+    known = OrderedDict(state)
+    known._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(known, strict=strict)
 
 
 def _read(path: Path) -> Any:

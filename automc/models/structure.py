@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from automc.errors import ArtefactError, EnvironmentFault, ModelError
 from automc.models import edits as _edits
+from automc.models.checkpoint import load_tensors
 from automc.models.edits import Edit, insertable
 from automc.models.factory import FactoryRef, LoadedModel, build, normalisation_of
 from automc.models.graphs import dump
@@ -221,7 +222,7 @@ def _fill(model: nn.Module, state: dict[str, Tensor], channels_last: set[str]) -
             tensor.data = tensor.data.to(state[name].dtype)
         if name in channels_last:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
-    model.load_state_dict(state, strict=True)
+    load_tensors(model, state, strict=True)
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)

@@ -179,6 +179,17 @@ def test_torchvision_classifiers_by_name() -> None:
         load("torchvision:resnet18", channels=1)
 
 
+def test_layers_that_ask_for_a_version_are_filled(tmp_path: Path) -> None:
+    """MNASNet refuses a state_dict without torch's own version notes."""
+    pytest.importorskip("torchvision")
+    loaded = load("torchvision:mnasnet0_5", classes=3)
+    torch.save(dict(loaded.model.state_dict()), tmp_path / "w.pt")
+    again = load("torchvision:mnasnet0_5", classes=3, weights=tmp_path / "w.pt")
+    structure.save(tmp_path / "m.am", again.model, again.source, metadata={})
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(structure.read(tmp_path / "m.am").model(x), loaded.model.eval()(x))
+
+
 def test_sizes(user_file: Path, tmp_path: Path) -> None:
     assert default_size("resnet20") == 32
     loaded = load("resnet8")
