@@ -1,0 +1,41 @@
+"""Steps in any order: every ordered pair, and slowly every triple, of the registered methods."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from group_nets import build
+from test_contract import NAMES, count, strategy
+
+from automc import methods
+
+
+def run(names: tuple[str, ...], net: str, context, hp2: float) -> None:
+    model = build(net)
+    step = context(count(model), max_iterations=1)
+    x = torch.randn(2, 3, 16, 16)
+    for name in names:
+        expected = step.target(count(model), hp2)
+        smaller, report = methods.get(name).apply(model, strategy(name, HP2=hp2), step)
+        assert report.reached, report
+        assert report.target == expected
+        assert report.params_out == count(smaller) <= expected
+        assert expected - report.params_out < report.details["unit"]
+        assert smaller.eval()(x).shape == (2, 10)
+        assert torch.isfinite(smaller(x)).all()
+        model = smaller
+
+
+@pytest.mark.parametrize("net", ["resnet-a", "vgg"])
+@pytest.mark.parametrize("names", list(product(NAMES, repeat=2)), ids="-".join)
+def test_every_pair(names: tuple[str, ...], net: str, context) -> None:
+    run(names, net, context, 0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["resnet-a", "resnet-b", "vgg", "concat", "grouped"])
+@pytest.mark.parametrize("names", list(product(NAMES, repeat=3)), ids="-".join)
+def test_every_triple(names: tuple[str, ...], net: str, context) -> None:
+    run(names, net, context, 0.12)

@@ -1,0 +1,213 @@
+"""What every registered method promises, tried on all of them."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import weakref
+
+import pytest
+import torch
+from group_nets import build
+from torch import nn
+
+from automc import methods
+from automc.errors import Infeasible, MethodError
+from automc.models import structure
+from kg.cards import enumerate_strategies, read_cards
+from kg.schema import Strategy
+
+NAMES = list(methods.registered())
+NETS = ["resnet-a", "vgg"]
+CARDS = {card.id: card for card in read_cards()}
+
+
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def strategy(name: str, **settings: float | str) -> Strategy:
+    """The first strategy on the method's grid, with some settings replaced (those the method has)."""
+    first = next(iter(enumerate_strategies(CARDS[name])))
+    return Strategy(name, tuple((hp, settings.get(hp, value)) for hp, value in first.settings))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_keeps_its_promises(name: str, net: str, context) -> None:
+    model = build(net).train()
+    model.requires_grad_(False)
+    before = copy.deepcopy(model)
+    step = context(count(model))
+    out, report = methods.get(name).apply(model, strategy(name, HP2=0.2), step)
+
+    assert same(model, before)
+    assert all(module.training for module in model.modules())
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not {id(p) for p in model.parameters()} & {id(p) for p in out.parameters()}
+
+    assert report.reached
+    assert (report.params_in, report.params_out) == (count(before), count(out))
+    assert report.target == count(before) - round(0.2 * count(before))
+    assert report.params_out <= report.target
+    assert report.target - report.params_out < report.details["unit"]
+    json.dumps(report.details, allow_nan=False)
+
+    assert all(module.training for module in out.modules())
+    assert all(p.requires_grad for p in out.parameters())
+    assert all(p.shape.numel() > 0 for p in out.parameters())
+    assert out.eval()(torch.randn(3, 3, 16, 16)).shape == (3, 10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_same_result_and_another_seed_another(name: str, context) -> None:
+    model = build("vgg")
+    runs = [
+        methods.get(name).apply(model, strategy(name, HP2=0.2), context(count(model), seed=seed))[0]
+        for seed in (1, 1, 2)
+    ]
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_are_ordered_like_their_targets(name: str, net: str, context) -> None:
+    model = build(net)
+    step = context(count(model), max_iterations=1)
+    sizes = [methods.get(name).apply(model, strategy(name, HP2=hp2), step)[1] for hp2 in (0.04, 0.12, 0.2, 0.36, 0.4)]
+    assert all(report.reached for report in sizes)
+    params = [report.params_out for report in sizes]
+    assert params == sorted(set(params), reverse=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_hyperparameter_shows(name: str, context) -> None:
+    model = build("vgg")
+    with torch.no_grad():
+        model.features[1].weight.mul_(0.1)  # one layer that everybody wants to prune: the cap must hold
+        model.features[0].weight.mul_(0.1)
+    base = strategy(name, HP2=0.4)
+    step = context(count(model), epochs=50.0)
+    reference, report = methods.get(name).apply(model, base, step)
+    for hyperparameter in CARDS[name].hyperparameters:
+        others = [value for value in hyperparameter.values if value != base.get(hyperparameter.id)]
+        changed = Strategy(name, tuple((hp, others[0] if hp == hyperparameter.id else v) for hp, v in base.settings))
+        other, other_report = methods.get(name).apply(model, changed, step)
+        assert not same(reference, other) or report.params_out != other_report.params_out, hyperparameter.id
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_floor_of_15_percent_holds_and_is_said(name: str, context) -> None:
+    model = build("vgg")
+    binding = context(count(model) * 3, max_iterations=1)
+    out, report = methods.get(name).apply(model, strategy(name, HP2=0.4), binding)
+    assert report.reached
+    assert "floor" in report.reason
+    assert 0 <= -(-3 * count(model) * 15 // 100) - count(out) < report.details["unit"]
+    below = context(count(model) * 10, max_iterations=1)
+    out, report = methods.get(name).apply(model, strategy(name, HP2=0.4), below)
+    assert not report.reached
+    assert "floor" in report.reason
+    assert report.params_out == count(out) == count(model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_to_work_on_is_infeasible(name: str, context) -> None:
+    model = build("vgg")
+    with pytest.raises(Infeasible, match=name):
+        methods.get(name).apply(model, strategy(name, HP2=0.4), context(count(model), keep=("*",)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maximum_reduction_where_layers_are_kept(name: str, context) -> None:
+    model = build("vgg")
+    step = context(count(model), keep=("hidden", "features.8"), max_iterations=1)
+    out, report = methods.get(name).apply(model, strategy(name, HP2=0.8), step)
+    assert not report.reached
+    assert report.target < report.params_out == count(out) < report.params_in
+    assert str(report.params_out) in report.reason
+    assert out.features[8].weight.shape[0] == 32
+    assert "hidden.weight" in out.state_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kept_layers_keep_their_shape(name: str, context) -> None:
+    model = build("resnet-a")
+    out, report = methods.get(name).apply(
+        model, strategy(name, HP2=0.2), context(count(model), keep=("layer2",), max_iterations=1)
+    )
+    assert report.reached
+    before, after = model.layer2.state_dict(), out.layer2.state_dict()
+    assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_length_of_a_step(name: str, context) -> None:
+    model = build("vgg")
+    method, first = methods.get(name), strategy(name, HP2=0.2)
+    seen: list[tuple[int, int]] = []
+    step = context(count(model), epochs=50.0, progress=lambda done, of: seen.append((done, of)))
+    method.apply(model, first, step)
+    wanted = method.iterations(first, step.recipe, step.data.n)
+    assert wanted == round(method.relative_cost(first) * 50 * 64 / 16)
+    assert seen == [(i + 1, wanted) for i in range(wanted)]
+    seen.clear()
+    method.apply(model, first, context(count(model), epochs=50.0, max_iterations=1, progress=lambda *a: seen.append(a)))
+    assert 1 <= len(seen) <= 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_result_survives_a_file(name: str, context, tmp_path) -> None:
+    from automc.models import load
+
+    start = load.load("resnet8")
+    out, _ = methods.get(name).apply(
+        start.model, strategy(name, HP2=0.36), context(count(start.model), max_iterations=1)
+    )
+    structure.save(tmp_path / "x.am", out, start.source, metadata={})
+    back = structure.read(tmp_path / "x.am").model
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(out.eval()(x), back.eval()(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_old_survives_a_step(name: str, context) -> None:
+    model = build("vgg")
+    step = context(count(model), max_iterations=1)
+    first, _ = methods.get(name).apply(model, strategy(name, HP2=0.12), step)
+    reference = weakref.ref(first)
+    tensors = [weakref.ref(p) for p in first.parameters()]
+    second, _ = methods.get(name).apply(first, strategy(name, HP2=0.12), step)
+    del first
+    gc.collect()
+    assert reference() is None
+    assert all(tensor() is None for tensor in tensors)
+    assert count(second) < count(model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_out_of_range_is_refused(name: str, context) -> None:
+    model = build("vgg")
+    with pytest.raises(MethodError, match="HP2 must lie between"):
+        methods.get(name).apply(model, strategy(name, HP2=1.5), context(count(model)))
+
+
+def test_an_unknown_method_names_the_known_ones() -> None:
+    with pytest.raises(MethodError, match="NS"):
+        methods.get("Nothing")
+
+
+def test_a_name_belongs_to_one_class() -> None:
+    class Impostor(type(methods.get("NS"))):  # type: ignore[misc]
+        pass
+
+    with pytest.raises(MethodError, match="Two classes"):
+        methods.register(Impostor)
+    assert type(methods.get("NS")) is not Impostor

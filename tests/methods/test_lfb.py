@@ -1,0 +1,106 @@
+"""Learning filter basis: which layers, which ranks, which loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from group_nets import build
+from test_contract import count, strategy
+from torch import nn
+from torch.nn import functional as F
+
+from automc import methods
+from automc.errors import Infeasible, MethodError
+from automc.methods.lfb import auxiliary_loss, basis_loss, choose_ranks, filter_error
+from automc.models.lowrank import factor, matrix, sites
+
+EXAMPLE = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(8)
+
+
+def test_auxiliary_losses_are_what_they_say() -> None:
+    student, teacher = torch.randn(2, 8, 10, generator=torch.Generator().manual_seed(1))
+    p, q = torch.softmax(teacher, 1), torch.softmax(student, 1)
+    assert float(auxiliary_loss("CE", student, teacher)) == pytest.approx(float(-(p * q.log()).sum() / 8), rel=1e-5)
+    hard = -q.log()[torch.arange(8), teacher.argmax(1)].mean()
+    assert float(auxiliary_loss("NLL", student, teacher)) == pytest.approx(float(hard), rel=1e-5)
+    least = auxiliary_loss("CE", teacher, teacher)
+    assert all(auxiliary_loss("CE", teacher + 0.1 * torch.randn(8, 10), teacher) > least for _ in range(5))
+
+
+def test_the_mse_is_between_filters_and_their_factors() -> None:
+    model = build("vgg")
+    chosen = sites(model)[:2]
+    filters = [matrix(model, site).detach().clone() for site in chosen]
+    factored = [factor(model, site, rank) for site, rank in zip(chosen, (3, 40), strict=False) if rank <= site.full]
+    filters = filters[: len(factored)]
+    wanted, numbers = 0.0, 0
+    for site, w in zip(factored, filters, strict=True):
+        b, a = model.get_submodule(site.name).weight.flatten(1), model.get_submodule(site.second).weight.flatten(1)
+        wanted += float((w - a @ b).detach().square().sum())
+        numbers += w.numel()
+    assert float(filter_error(model, factored, filters)) == pytest.approx(wanted / numbers, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["NLL", "CE", "MSE"])
+def test_the_loss_is_cross_entropy_plus_weighted_auxiliary(kind: str) -> None:
+    teacher, model = build("vgg"), build("vgg")
+    site = sites(model)[0]
+    w = matrix(model, site).detach().clone()
+    factored = [factor(model, site, 4)]
+    losses = [basis_loss(kind, weight, teacher, factored, [w])(model, EXAMPLE, LABELS) for weight in (0.0, 1.0, 3.0)]
+    plain = F.cross_entropy(model(EXAMPLE), LABELS)
+    torch.testing.assert_close(losses[0], plain)
+    torch.testing.assert_close(losses[2] - plain, 3 * (losses[1] - plain))
+    assert losses[1] > plain
+
+
+def test_convolutions_come_before_pointwise_before_linear() -> None:
+    model = build("resnet-b")
+    found = sites(model)
+    kinds = {kind: [s.name for s in found if s.kind == kind] for kind in ("spatial", "pointwise", "linear")}
+    assert len(kinds["spatial"]) == 6
+    assert kinds["pointwise"] == ["layer2.0.shortcut.0", "layer3.0.shortcut.0"]
+    assert kinds["linear"] == ["linear"]
+    params = count(model)
+    spatial, _, left = choose_ranks(found, params, int(params * 0.6))
+    assert {site.kind for site in spatial} == {"spatial"}
+    least = params - sum(s.cost - s.unit for s in found if s.kind == "spatial")
+    assert left <= int(params * 0.6)
+    wider, _, left = choose_ranks(found, params, least - 1)
+    assert {site.kind for site in wider} == {"spatial", "pointwise"}
+    assert left <= least - 1
+    everything, ranks, left = choose_ranks(found, params, 0)
+    assert len(everything) == len(found)
+    assert set(ranks) == {1}
+    assert left == params - sum(s.cost - s.unit for s in found)
+
+
+def test_the_result_is_ordinary_layers(context) -> None:
+    model = build("vgg")
+    out, report = methods.get("LFB").apply(model, strategy("LFB", HP2=0.4), context(count(model), max_iterations=1))
+    pair = out.features[4]
+    assert [type(m) for m in pair] == [nn.Conv2d, nn.Conv2d]
+    assert pair[0].bias is None
+    assert pair[1].bias is not None
+    assert report.details["ranks"]["features.4.0"] == pair[0].out_channels
+
+
+def test_a_second_step_shrinks_the_basis_instead_of_adding_layers(context) -> None:
+    model = build("resnet-a")
+    step = context(count(model), max_iterations=1)
+    once, _ = methods.get("LFB").apply(model, strategy("LFB", HP2=0.2), step)
+    twice, report = methods.get("LFB").apply(once, strategy("LFB", HP2=0.2), step)
+    names = [name for name, _ in once.named_modules()]
+    assert [name for name, _ in twice.named_modules()] == names
+    assert report.reached
+    assert twice.layer3[0].conv2[0].out_channels < once.layer3[0].conv2[0].out_channels
+
+
+def test_bad_settings_and_nothing_to_factor(context) -> None:
+    model = build("vgg")
+    with pytest.raises(MethodError, match="HP16 must be one of"):
+        methods.get("LFB").apply(model, strategy("LFB", HP16="L1"), context(count(model)))
+    tiny = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    with pytest.raises(Infeasible, match="smaller by factoring"):
+        methods.get("LFB").apply(tiny, strategy("LFB"), context(count(tiny)))

@@ -1,0 +1,142 @@
+"""Factored layers: equal to truncated SVD, priced exactly, found where they are."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from group_nets import build
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from automc.models.lowrank import Site, factor, matrix, raise_cost, sites, solve_ranks
+
+EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def single(module: nn.Module) -> tuple[nn.Module, Site]:
+    model = nn.Sequential(module)
+    return model, sites(model)[0]
+
+
+def layers() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {
+        "plain": nn.Conv2d(6, 10, 3, padding=1),
+        "strided": nn.Conv2d(12, 9, 3, stride=2, padding=1, bias=False),
+        "dilated": nn.Conv2d(8, 8, 3, padding=2, dilation=2, padding_mode="reflect"),
+        "oblong": nn.Conv2d(8, 12, (1, 3), padding=(0, 1)),
+        "pointwise": nn.Conv2d(16, 24, 1, stride=2),
+    }
+
+
+@pytest.mark.parametrize("name", layers())
+def test_a_factored_layer_is_its_truncated_svd(name: str) -> None:
+    layer = layers()[name]
+    model, site = single(layer)
+    x = torch.randn(2, layer.in_channels, 9, 9)
+    weight = layer.weight.detach().flatten(1).numpy().astype(np.float64)
+    u, s, vh = np.linalg.svd(weight, full_matrices=False)
+    errors = []
+    for rank in range(1, site.full + 1):
+        small = copy.deepcopy(model)
+        factored = factor(small, site, rank)
+        wanted = copy.deepcopy(layer)
+        with torch.no_grad():
+            best = torch.from_numpy((u[:, :rank] * s[:rank]) @ vh[:rank]).float()
+            wanted.weight.copy_(best.view_as(wanted.weight))
+            torch.testing.assert_close(small(x), wanted(x), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(matrix(small, factored), best, rtol=1e-4, atol=1e-6)
+        errors.append(float((matrix(small, factored).detach() - torch.from_numpy(weight)).norm()))
+        assert errors[-1] == pytest.approx(float(np.sqrt((s[rank:] ** 2).sum())), abs=1e-5)
+        assert count(small) - count(model) == rank * site.unit - site.cost
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-5
+
+
+def test_both_factors_share_the_singular_values() -> None:
+    model, site = single(nn.Linear(20, 12))
+    factor(model, site, 5)
+    basis, coefficients = model[0][0].weight, model[0][1].weight
+    torch.testing.assert_close(basis.norm(dim=1), coefficients.norm(dim=0))
+
+
+def test_a_factored_layer_keeps_two_layers() -> None:
+    model = build("factored")
+    found = {site.name: site for site in sites(model)}
+    assert set(found) == {"two.0", "three.0", "three.1", "fc.0"}
+    site = found["two.0"]
+    assert (site.second, site.cost, site.levels) == ("two.1", 7 * (12 * 9 + 16), 6)
+    whole = matrix(model, site).detach().clone()
+    with torch.no_grad():
+        before = model(EXAMPLE)
+    exact = copy.deepcopy(model)
+    factor(exact, site, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(exact(EXAMPLE), before, rtol=1e-4, atol=1e-5)
+    smaller = factor(model, site, 3)
+    assert [type(m) for m in model.two] == [nn.Conv2d, nn.Conv2d]
+    s = torch.linalg.svdvals(whole)
+    error = float((matrix(model, smaller).detach() - whole).norm())
+    assert error == pytest.approx(float(s[3:].norm()), rel=1e-4)
+
+
+def test_what_cannot_be_factored_is_not_listed() -> None:
+    class Odd(nn.Conv2d):
+        pass
+
+    shared = nn.Conv2d(16, 16, 3)
+    model = nn.ModuleDict({
+        "first": nn.Conv2d(3, 32, 3),
+        "depthwise": nn.Conv2d(32, 32, 3, groups=32),
+        "grouped": nn.Conv2d(32, 32, 3, groups=4),
+        "odd": Odd(32, 32, 3),
+        "a": shared,
+        "b": shared,
+        "thin": nn.Linear(40, 1),
+        "kept": nn.Conv2d(32, 32, 3),
+        "good": nn.Conv2d(32, 32, 3),
+    })  # fmt: skip
+    assert [site.name for site in sites(model, ["kept"])] == ["good"]
+
+
+@pytest.mark.parametrize("name", ["resnet-a", "resnet-b", "vgg", "factored"])
+@settings(max_examples=40, deadline=None)
+@given(share=st.floats(0.01, 0.99))
+def test_ranks_meet_the_budget(name: str, share: float) -> None:
+    found = sites(build(name))
+    budget = int(sum(site.cost for site in found) * share)
+    ranks = solve_ranks(found, budget)
+    total = sum(site.params(rank) for site, rank in zip(found, ranks, strict=True))
+    raises = [c for site, rank in zip(found, ranks, strict=True) if (c := raise_cost(site, rank)) is not None]
+    if total > budget:
+        assert set(ranks) == {1}
+    else:
+        assert budget - total < min(raises)
+    assert all(1 <= rank <= site.levels + 1 for site, rank in zip(found, ranks, strict=True))
+
+
+def test_nothing_is_reduced_where_the_budget_allows_everything() -> None:
+    found = sites(build("vgg"))
+    assert solve_ranks(found, sum(site.cost for site in found)) == [site.levels + 1 for site in found]
+
+
+@pytest.mark.parametrize("name", ["resnet-a", "vgg", "factored"])
+def test_the_model_has_the_predicted_size(name: str) -> None:
+    model = build(name)
+    found = sites(model)
+    ranks = solve_ranks(found, sum(site.cost for site in found) // 2)
+    saved = sum(site.cost - site.params(rank) for site, rank in zip(found, ranks, strict=True))
+    before = count(model)
+    for site, rank in zip(found, ranks, strict=True):
+        if rank <= site.levels:
+            factor(model, site, rank)
+    assert count(model) == before - saved
+    assert model(EXAMPLE).shape == (2, 10)
