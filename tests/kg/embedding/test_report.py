@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kg.embedding.records import Records, map_records
+from kg.embedding.records import map_records
 from kg.embedding.report import global_mean, method_mean, report, ridge
 from kg.schema import Experience, Method
 
@@ -51,10 +51,6 @@ def test_trials_are_no_papers(methods: tuple[Method, ...], triples: list[Triple]
     found = report(methods, triples, [trial], epochs=1)
     assert found["ar"]["n"] == 0
     assert found["coverage"] == {}
-
-
-def rows_of(items: list[Experience], methods: tuple[Method, ...]) -> Records:
-    return map_records(items, methods[2:], {"K": 0})
 
 
 def test_trivial_predictors(methods: tuple[Method, ...], record: Make) -> None:
