@@ -23,6 +23,7 @@ import numpy as np
 from automc.search.pareto import hypervolume
 
 SEARCHERS = ("progressive", "random")
+QUERY = "MATCH (s:Study {id: $id}) RETURN s.base_accuracy AS a, s.spec AS spec, s.elapsed_seconds AS seconds"
 
 
 def run(*arguments: str) -> str:
@@ -48,7 +49,8 @@ def search(searcher: str, model: Path, options: argparse.Namespace) -> str:
         run("resume", known["id"])
     elif not known:
         run("search", str(model), "--data", str(options.images), "--fraction", "0.1", "--gamma", str(options.gamma),
-            "--budget", options.budget, "--searcher", searcher, "--seed", str(options.seed), "--no-own-experience")  # fmt: skip
+            "--budget", options.budget, "--searcher", searcher, "--seed", str(options.seed),
+            "--no-own-experience")  # fmt: skip
     found = study_of(searcher)
     assert found
     return str(found["id"])
@@ -90,8 +92,7 @@ def main() -> None:
         text = run("show", study, "--trials", "--format", "csv")
         (options.out / f"{searcher}.csv").write_text(text)
         shown = json.loads(run("show", study, "--format", "json"))
-        found = json.loads(run("kg", "query", "MATCH (s:Study {id: $id}) RETURN s.base_accuracy AS a, s.spec AS spec, "
-                               "s.elapsed_seconds AS seconds", "--param", f"id={study}", "--format", "json"))[0]  # fmt: skip
+        found = json.loads(run("kg", "query", QUERY, "--param", f"id={study}", "--format", "json"))[0]  # fmt: skip
         trials = list(csv.DictReader(text.splitlines()))
         shares = [0.25, 0.5, 1.0]
         summary[searcher] = {

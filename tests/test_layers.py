@@ -22,7 +22,7 @@ ALLOWED = {
                      "automc.models", "automc.datasets", "automc.home", "kg"},
     "automc.knowledge": {"automc.methods", "automc.models", "automc.home", "kg"},
     "automc.search": {"kg.schema"},
-    "automc.execution": {"automc.methods", "automc.training", "automc.models", "automc.datasets", "automc.home", "kg.schema"},
+    "automc.execution": {"automc.methods", "automc.training", "automc.models", "automc.datasets", "kg.schema"},
     "automc.methods": {"automc.training", "automc.models", "automc.datasets", "kg.schema"},
     "automc.training": {"automc.models", "automc.datasets", "kg.schema"},
     "automc.models": {"kg.schema"},
