@@ -12,17 +12,20 @@ from test_contract import NAMES, count, strategy
 from automc import methods
 
 
-def run(names: tuple[str, ...], net: str, context, hp2: float) -> None:
+def run(names: tuple[str, ...], net: str, context, hp2: float, exhausted: tuple[str, ...] = ()) -> None:
     model = build(net)
     step = context(count(model), max_iterations=1)
     x = torch.randn(2, 3, 16, 16)
     for name in names:
         expected = step.target(count(model), hp2)
         smaller, report = methods.get(name).apply(model, strategy(name, HP2=hp2), step)
-        assert report.reached, report
         assert report.target == expected
-        assert report.params_out == count(smaller) <= expected
-        assert expected - report.params_out < report.details["unit"]
+        assert report.params_out == count(smaller) <= count(model)
+        if report.reached:
+            assert 0 <= expected - report.params_out < report.details["unit"]
+        else:
+            assert net in exhausted
+            assert "rank 1 everywhere" in report.reason
         assert smaller.eval()(x).shape == (2, 10)
         assert torch.isfinite(smaller(x)).all()
         model = smaller
@@ -38,4 +41,5 @@ def test_every_pair(names: tuple[str, ...], net: str, context) -> None:
 @pytest.mark.parametrize("net", ["resnet-a", "resnet-b", "vgg", "concat", "grouped"])
 @pytest.mark.parametrize("names", list(product(NAMES, repeat=3)), ids="-".join)
 def test_every_triple(names: tuple[str, ...], net: str, context) -> None:
-    run(names, net, context, 0.12)
+    # half of the grouped net is one layer that cannot be factored: two steps of LFB use up the rest
+    run(names, net, context, 0.12, exhausted=("grouped",))

@@ -39,7 +39,7 @@ def test_the_mse_is_between_filters_and_their_factors() -> None:
         b, a = model.get_submodule(site.name).weight.flatten(1), model.get_submodule(site.second).weight.flatten(1)
         wanted += float((w - a @ b).detach().square().sum())
         numbers += w.numel()
-    assert float(filter_error(model, factored, filters)) == pytest.approx(wanted / numbers, rel=1e-4)
+    assert float(filter_error(model, factored, filters).detach()) == pytest.approx(wanted / numbers, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["NLL", "CE", "MSE"])
