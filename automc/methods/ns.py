@@ -85,9 +85,15 @@ class NetworkSlimming(Method):
     deletion; HP2 share of the original parameters to remove; HP6 most channels of a group that may go.
     Coupled channels score by the mean |γ| of their batch norms. Differs from the paper in λ, see
     `sparsity_factor`, and in re-estimating batch-norm statistics after the deletion.
+
+    Args:
+        sparsity: share of the step's iterations that the sparsity phase takes; 0 ranks the scales as they are.
     """
 
     name = "NS"
+
+    def __init__(self, sparsity: float = 0.5) -> None:
+        self.sparsity = sparsity
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Slim a copy of `model`.
@@ -97,19 +103,21 @@ class NetworkSlimming(Method):
         """
         share = setting(strategy, "HP6", 0.0, 1.0)
         total = self.iterations(strategy, context.recipe, context.data.n)
-        step = Step(model, strategy, context, (total // 2, total - total // 2))
+        first = int(self.sparsity * total)
+        step = Step(model, strategy, context, (first, total - first))
         if not scales(step.model):
             raise Infeasible(f"{strategy.id}: the model has no batch norm, so there is nothing to rank channels by.")
-        if all(step.groups().bn_scales(group) is None for group in step.groups().groups):
+        groups = step.groups()
+        if all(groups.bn_scales(group) is None for group in groups.groups):
             raise Infeasible(f"{strategy.id}: no removable channel of the model has a batch norm to rank it by.")
         factor = sparsity_factor(step.model, step.lengths[0], context.recipe)
-        step.train(gradient_hook=sparsity_hook(factor))
-        groups = step.groups()
+        if step.lengths[0]:
+            step.train(gradient_hook=sparsity_hook(factor), phase=0)
         plan, scope = rank_channels(groups, step.target, share, context.recipe.round_to)
         unit = groups.unit_cost(plan)
         groups.apply(plan)
         step.recalibrate()
-        fitted = step.train()
+        fitted = step.train(phase=1)
         return step.model, step.report(
             unit, short_of(plan, f"removing {share:.0%} of every channel group"),
             channels=plan.units, scope=scope, sparsity=factor, loss=fitted.loss,

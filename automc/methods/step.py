@@ -50,7 +50,6 @@ class Step:
         self.target = context.target(self.params_in, self.hp2)
         limit = context.max_iterations
         self.lengths = [n if limit is None else min(n, limit) for n in lengths]
-        self._phase = 0
         self._strategy = strategy.id
 
     def groups(self) -> Groups:
@@ -67,10 +66,9 @@ class Step:
             )
         return groups
 
-    def train(self, **options: Any) -> FitReport:
-        """Run the next training phase; `options` go to `fit`. An empty phase does nothing."""
-        phase, iterations = self._phase, self.lengths[self._phase]
-        self._phase += 1
+    def train(self, phase: int = 0, **options: Any) -> FitReport:
+        """Run one training phase, with a seed of its own; `options` go to `fit`."""
+        iterations = self.lengths[phase]
         done, total, tell = sum(self.lengths[:phase]), sum(self.lengths), self.context.progress
         return fit(
             self.model, self.context.data, iterations=iterations, recipe=self.context.recipe,

@@ -82,7 +82,7 @@ def test_filters_grow_back_and_the_selection_changes(small_data) -> None:
     def after(step: int) -> None:
         if mask.selection and (step + 1) % 10 == 0:
             index = [g.root for g in groups.groups].index("features.4")
-            regrown.append(float(model.features[4].weight[mask.selection[index]].norm()))
+            regrown.append(float(model.features[4].weight.detach()[mask.selection[index]].norm()))
         mask(step)
         if (step + 1) % 10 == 0:
             selections.append([units.tolist() for units in mask.selection])
