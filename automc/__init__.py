@@ -8,15 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+# The package of searchers and the public function share a name. Python binds a package to its parent once, when
+# it is first imported: imported here, it cannot replace the function later.
+import automc.search  # noqa: F401
+
 __version__ = "0.1.0"
 __all__ = ["compress", "load", "measure", "search", "train"]
 
 if TYPE_CHECKING:
-    from automc.api import compress, load, measure, search, train
+    from automc.api import compress, load, measure, train
+    from automc.datasets import DataRef
+    from automc.study.study import Result
+
+
+def search(model: str, data: str | DataRef, *, gamma: float = 0.3, budget: str = "30m", **options: Any) -> Result:
+    """Search compression schemes for a model; see `automc.api.search`."""
+    from automc import api
+
+    return api.search(model, data, gamma=gamma, budget=budget, **options)
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public functions when they are first used: torch takes seconds."""
+    """Import the other public functions when they are first used: torch takes seconds."""
     if name in __all__:
         from automc import api
 

@@ -29,7 +29,7 @@ ALLOWED = {
     "automc.datasets": {"kg.schema"},
     "automc.home": set(),
     "automc.errors": set(),
-    "automc": {"automc.api"},
+    "automc": {"automc.api", "automc.search", "automc.datasets", "automc.study"},
     "kg": set(),
 }  # fmt: skip
 EVERYWHERE = {"automc.errors", "kg.errors"}
