@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,30 @@ def automc_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AUTOMC_HOME", str(folder))
     monkeypatch.delenv("AUTOMC_GRAPH", raising=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the whole graph, briefly learned vectors, and `digits.am`, a small trained network. Copy it."""
+    from filelock import FileLock
+
+    from automc import api, knowledge
+
+    # Processes of one test run share the folder above their own.
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "prepared-home"
+    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (folder / "digits.am").exists():
+            patch.setenv("AUTOMC_HOME", str(folder))
+            patch.delenv("AUTOMC_GRAPH", raising=False)
+            knowledge.prepare()
+            knowledge.vectors(epochs=2)
+            api.train("resnet8", "digits", out=folder / "digits.am", epochs=4, precision="float32", device="cpu")
+    return folder
+
+
+@pytest.fixture
+def full_home(prepared_home: Path, automc_home: Path) -> Path:
+    """A copy of the prepared home for this test alone; `digits.am` lies in it."""
+    shutil.copytree(prepared_home, automc_home)
+    return automc_home

@@ -106,13 +106,13 @@ class Study:
         recipe = settle_precision(recipe, precision, subject)
         vectors = _vectors(learn_from_trials, listener)
         with knowledge.graph() as store:
-            name = _free_name(subject, [row["id"] for row in studies.list_studies(store)])
+            taken = [row["id"] for row in studies.list_studies(store)]
+        name = _claim(subject, taken)
+        where = folder(name)
         spec = StudySpec(
             name, model, subject.data, gamma, budget, recipe, device=str(subject.device),
             workers=workers or default_workers(subject.device.type), versions=versions(), **options,
         )  # fmt: skip
-        where = folder(name)
-        where.mkdir(parents=True, exist_ok=True)
         structure.save(
             where / "base.am", subject.model, subject.source, metadata={"study": name, "model": model},
             normalisation=(subject.dataset.mean, subject.dataset.std),
@@ -202,6 +202,9 @@ class Study:
                 }
             )
         known = self.record["probe"]
+        if not known["per_iteration"]:
+            reasons = " ".join(f"{name}: {reason}" for name, reason in known["infeasible"].items())
+            raise StudyError(f"No method can work on this model, so there is nothing to search. {reasons}")
         forecast = Forecast(known["per_iteration"], known["overhead"], self.spec.recipe, self.subject.splits.train.n)
         return known["infeasible"], forecast
 
@@ -341,10 +344,17 @@ def _vectors(learn_from_trials: bool, listener: Listener) -> Vectors:
     )
 
 
-def _free_name(subject: Subject, taken: Sequence[str]) -> str:
+def _claim(subject: Subject, taken: Sequence[str]) -> str:
+    """Return a free name and make its folder, which two searches that start at once cannot both do."""
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{subject.name}-{subject.dataset.name}").strip("-").lower()
     numbers = [int(m.group(1)) for m in (re.fullmatch(rf"{re.escape(stem)}-(\d+)", t) for t in taken) if m]
-    return f"{stem}-{max(numbers, default=0) + 1}"
+    number = max(numbers, default=0) + 1
+    while True:
+        try:
+            folder(f"{stem}-{number}").mkdir(parents=True)
+            return f"{stem}-{number}"
+        except FileExistsError:
+            number += 1
 
 
 def _model_of(study: str, dataset: str) -> str:

@@ -1,0 +1,96 @@
+"""Small real studies on digits: steps of one or two iterations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from inline import Inline
+
+from automc import knowledge
+from automc.datasets import DataRef
+from automc.execution.setup import Setup
+from automc.study import Budget, Listener, Study
+from automc.study import study as studies
+from automc.study.study import Result
+from automc.study.trial import Trial
+from automc.training.recipe import Recipe
+from kg.embedding.vectors import Vectors
+from kg.schema import LABELS, RELATIONSHIPS
+
+RECIPE = Recipe(unit_epochs=0.05, fraction=0.2)
+
+
+def create(home: Path, budget: str = "6steps", **options: Any) -> Study:
+    """A study of the home's small network, on the vectors that the home has: its graph is known to be in step."""
+    (file,) = (home / "vectors").glob("*.safetensors")
+    with patch.object(studies, "_vectors", lambda *_: Vectors.load(file)):
+        return create_fully(home, budget, **options)
+
+
+def create_fully(home: Path, budget: str = "6steps", **options: Any) -> Study:
+    """A study of the home's small network, after bringing graph and vectors up to date."""
+    chosen: dict[str, Any] = {
+        "gamma": 0.3,
+        "recipe": RECIPE,
+        "precision": "float32",
+        "device": "cpu",
+        "workers": 2,
+        "learn_from_trials": False,
+        "final": False,
+        **options,
+    }
+    return Study.create(str(home / "digits.am"), DataRef("digits"), budget=Budget.parse(budget), **chosen)
+
+
+@contextmanager
+def in_process(workers: list[Inline] | None = None) -> Any:
+    """Studies inside use workers in this process; those that were made are added to `workers`."""
+
+    def made(setup: Setup, count: int) -> Inline:
+        one = Inline(setup, count)
+        if workers is not None:
+            workers.append(one)
+        return one
+
+    with patch.object(studies, "local_workers", made):
+        yield
+
+
+def run(study: Study, listener: Listener | None = None, workers: list[Inline] | None = None) -> Result:
+    """Run a study in this process."""
+    with in_process(workers):
+        return study.run(listener)
+
+
+def same(trials: Any, *, but: tuple[str, ...] = ("seconds", "cached")) -> list[dict[str, Any]]:
+    """Everything about trials that must not depend on when, where and how often a study was stopped."""
+    return [{k: v for k, v in t.as_row().items() if k not in but} for t in trials]
+
+
+def stored(study: Study | str) -> list[Trial]:
+    """The trials that the graph holds."""
+    return studies.load_trials(study if isinstance(study, str) else study.spec.id)
+
+
+def counts() -> Counter[str]:
+    """Nodes by label and relationships by type."""
+    with knowledge.graph() as store:
+        nodes = {name: f"MATCH (n:{name}) RETURN count(n) AS n" for name in LABELS}
+        rels = {name: f"MATCH ()-[r:{name}]->() RETURN count(r) AS n" for name in RELATIONSHIPS}
+        return Counter({name: store.read(text).rows[0][0] for name, text in (nodes | rels).items()})
+
+
+class Interrupt(Listener):
+    """Presses Ctrl-C after some trials; `stop_after` counts those of this run."""
+
+    def __init__(self, stop_after: int) -> None:
+        self.left = stop_after
+
+    def trial(self, trial: Trial, spent_steps: int, spent_seconds: float) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
