@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 from automc.cli import cache, experience, kg, methods, models, results, search
+
+# OpenMP reads it when torch is first imported: threads that spin beside other jobs slow training down many times.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 app = typer.Typer(
     help="Make a trained PyTorch model smaller: search sequences of compression methods, guided by a knowledge graph.",

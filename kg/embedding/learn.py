@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kg.cards import enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining
 from kg.embedding.records import Records, coverage, map_records
+from kg.embedding.threads import one_thread
 from kg.embedding.transr import GraphModel, Triple, first_tensors, make_factory
 from kg.embedding.vectors import Vectors, fingerprint
 from kg.errors import NotInGraph
@@ -26,6 +27,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each epoch: epoch from 1, number of epochs, the losses "graph" and "experience" of that epoch."""
 
 
+@one_thread()
 def learn(
     methods: Sequence[Method],
     triples: Sequence[Triple],
@@ -41,7 +43,7 @@ def learn(
 ) -> Vectors:
     """Learn an embedding of every strategy (AutoMC paper, Algorithm 1).
 
-    Deterministic in its arguments on one machine with one number of threads; global random state is left alone.
+    Deterministic in its arguments on one machine; one thread; global random state is left alone.
 
     Args:
         methods: the cards; their grids are the strategies.

@@ -27,6 +27,7 @@ from kg.cards import SIZE, enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining, logarithms, mean_vectors
 from kg.embedding.learn import Progress, clamp_rows, name_entities
 from kg.embedding.records import Records, coverage, map_records
+from kg.embedding.threads import one_thread
 from kg.embedding.transr import GraphModel, Triple, first_tensors, make_factory
 from kg.schema import Experience, Method
 
@@ -38,6 +39,7 @@ Predictor = Callable[[Records, Records, int], Floats]
 """(training rows, rows to predict, 0 for AR or 1 for PR) -> predictions; unknown targets are no training rows."""
 
 
+@one_thread()
 def report(
     methods: Sequence[Method],
     triples: Sequence[Triple],
