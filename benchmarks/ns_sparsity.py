@@ -89,11 +89,11 @@ def main() -> None:
         if (variant, str(seed), str(hp1), str(hp2)) in done:
             continue
         context = StepContext(
-            data=train, recipe=Recipe(fraction=0.1), original_params=count_params(model), seed=seed,
+            data=train, recipe=Recipe(fraction=0.1, sparsity=VARIANTS[variant]), original_params=count_params(model), seed=seed,
             device=torch.device("cpu"),
         )  # fmt: skip
         strategy = Strategy("NS", (("HP1", hp1), ("HP2", hp2), ("HP6", 0.9)))
-        method = NetworkSlimming(VARIANTS[variant])
+        method = NetworkSlimming()
         started = time.perf_counter()
         smaller, report = method.apply(model, strategy, context)
         seconds = time.perf_counter() - started

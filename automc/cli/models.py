@@ -92,6 +92,7 @@ def compress(
     batch: o.Batch = 128,
     lr: o.LearningRate = 0.01,
     round_to: o.RoundTo = 1,
+    sparsity: o.Sparsity = 0.0,
     keep: o.Keep = None,
     run_seed: Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")] = 0,
     device: o.Device = "auto",
@@ -114,7 +115,7 @@ def compress(
     with progress("compressing") as bar:
         done = api.compress(
             model, o.data_ref(data, root, download, mean, std, size, classes, augment, val), scheme, out=out,
-            weights=weights, recipe=o.recipe_of(fraction, unit_epochs, batch, lr, round_to),
+            weights=weights, recipe=o.recipe_of(fraction, unit_epochs, batch, lr, round_to, sparsity),
             precision=o.check_precision(precision), device=device, run_seed=run_seed, keep=tuple(keep or ()),
             progress=lambda did, of: bar(did, of, {}),
         )  # fmt: skip

@@ -41,6 +41,7 @@ Precision = Annotated[str, typer.Option("--precision", help="auto (timed once pe
 Batch = Annotated[int, typer.Option("--batch", help="Images in a training batch.")]
 LearningRate = Annotated[float, typer.Option("--lr", help="Peak learning rate of a step.")]
 RoundTo = Annotated[int, typer.Option("--round-to", help="Keep channel counts multiples of this.")]
+Sparsity = Annotated[float, typer.Option("--sparsity", help="Share of its training that NS spends on an L1 penalty.")]
 Keep = Annotated[list[str] | None, typer.Option("--keep", help="Pattern of layers that are never touched; repeatable.")]
 
 
@@ -61,11 +62,11 @@ def data_ref(
     )  # fmt: skip
 
 
-def recipe_of(fraction: float, unit_epochs: float, batch: int, lr: float, round_to: int) -> Recipe:
+def recipe_of(fraction: float, unit_epochs: float, batch: int, lr: float, round_to: int, sparsity: float) -> Recipe:
     """Return what the recipe options say; the precision is settled later."""
     from automc.training.recipe import Recipe
 
-    return Recipe(unit_epochs=unit_epochs, batch=batch, lr=lr, fraction=fraction, round_to=round_to)
+    return Recipe(unit_epochs=unit_epochs, batch=batch, lr=lr, fraction=fraction, round_to=round_to, sparsity=sparsity)
 
 
 def check_precision(text: str) -> str:

@@ -79,21 +79,16 @@ def _numpy(values: Tensor | None) -> np.ndarray | None:
 
 @register
 class NetworkSlimming(Method):
-    """Push batch-norm scales to zero, delete the channels with the smallest ones, fine-tune.
+    """Delete the channels with the smallest batch-norm scales, and fine-tune.
 
-    HP1 fine-tuning epochs in units of E0, its first half spent on the sparsity phase and the second after the
-    deletion; HP2 share of the original parameters to remove; HP6 most channels of a group that may go.
-    Coupled channels score by the mean |γ| of their batch norms. Differs from the paper in λ, see
-    `sparsity_factor`, and in re-estimating batch-norm statistics after the deletion.
-
-    Args:
-        sparsity: share of the step's iterations that the sparsity phase takes; 0 ranks the scales as they are.
+    HP1 fine-tuning epochs in units of E0; HP2 share of the original parameters to remove; HP6 most channels of a
+    group that may go. The recipe's `sparsity` is the share of HP1 that goes into the paper's sparsity phase before
+    the deletion: none by default, because in the short phases of a step it costs more than it gains. Coupled
+    channels score by the mean |γ| of their batch norms. Differs from the paper in λ, see `sparsity_factor`, and in
+    re-estimating batch-norm statistics after the deletion.
     """
 
     name = "NS"
-
-    def __init__(self, sparsity: float = 0.5) -> None:
-        self.sparsity = sparsity
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Slim a copy of `model`.
@@ -103,7 +98,7 @@ class NetworkSlimming(Method):
         """
         share = setting(strategy, "HP6", 0.0, 1.0)
         total = self.iterations(strategy, context.recipe, context.data.n)
-        first = int(self.sparsity * total)
+        first = int(context.recipe.sparsity * total)
         step = Step(model, strategy, context, (first, total - first))
         if not scales(step.model):
             raise Infeasible(f"{strategy.id}: the model has no batch norm, so there is nothing to rank channels by.")

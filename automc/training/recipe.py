@@ -31,10 +31,14 @@ class Recipe:
     round_to: int = 1
     """Channel counts are kept multiples of this where a method prunes channels."""
     recalibration_images: int = 2000
+    sparsity: float = 0.0
+    """Share of its fine-tuning that NS spends on an L1 penalty before it prunes; 0 ranks the scales as they are."""
 
     def __post_init__(self) -> None:
         if not self.unit_epochs > 0:
             raise StudyError(f"--unit-epochs must be above 0, it is {self.unit_epochs:g}.")
+        if not 0 <= self.sparsity < 1:
+            raise StudyError(f"--sparsity must lie in [0, 1), it is {self.sparsity:g}.")
         if not 0 < self.fraction <= 1:
             raise StudyError(f"--fraction must lie in (0, 1], it is {self.fraction:g}.")
 
