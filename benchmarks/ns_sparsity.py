@@ -89,8 +89,8 @@ def main() -> None:
         if (variant, str(seed), str(hp1), str(hp2)) in done:
             continue
         context = StepContext(
-            data=train, recipe=Recipe(fraction=0.1, sparsity=VARIANTS[variant]), original_params=count_params(model), seed=seed,
-            device=torch.device("cpu"),
+            data=train, recipe=Recipe(fraction=0.1, sparsity=VARIANTS[variant]), original_params=count_params(model),
+            seed=seed, device=torch.device("cpu"),
         )  # fmt: skip
         strategy = Strategy("NS", (("HP1", hp1), ("HP2", hp2), ("HP6", 0.9)))
         method = NetworkSlimming()
