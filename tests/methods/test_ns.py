@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from automc.methods.ns import rank_channels, scales, sparsity_factor, sparsity_h
 from automc.models.groups import Groups
 from automc.training.loop import fit
 from automc.training.recipe import Recipe
+from kg.schema import Strategy
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -140,3 +142,17 @@ def test_no_batch_norm_is_infeasible(context) -> None:
     )
     with pytest.raises(Infeasible, match="batch norm"):
         methods.get("NS").apply(model, strategy("NS", HP2=0.2), context(count(model)))
+
+
+def test_the_recipe_asks_for_the_sparsity_phase(context) -> None:
+    model = build("vgg")
+    p0 = count(model)
+    factors = []
+    for share in (0.0, 0.5):
+        given = context(p0)
+        given = replace(given, recipe=replace(given.recipe, sparsity=share))
+        _, report = methods.get("NS").apply(model, Strategy("NS", (("HP1", 0.5), ("HP2", 0.2), ("HP6", 0.9))), given)
+        assert report.params_out < p0
+        factors.append(report.details["sparsity"])
+    assert factors[0] == 0
+    assert factors[1] > 0
