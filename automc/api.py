@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import nn
 
 from automc.datasets import DataRef
 from automc.datasets.splits import content_hash
-from automc.errors import MethodError
+from automc.errors import EnvironmentFault, MethodError
 from automc.execution.jobs import final
 from automc.execution.setup import Setup
 from automc.home import home
@@ -96,14 +95,15 @@ def compress(
     Raises:
         SchemaInvalid: the scheme cannot be read.
         MethodError: a step names no executable method, lacks a setting, or did not end well; nothing is saved.
+        EnvironmentFault: `out` cannot be written; what was there is intact.
     """
     wanted = read_scheme(scheme)
+    target = writable(out)
     recipe = recipe or Recipe()
     subject = open_subject(
         model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
     )
     recipe = settle_precision(recipe, precision, subject)
-    target = Path(out)
     with tempfile.TemporaryDirectory(prefix="compress-", dir=home()) as folder:
         base = Path(folder) / "base.am"
         structure.save(base, subject.model, subject.source, metadata={"model": model})
@@ -115,8 +115,7 @@ def compress(
         outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
         if outcome.status != "ok":
             raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(saved, target)
+        structure.write_atomically(target, saved.read_bytes())
     smaller = structure.read(target).model.to(subject.device)
     return Compressed(
         scheme=wanted, path=target, before=Figures(subject.accuracy, subject.params, subject.flops),
@@ -146,7 +145,9 @@ def train(
     Raises:
         ModelError, DataError: the model or the data cannot be opened, or do not fit.
         Diverged: the learning rate was too high.
+        EnvironmentFault: `out` cannot be written; what was there is intact.
     """
+    path = writable(out)
     subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed)
     fresh = not (weights or model.endswith(".am")) or not subject.saw_validation
     chosen = settle_precision(Recipe(), precision, subject).precision
@@ -162,7 +163,6 @@ def train(
         "data": subject.data.as_dict(),
         "validation_accuracy": accuracy,
     }
-    path = Path(out)
     normalisation = (subject.dataset.mean, subject.dataset.std)
     structure.save(path, subject.model, subject.source, metadata=metadata, normalisation=normalisation)
     return Trained(path, accuracy, subject.test_accuracy(), report.seconds, report.iterations)
@@ -219,6 +219,27 @@ def read_scheme(scheme: str | Path | Scheme) -> Scheme:
             f"The scheme {scheme} has no step. Write one strategy a line, like NS[HP1=0.2,HP2=0.12,HP6=0.9]."
         )
     return found
+
+
+def writable(out: str | Path) -> Path:
+    """Return where a result will be saved, its folder made: a place that cannot be written must not cost the work.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    path = Path(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+    except OSError as error:
+        reason = "its folder, or one above, is a file"
+        if not isinstance(error, FileExistsError | NotADirectoryError):
+            reason = error.strerror or str(error)
+        raise EnvironmentFault(f"{path} cannot be written: {reason}. Choose another place for --out.") from None
+    return path
 
 
 def reference(data: str | DataRef) -> DataRef:

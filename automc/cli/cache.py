@@ -40,5 +40,5 @@ def prune_cache(
     from automc.execution.cache import PrefixCache
     from automc.home import home
 
-    removed = PrefixCache(home() / "cache").prune(parse_bytes(limit))
-    say(f"Removed {removed} models.")
+    freed = PrefixCache(home() / "cache").prune(parse_bytes(limit))
+    say(f"Freed {freed:,} bytes.")

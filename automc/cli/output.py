@@ -79,7 +79,7 @@ def fail(error: AutoMCError | KGError) -> NoReturn:
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn the errors a user can cause into one message and an exit code; an interrupt into 130."""
+    """Turn the errors a user or the machine can cause into one message and an exit code; an interrupt into 130."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -87,6 +87,12 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except (AutoMCError, KGError) as error:
             fail(error)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough, like `head`; the command line's framework ends quietly.
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            fail(EnvironmentFault(f"{where}{error.strerror or error}. Make room, or choose another place."))
         except KeyboardInterrupt:
             say("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None

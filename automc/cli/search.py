@@ -34,6 +34,7 @@ def search(
     batch: o.Batch = 128,
     lr: o.LearningRate = 0.01,
     round_to: o.RoundTo = 1,
+    sparsity: o.Sparsity = 0.0,
     keep: o.Keep = None,
     device: o.Device = "auto",
     workers: Workers = None,
@@ -53,6 +54,7 @@ def search(
 
     Example: automc search resnet20 --weights resnet20.th --data photos/ --gamma 0.3 --budget 30m
     """
+    from automc import api
     from automc.cli.watch import Watch
     from automc.errors import StudyError
     from automc.study import Budget as Spending
@@ -60,7 +62,9 @@ def search(
 
     if final not in ("full", "none"):
         raise StudyError(f"--final must be full or none, it is {final!r}.")
-    recipe = o.recipe_of(fraction, unit_epochs, batch, lr, round_to)
+    if out:
+        api.writable(out)
+    recipe = o.recipe_of(fraction, unit_epochs, batch, lr, round_to, sparsity)
     with Watch() as watch:
         study = Study.create(
             model, o.data_ref(data, root, download, mean, std, size, classes, augment, val), gamma=gamma,
@@ -86,10 +90,13 @@ def resume(
 
     Example: automc resume resnet20-cifar10-1 --budget 2h
     """
+    from automc import api
     from automc.cli.watch import Watch
     from automc.study import Budget as Spending
     from automc.study import Study
 
+    if out:
+        api.writable(out)
     with Watch() as watch:
         opened = Study.open(study, budget=Spending.parse(budget) if budget else None, workers=workers, listener=watch)
     _run(opened, out, format)
@@ -97,10 +104,9 @@ def resume(
 
 def _run(study, out: Path | None, format: Format) -> None:  # type: ignore[no-untyped-def]
     """Run a study, print what came of it, and leave with its exit code."""
-    import shutil
-
     from automc import knowledge
     from automc.cli.watch import Watch, show_result
+    from automc.models.structure import write_atomically
 
     try:
         with Watch() as watch:
@@ -110,8 +116,7 @@ def _run(study, out: Path | None, format: Format) -> None:  # type: ignore[no-un
         raise typer.Exit(130) from None
     code = show_result(result, format)
     if result.model and out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(result.model, out)
+        write_atomically(out, result.model.read_bytes())
         say(f"Copied to {out}")
     if result.recommendation is not None and format is Format.table:
         query = (

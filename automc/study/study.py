@@ -287,8 +287,9 @@ def load_record(name: str) -> dict[str, Any]:
 
     Raises:
         StudyError: there is none of that name; the message lists the latest.
+        NotInGraph: there is no graph.
     """
-    with knowledge.graph() as store:
+    with knowledge.graph(create=False) as store:
         try:
             return studies.load_study(store, name)
         except NotInGraph:
