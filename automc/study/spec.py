@@ -87,6 +87,8 @@ class StudySpec:
             raise StudyError(f"--max-length must be at least 1, it is {self.max_length}.")
         if self.workers < 1:
             raise StudyError(f"--workers must be at least 1, it is {self.workers}.")
+        if self.step_timeout is not None and not self.step_timeout > 0:
+            raise StudyError(f"--step-timeout must be above 0 seconds, it is {self.step_timeout:g}.")
 
     def with_budget(self, budget: Budget | None) -> StudySpec:
         """The same study with another budget; itself for None."""

@@ -7,7 +7,8 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class Study:
         listener = listener or Listener()
         recipe = recipe or Recipe()
         # Checked before anything slow: a typo must not cost a minute.
-        StudySpec("", model, data, gamma, budget, recipe, workers=workers or 1, **options)
+        StudySpec("", model, data, gamma, budget, recipe, workers=1 if workers is None else workers, **options)
         searcher_named(options.get("searcher", "progressive"))
         subject = open_subject(
             model, data, weights=weights, fraction=recipe.fraction, device=device,
@@ -107,27 +108,19 @@ class Study:
         vectors = _vectors(learn_from_trials, listener)
         with knowledge.graph() as store:
             taken = [row["id"] for row in studies.list_studies(store)]
-        name = _claim(subject, taken)
-        where = folder(name)
-        spec = StudySpec(
-            name, model, subject.data, gamma, budget, recipe, device=str(subject.device),
-            workers=workers or default_workers(subject.device.type), versions=versions(), **options,
-        )  # fmt: skip
-        structure.save(
-            where / "base.am", subject.model, subject.source, metadata={"study": name, "model": model},
-            normalisation=(subject.dataset.mean, subject.dataset.std),
-        )  # fmt: skip
-        vectors.save(where / "vectors.safetensors")
-        record = {
-            "id": name, "spec": spec.as_dict(), "model": model, "data": subject.dataset.name, "gamma": gamma,
-            "max_length": spec.max_length, "budget": str(budget), "searcher": spec.searcher, "seed": spec.seed,
-            "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,
-            "base_flops": subject.flops, "validation_images": subject.splits.validation.n,
-            "saw_validation": subject.saw_validation, "status": "running", "started": now(), "updated": now(),
-            "elapsed_seconds": 0.0,
-        }  # fmt: skip
-        with knowledge.graph() as store:
-            studies.save_study(store, record, task=subject.task())
+        with _claimed(subject, taken) as name:
+            spec = StudySpec(
+                name, model, subject.data, gamma, budget, recipe, device=str(subject.device),
+                workers=workers or default_workers(subject.device.type), versions=versions(), **options,
+            )  # fmt: skip
+            structure.save(
+                folder(name) / "base.am", subject.model, subject.source, metadata={"study": name, "model": model},
+                normalisation=(subject.dataset.mean, subject.dataset.std),
+            )  # fmt: skip
+            vectors.save(folder(name) / "vectors.safetensors")
+            record = _record(spec, subject)
+            with knowledge.graph() as store:
+                studies.save_study(store, record, task=subject.task())
         return cls(spec, subject, vectors, record)
 
     @classmethod
@@ -142,7 +135,7 @@ class Study:
         listener = listener or Listener()
         record = load_record(name)
         spec = StudySpec.from_dict(record["spec"]).with_budget(budget)
-        spec = replace(spec, workers=workers or spec.workers)
+        spec = replace(spec, workers=spec.workers if workers is None else workers)
         base = folder(name) / "base.am"
         if not base.is_file():
             raise StudyError(
@@ -345,17 +338,39 @@ def _vectors(learn_from_trials: bool, listener: Listener) -> Vectors:
     )
 
 
-def _claim(subject: Subject, taken: Sequence[str]) -> str:
-    """Return a free name and make its folder, which two searches that start at once cannot both do."""
+@contextmanager
+def _claimed(subject: Subject, taken: Sequence[str]) -> Iterator[str]:
+    """Give a free name with its folder, which two searches that start at once cannot both make.
+
+    The folder is removed again where the block fails.
+    """
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{subject.name}-{subject.dataset.name}").strip("-").lower()
     numbers = [int(m.group(1)) for m in (re.fullmatch(rf"{re.escape(stem)}-(\d+)", t) for t in taken) if m]
     number = max(numbers, default=0) + 1
     while True:
+        name = f"{stem}-{number}"
         try:
-            folder(f"{stem}-{number}").mkdir(parents=True)
-            return f"{stem}-{number}"
+            folder(name).mkdir(parents=True)
+            break
         except FileExistsError:
             number += 1
+    try:
+        yield name
+    except BaseException:
+        shutil.rmtree(folder(name), ignore_errors=True)
+        raise
+
+
+def _record(spec: StudySpec, subject: Subject) -> dict[str, Any]:
+    """Return the properties of a new study's node."""
+    return {
+        "id": spec.id, "spec": spec.as_dict(), "model": spec.model, "data": subject.dataset.name, "gamma": spec.gamma,
+        "max_length": spec.max_length, "budget": str(spec.budget), "searcher": spec.searcher, "seed": spec.seed,
+        "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,
+        "base_flops": subject.flops, "validation_images": subject.splits.validation.n,
+        "saw_validation": subject.saw_validation, "status": "running", "started": now(), "updated": now(),
+        "elapsed_seconds": 0.0,
+    }  # fmt: skip
 
 
 def _model_of(study: str, dataset: str) -> str:

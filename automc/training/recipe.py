@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -35,10 +36,15 @@ class Recipe:
     """Share of its fine-tuning that NS spends on an L1 penalty before it prunes; 0 ranks the scales as they are."""
 
     def __post_init__(self) -> None:
-        if not self.unit_epochs > 0:
+        if not 0 < self.unit_epochs < math.inf:
             raise StudyError(f"--unit-epochs must be above 0, it is {self.unit_epochs:g}.")
         if not 0 <= self.sparsity < 1:
             raise StudyError(f"--sparsity must lie in [0, 1), it is {self.sparsity:g}.")
+        for flag, value in (("--batch", self.batch), ("--round-to", self.round_to)):
+            if value < 1:
+                raise StudyError(f"{flag} must be at least 1, it is {value}.")
+        if not 0 < self.lr < math.inf:
+            raise StudyError(f"--lr must be above 0, it is {self.lr:g}.")
         if not 0 < self.fraction <= 1:
             raise StudyError(f"--fraction must lie in (0, 1], it is {self.fraction:g}.")
 

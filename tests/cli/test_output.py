@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from io import StringIO
 
@@ -94,3 +95,25 @@ def test_progress_is_lines_off_a_terminal(capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == "learning: 1/2 loss 0.5\nlearning: 2/2\n"
+
+
+def test_full_disk_is_one_message_and_exit_1(capsys):
+    @output.guarded
+    def command() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/big/file")
+
+    with pytest.raises(typer.Exit) as left:
+        command()
+    assert left.value.exit_code == 1
+    assert capsys.readouterr().err == (
+        "Error: /big/file: No space left on device. Make room, or choose another place.\n"
+    )
+
+
+def test_closed_pipe_is_left_to_the_framework():
+    @output.guarded
+    def command() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from inline import Inline
 from study_tools import RECIPE, Interrupt, counts, create, create_fully, in_process, run, same, stored
 
 from automc import knowledge
-from automc.errors import StudyError
+from automc.errors import EnvironmentFault, StudyError
 from automc.search import register
 from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.study import Budget, Listener, Study
@@ -299,6 +300,19 @@ def test_names_are_numbered_and_bad_options_cost_nothing(full_home):
     (full_home / "studies" / first.spec.id / "base.am").unlink()
     with pytest.raises(StudyError, match="cannot be resumed"):
         Study.open(first.spec.id)
+
+
+def test_full_disk_at_the_start_leaves_nothing_behind(full_home):
+    before = counts()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(EnvironmentFault, match=r"base\.am cannot be written"):
+            create(full_home)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert counts() == before
+    assert not list((full_home / "studies").iterdir())
 
 
 def test_listener_hears_of_a_trial_after_the_graph(full_home):

@@ -1,0 +1,106 @@
+"""`automc search`, `resume`, `show`, `study` and `cache`, with real worker processes and a real graph."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from automc import api
+from automc.cli.search import parse_bytes
+from automc.errors import StudyError
+
+QUICK = ("--unit-epochs", "0.05", "--fraction", "0.2", "--precision", "float32", "--device", "cpu", "--workers", "1")
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(StringIO(text)))
+
+
+def test_a_search_from_its_plan_to_the_saved_model(automc, full_home, tmp_path):
+    out = tmp_path / "new" / "small.am"
+    began = automc(
+        "search", full_home / "digits.am", "--data", "digits", "--gamma", "0.2", "--budget", "3steps", *QUICK,
+        "--no-own-experience", "--out", out,
+    )  # fmt: skip
+    assert began.exit_code == 0, began.output
+    said = began.stderr
+    # Plan and estimate come before the first trial, then a line per trial.
+    assert said.index("a step takes about") < said.index("\n[1 | ")
+    assert "LMA: 1,200 masked, no implementation here" in said or "LMA" not in said
+    assert len(re.findall(r"^\[\d \| .*accuracy .*removed", said, re.M)) == 3
+    assert "may have seen the validation" not in said
+    assert "Front of digits-digits-1" in began.stdout
+
+    # The query that was printed finds the recommended scheme, and its answer was printed.
+    query = re.search(r"automc kg query '(.*?)' --param 'study=(.*?)' --param 'scheme=(.*?)'\n", said)
+    found = automc(
+        "kg", "query", query[1], "--param", f"study={query[2]}", "--param", f"scheme={query[3]}", "--format", "json"
+    )
+    (row,) = json.loads(found.stdout)
+    assert row["scheme"] == query[3]
+    assert row["trial"] in began.stdout
+
+    shown = json.loads(automc("show", "digits-digits-1", "--format", "json").stdout)
+    assert shown["status"] == "done"
+    assert shown["recommended"]["scheme"] == query[3]
+    assert out.read_bytes() == Path(shown["final"]["path"]).read_bytes()
+    measured = api.measure(str(out), "digits", device="cpu")
+    assert measured.params == shown["final"]["params"]
+    assert f"{measured.params:,} parameters" in said
+
+    rows = table(automc("show", "digits-digits-1", "--trials", "--format", "csv").stdout)
+    assert [row["ordinal"] for row in rows] == ["1", "2", "3"]
+    assert {row["status"] for row in rows} == {"ok"}
+
+    gone_on = automc("resume", "digits-digits-1", "--budget", "4steps", "--format", "json", "--workers", "1")
+    assert gone_on.exit_code == 0, gone_on.output
+    assert "3 trials are in the graph already" in gone_on.stderr
+    rows += table(automc("show", "digits-digits-1", "--trials", "--format", "csv").stdout)[3:]
+    front = {row["scheme"] for row in json.loads(gone_on.stdout)}
+    assert front <= {row["scheme"] for row in rows}
+    assert len(rows) == 4
+
+    listed = table(automc("study", "list", "--format", "csv").stdout)
+    assert [(row["id"], row["status"], row["gamma"]) for row in listed] == [("digits-digits-1", "done", "0.2")]
+    assert json.loads(automc("cache", "show", "--format", "json").stdout)["models"] == 4
+    freed = automc("cache", "prune", "--to", "0")
+    assert "Freed " in freed.stderr
+    left = json.loads(automc("cache", "show", "--format", "json").stdout)
+    assert left["models"] == left["pinned"] == len(front)
+
+    kept = automc("study", "delete", "digits-digits-1")
+    assert kept.exit_code == 1
+    assert automc("study", "delete", "digits-digits-1", "--yes").exit_code == 0
+    assert table(automc("study", "list", "--format", "csv").stdout) == []
+    gone = automc("show", "digits-digits-1")
+    assert gone.exit_code == 2
+    assert "no study 'digits-digits-1'" in gone.stderr
+
+
+def test_unmet_target_is_exit_3_and_the_trials_are_kept(automc, full_home):
+    done = automc(
+        "search", full_home / "digits.am", "--data", "digits", "--gamma", "0.8", "--budget", "1step", *QUICK,
+        "--no-own-experience",
+    )  # fmt: skip
+    assert done.exit_code == 3, done.output
+    assert "No scheme removed 80% of the parameters within the budget." in done.stderr
+    assert "Nearest: trial 1 removed" in done.stderr
+    assert "automc resume digits-digits-1" in done.stderr
+    shown = json.loads(automc("show", "digits-digits-1", "--format", "json").stdout)
+    assert (shown["status"], shown["front"], shown["recommended"]) == ("unmet", [], None)
+    assert len(table(automc("show", "digits-digits-1", "--trials", "--format", "csv").stdout)) == 1
+
+
+def test_sizes_are_read():
+    assert parse_bytes("20GiB") == 20 * 2**30
+    assert parse_bytes("500MB") == 500_000_000
+    assert parse_bytes("1.5 kib") == 1536
+    assert parse_bytes("0") == 0
+    for text in ("", "much", "-1", "3 parsecs", "1ti"):
+        with pytest.raises(StudyError, match="is not a size"):
+            parse_bytes(text)
