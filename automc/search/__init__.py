@@ -9,9 +9,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from automc.errors import StudyError
-from automc.search.base import Searcher
+
+if TYPE_CHECKING:
+    from automc.search.base import Searcher
 
 ENTRY_POINTS = "automc.search"
 _REGISTRY: dict[str, type[Searcher]] = {}
@@ -39,6 +42,8 @@ def _own() -> dict[str, type[Searcher]]:
 
 
 def _foreign() -> dict[str, type[Searcher]]:
+    from automc.search.base import Searcher
+
     found: dict[str, type[Searcher]] = {}
     for point in entry_points(group=ENTRY_POINTS):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import combinations_with_replacement
 
@@ -180,7 +181,7 @@ def test_a_name_is_given_once():
 
 
 def test_searchers_of_other_packages_are_found(monkeypatch):
-    import automc.search as package
+    package = sys.modules[get.__module__]  # automc.search is the public function
 
     class Point:
         def __init__(self, name, value, loaded):
