@@ -26,6 +26,7 @@ from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training.loop import train_model
 from automc.training.recipe import Recipe
+from kg.errors import SchemaInvalid
 from kg.schema import Scheme
 
 Progress = Callable[[int, int], None]
@@ -213,7 +214,12 @@ def read_scheme(scheme: str | Path | Scheme) -> Scheme:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not a text file"
             raise MethodError(f"The scheme file {scheme} cannot be read: {reason}.") from None
-    found = Scheme.parse(text)
+        try:
+            found = Scheme.parse(text)
+        except SchemaInvalid as error:
+            raise SchemaInvalid(f"{scheme}, {error}") from None
+    else:
+        found = Scheme.parse(text)
     if not found.steps:
         raise MethodError(
             f"The scheme {scheme} has no step. Write one strategy a line, like NS[HP1=0.2,HP2=0.12,HP6=0.9]."
