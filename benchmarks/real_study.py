@@ -85,6 +85,7 @@ def main() -> None:
     if not model.exists():
         run("train", "resnet20", "--weights", str(options.checkpoint), "--data", str(options.images),
             "--epochs", options.epochs, "--lr", "0.01", "--out", str(model))  # fmt: skip
+    run("kg", "init")
     options.out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {}
     for searcher in SEARCHERS:
