@@ -50,7 +50,7 @@ def search(searcher: str, model: Path, options: argparse.Namespace) -> str:
     elif not known:
         run("search", str(model), "--data", str(options.images), "--fraction", "0.1", "--gamma", str(options.gamma),
             "--budget", options.budget, "--searcher", searcher, "--seed", str(options.seed),
-            "--no-own-experience")  # fmt: skip
+            "--no-own-experience", "--final", options.final)  # fmt: skip
     found = study_of(searcher)
     assert found
     return str(found["id"])
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--gamma", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", default="5")
+    parser.add_argument("--final", default="full", help="none: keep the recommended trial's own model")
     options = parser.parse_args()
     options.home.mkdir(parents=True, exist_ok=True)
     os.environ["AUTOMC_HOME"] = str(options.home.absolute())
