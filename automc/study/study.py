@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from automc.models import structure
 from automc.search import get as searcher_named
 from automc.study.forecast import Forecast
 from automc.study.loop import Listener, Loop, Plan, now
+from automc.study.place import claimed, folder, held
 from automc.study.space import StrategySpace
 from automc.study.spec import Budget, StudySpec
 from automc.study.task import Subject, open_subject, settle_precision
@@ -32,7 +32,7 @@ from automc.study.trial import Figures, Recommendation, Trial, front, recommende
 from automc.training.recipe import Recipe
 from kg import studies
 from kg.embedding.vectors import Vectors
-from kg.errors import NotInGraph
+from kg.errors import GraphUnavailable, NotInGraph
 from kg.schema import Scheme
 
 VERSIONED = ("automc", "torch", "torch-pruning", "pykeen", "numpy")
@@ -108,7 +108,7 @@ class Study:
         vectors = _vectors(learn_from_trials, listener)
         with knowledge.graph() as store:
             taken = [row["id"] for row in studies.list_studies(store)]
-        with _claimed(subject, taken) as name:
+        with claimed(subject.name, subject.dataset.name, taken) as name:
             spec = StudySpec(
                 name, model, subject.data, gamma, budget, recipe, device=str(subject.device),
                 workers=workers or default_workers(subject.device.type), versions=versions(), **options,
@@ -154,8 +154,14 @@ class Study:
         """Search until the budget is spent, then run, save and test the recommended scheme.
 
         A KeyboardInterrupt ends the workers, marks the study as interrupted and is raised again.
+
+        Raises:
+            StudyError: another process runs this study, or no method can work on its model.
         """
-        listener = listener or Listener()
+        with held(self.spec.id):
+            return self._run(listener or Listener())
+
+    def _run(self, listener: Listener) -> Result:
         loop: Loop | None = None
         try:
             with local_workers(self.setup, self.spec.workers) as workers:
@@ -168,7 +174,9 @@ class Study:
             return self._finish(done, listener)
         except BaseException as error:
             stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
-            self._save(status=stopped, **({"elapsed_seconds": loop.seconds} if loop else {}))
+            # Where the graph is out of reach, what stopped the study is what the user must hear.
+            with suppress(GraphUnavailable):
+                self._save(status=stopped, **({"elapsed_seconds": loop.seconds} if loop else {}))
             raise
 
     def _loop(self, infeasible: dict[str, str], forecast: Forecast, listener: Listener) -> Loop:
@@ -298,17 +306,17 @@ def load_trials(name: str) -> list[Trial]:
 
 
 def delete(name: str) -> None:
-    """Remove a study, its trials and its folder; schemes that others use stay."""
+    """Remove a study, its trials and its folder; schemes that others use stay.
+
+    Raises:
+        StudyError: there is no such study, or it is running.
+    """
     load_record(name)
-    with knowledge.graph() as store:
-        studies.delete_study(store, name)
-    PrefixCache(home() / "cache").unpin(name)
-    shutil.rmtree(folder(name), ignore_errors=True)
-
-
-def folder(name: str) -> Path:
-    """Return where a study keeps its files."""
-    return home() / "studies" / name
+    with held(name):
+        with knowledge.graph() as store:
+            studies.delete_study(store, name)
+        PrefixCache(home() / "cache").unpin(name)
+        shutil.rmtree(folder(name), ignore_errors=True)
 
 
 def open_figures(model: Any, subject: Subject) -> Figures:
@@ -336,29 +344,6 @@ def _vectors(learn_from_trials: bool, listener: Listener) -> Vectors:
     return knowledge.vectors(
         own_trials=learn_from_trials, progress=lambda done, of, _: listener.progress("learning embeddings", done, of)
     )
-
-
-@contextmanager
-def _claimed(subject: Subject, taken: Sequence[str]) -> Iterator[str]:
-    """Give a free name with its folder, which two searches that start at once cannot both make.
-
-    The folder is removed again where the block fails.
-    """
-    stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{subject.name}-{subject.dataset.name}").strip("-").lower()
-    numbers = [int(m.group(1)) for m in (re.fullmatch(rf"{re.escape(stem)}-(\d+)", t) for t in taken) if m]
-    number = max(numbers, default=0) + 1
-    while True:
-        name = f"{stem}-{number}"
-        try:
-            folder(name).mkdir(parents=True)
-            break
-        except FileExistsError:
-            number += 1
-    try:
-        yield name
-    except BaseException:
-        shutil.rmtree(folder(name), ignore_errors=True)
-        raise
 
 
 def _record(spec: StudySpec, subject: Subject) -> dict[str, Any]:

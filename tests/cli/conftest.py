@@ -1,11 +1,15 @@
-"""A command line that runs in the test's own process."""
+"""A command line that runs in the test's own process, and the helpers of the studies' tests."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "study"))
 
 Run = Callable[..., Result]
 

@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from study_tools import in_process
 
 from automc import api, knowledge
 from automc.cli.search import parse_bytes
@@ -85,10 +86,11 @@ def test_a_search_from_its_plan_to_the_saved_model(automc, full_home, tmp_path):
 
 
 def test_unmet_target_is_exit_3_and_the_trials_are_kept(automc, full_home):
-    done = automc(
-        "search", full_home / "digits.am", "--data", "digits", "--gamma", "0.8", "--budget", "1step", *QUICK,
-        "--no-own-experience",
-    )  # fmt: skip
+    with in_process():
+        done = automc(
+            "search", full_home / "digits.am", "--data", "digits", "--gamma", "0.8", "--budget", "1step", *QUICK,
+            "--no-own-experience",
+        )  # fmt: skip
     assert done.exit_code == 3, done.output
     assert "No scheme removed 80% of the parameters within the budget." in done.stderr
     assert "Nearest: trial 1 removed" in done.stderr
