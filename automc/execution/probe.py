@@ -94,8 +94,8 @@ def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> St
     if model is None:
         return outcome
     gaps = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
-    # Between two phases of one step lies more than an iteration: the median does not see it.
-    per_iteration = median(gaps) if gaps else outcome.seconds / max(1, outcome.iterations)
+    # The fastest: a process pays for its first iterations, and between two phases of a step lies more than one.
+    per_iteration = min(gaps) if gaps else outcome.seconds / max(1, outcome.iterations)
     # A real step measures all of validation and recalibrates on more than one batch.
     images = bench.validation.n + min(bench.setup.recipe.recalibration_images, bench.train.n)
     surgery = max(0.0, outcome.seconds - per_iteration * len(clock.marks))
