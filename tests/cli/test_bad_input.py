@@ -25,7 +25,7 @@ from kg.schema import LABELS
 AUTOMC = [sys.executable, "-c", "from automc.cli.main import main; main()"]
 
 
-def refused(result: Result, *said: str, code: int = 2) -> None:
+def expect_refused(result: Result, *said: str, code: int = 2) -> None:
     """Exactly one message, on stderr, that says `said`."""
     assert result.exit_code == code, result.output
     assert result.stdout == ""
@@ -72,49 +72,49 @@ def opens(request: pytest.FixtureRequest, automc, automc_home: Path):
 
 
 def test_unknown_model(opens):
-    refused(opens("resnet21"), "resnet21", "Did you mean", "resnet20")
-    refused(opens("torchvision:resnet19"), "resnet19", "Did you mean", "resnet18")
+    expect_refused(opens("resnet21"), "resnet21", "Did you mean", "resnet20")
+    expect_refused(opens("torchvision:resnet19"), "resnet19", "Did you mean", "resnet18")
 
 
 def test_missing_files(opens, tmp_path):
-    refused(opens(tmp_path / "none.am"), "none.am")
-    refused(opens(f"{tmp_path}/none.py:build"), "none.py")
-    refused(opens("resnet8", "digits", "--weights", tmp_path / "none.pt"), "none.pt")
-    refused(opens("resnet8", tmp_path / "no-photos"), "no-photos")
+    expect_refused(opens(tmp_path / "none.am"), "none.am")
+    expect_refused(opens(f"{tmp_path}/none.py:build"), "none.py")
+    expect_refused(opens("resnet8", "digits", "--weights", tmp_path / "none.pt"), "none.pt")
+    expect_refused(opens("resnet8", tmp_path / "no-photos"), "no-photos")
 
 
 def test_unknown_data(opens):
-    refused(opens("resnet8", "digit"), "digit", "Did you mean digits")
+    expect_refused(opens("resnet8", "digit"), "digit", "Did you mean digits")
 
 
 def test_corrupt_checkpoints(opens, digits, tmp_path):
     whole = digits.read_bytes()
     digits.write_bytes(whole[: len(whole) // 2])
-    refused(opens(digits), "digits.am")
+    expect_refused(opens(digits), "digits.am")
     flipped = bytearray(whole)
     flipped[-100] ^= 0xFF
     digits.write_bytes(flipped)
-    refused(opens(digits), "digits.am is damaged")
+    expect_refused(opens(digits), "digits.am is damaged")
     (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04 not really")
-    refused(opens("resnet8", "digits", "--weights", tmp_path / "weights.pt"), "weights.pt")
+    expect_refused(opens("resnet8", "digits", "--weights", tmp_path / "weights.pt"), "weights.pt")
     torch.save({"state_dict": {"nonsense": torch.zeros(2)}}, tmp_path / "other.pt")
-    refused(opens("resnet8", "digits", "--weights", tmp_path / "other.pt"), "other.pt")
+    expect_refused(opens("resnet8", "digits", "--weights", tmp_path / "other.pt"), "other.pt")
 
 
 def test_wrong_number_of_classes(opens, digits, photos):
-    refused(opens(digits, photos), "10", "3", "classes")
+    expect_refused(opens(digits, photos), "10", "3", "classes")
 
 
 def test_empty_image_folder(opens, tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "empty" / "train" / name).mkdir(parents=True)
-    refused(opens("resnet8", tmp_path / "empty"), "empty")
+    expect_refused(opens("resnet8", tmp_path / "empty"), "empty")
 
 
 def test_grey_images_for_a_colour_model(opens, tmp_path):
     colour = load.load("resnet8", classes=10, channels=3)
     structure.save(tmp_path / "colour.am", colour.model, colour.source, metadata={})
-    refused(opens(tmp_path / "colour.am"), "3", "1", "channel")
+    expect_refused(opens(tmp_path / "colour.am"), "3", "1", "channel")
 
 
 def test_a_model_that_is_no_classifier(opens, tmp_path):
@@ -124,10 +124,10 @@ def test_a_model_that_is_no_classifier(opens, tmp_path):
         "def number(classes=10, channels=1):\n    return 42\n"
         "def broken(classes=10, channels=1):\n    raise KeyError('width')\n"
     )
-    refused(opens(f"{tmp_path}/net.py:pixels"), "classifier")
-    refused(opens(f"{tmp_path}/net.py:number"), "net.py")
-    refused(opens(f"{tmp_path}/net.py:broken"), "net.py", "width")
-    refused(opens(f"{tmp_path}/net.py:absent"), "net.py", "absent")
+    expect_refused(opens(f"{tmp_path}/net.py:pixels"), "classifier")
+    expect_refused(opens(f"{tmp_path}/net.py:number"), "net.py")
+    expect_refused(opens(f"{tmp_path}/net.py:broken"), "net.py", "width")
+    expect_refused(opens(f"{tmp_path}/net.py:absent"), "net.py", "absent")
 
 
 @pytest.mark.parametrize(
@@ -157,12 +157,12 @@ def test_a_model_that_is_no_classifier(opens, tmp_path):
     ],
 )
 def test_limits_that_cannot_be_met(automc, digits, automc_home, words, said):
-    refused(automc("search", digits, "--data", "digits", *words), said)
+    expect_refused(automc("search", digits, "--data", "digits", *words), said)
     assert not (automc_home / "graph").exists()
 
 
 def test_unknown_device_is_the_machines_fault(automc, digits):
-    refused(automc("search", digits, "--data", "digits", "--device", "abacus"), "abacus", code=1)
+    expect_refused(automc("search", digits, "--data", "digits", "--device", "abacus"), "abacus", code=1)
 
 
 def test_broken_card_or_experience_leaves_the_graph_alone(automc, full_home, tmp_path, monkeypatch):
@@ -173,27 +173,27 @@ def test_broken_card_or_experience_leaves_the_graph_alone(automc, full_home, tmp
     (cards / "ns.yaml").write_text(yaml.safe_dump(card))
     with monkeypatch.context() as patch:
         patch.setattr("kg.cards.methods_dir", lambda: cards)
-        refused(automc("kg", "sync"), "ns.yaml: hyperparameters.HP1.values: duplicate setting 0.1")
+        expect_refused(automc("kg", "sync"), "ns.yaml: hyperparameters.HP1.values: duplicate setting 0.1")
     papers = Path(shutil.copytree(experience_dir(), tmp_path / "papers"))
     paper = yaml.safe_load((papers / "he2018_sfp.yaml").read_text())
     paper["records"][0]["top1_percent"] = 192.2
     (papers / "he2018_sfp.yaml").write_text(yaml.safe_dump(paper))
     with monkeypatch.context() as patch:
         patch.setattr("kg.experience.experience_dir", lambda: papers)
-        refused(automc("kg", "sync"), "he2018_sfp.yaml: records.sfp_001.top1_percent")
-    refused(automc("experience", "check", papers / "he2018_sfp.yaml"), "records.sfp_001.top1_percent")
+        expect_refused(automc("kg", "sync"), "he2018_sfp.yaml: records.sfp_001.top1_percent")
+    expect_refused(automc("experience", "check", papers / "he2018_sfp.yaml"), "records.sfp_001.top1_percent")
 
-    refused(automc("kg", "query", "MATCH (m:Method) RETRUN m"))
-    refused(automc("kg", "query", "MATCH (m:Method) DETACH DELETE m"), "read-only")
+    expect_refused(automc("kg", "query", "MATCH (m:Method) RETRUN m"))
+    expect_refused(automc("kg", "query", "MATCH (m:Method) DETACH DELETE m"), "read-only")
     assert nodes() == before
 
 
 def test_unreachable_server(automc, digits, automc_home, monkeypatch):
     monkeypatch.setenv("AUTOMC_GRAPH", "bolt://127.0.0.1:1")
     for words in (("kg", "init"), ("study", "list"), ("show", "digits-digits-1"), ("resume", "digits-digits-1")):
-        refused(automc(*words), "127.0.0.1:1", code=1)
+        expect_refused(automc(*words), "127.0.0.1:1", code=1)
     quick = ("--data", "digits", "--precision", "float32", "--device", "cpu")
-    refused(automc("search", digits, *quick), "127.0.0.1:1", code=1)
+    expect_refused(automc("search", digits, *quick), "127.0.0.1:1", code=1)
     assert not (automc_home / "graph").exists()
     assert not (automc_home / "studies").exists()
 
@@ -202,7 +202,7 @@ def test_home_below_a_file(automc, digits, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("precious")
     monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "file" / "home"))
     for words in (("kg", "init"), ("study", "list"), ("search", digits, "--data", "digits"), ("cache", "show")):
-        refused(automc(*words), "AUTOMC_HOME", code=1)
+        expect_refused(automc(*words), "AUTOMC_HOME", code=1)
     assert (tmp_path / "file").read_text() == "precious"
 
 
@@ -215,8 +215,8 @@ def test_result_below_a_file_is_said_before_the_work(automc, digits, tmp_path):
         ("compress", digits, "--scheme", tmp_path / "scheme.txt"),
         ("search", digits),
     ):
-        refused(automc(*words, "--data", "digits", "--out", out), str(out), "cannot be written", code=1)
-    refused(automc("train", "resnet8", "--data", "digits", "--out", tmp_path), "it is a folder", code=1)
+        expect_refused(automc(*words, "--data", "digits", "--out", out), str(out), "cannot be written", code=1)
+    expect_refused(automc("train", "resnet8", "--data", "digits", "--out", tmp_path), "it is a folder", code=1)
     assert (tmp_path / "file").read_text() == "precious"
 
 

@@ -14,7 +14,7 @@ from automc import methods
 from automc.errors import Infeasible
 
 
-def run(names: tuple[str, ...], net: str, context, hp2: float, exhausted: tuple[str, ...] = ()) -> None:
+def expect_sizes(names: tuple[str, ...], net: str, context, hp2: float, exhausted: tuple[str, ...] = ()) -> None:
     model = build(net)
     step = context(count(model), max_iterations=1)
     x = torch.randn(2, 3, 16, 16)
@@ -40,7 +40,7 @@ def run(names: tuple[str, ...], net: str, context, hp2: float, exhausted: tuple[
 @pytest.mark.parametrize("net", ["resnet-a", "vgg"])
 @pytest.mark.parametrize("names", list(product(NAMES, repeat=2)), ids="-".join)
 def test_every_pair(names: tuple[str, ...], net: str, context) -> None:
-    run(names, net, context, 0.2)
+    expect_sizes(names, net, context, 0.2)
 
 
 @pytest.mark.slow
@@ -48,7 +48,7 @@ def test_every_pair(names: tuple[str, ...], net: str, context) -> None:
 @pytest.mark.parametrize("names", list(product(NAMES, repeat=3)), ids="-".join)
 def test_every_triple(names: tuple[str, ...], net: str, context) -> None:
     # half of the grouped net is one layer that cannot be factored: two steps of LFB use up the rest
-    run(names, net, context, 0.12, exhausted=("grouped",))
+    expect_sizes(names, net, context, 0.12, exhausted=("grouped",))
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automc.models.load import LoadedModel, load
+
 USER_FILE = """
 import torch
 import torch.nn.functional as F
@@ -102,3 +104,10 @@ def factored(conv: nn.Conv2d, rank: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(conv.in_channels, rank, 3, conv.stride, 1, bias=False), nn.Conv2d(rank, conv.out_channels, 1)
     )
+
+
+def resnet8() -> LoadedModel:
+    """A zoo model whose weights and statistics are not the initial ones."""
+    loaded = load("resnet8")
+    randomise(loaded.model)
+    return loaded

@@ -2,25 +2,21 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from model_nets import factored, randomise, shrink_pair
-from safetensors import safe_open
-from safetensors.torch import save_file
+from model_nets import factored, randomise, resnet8, shrink_pair
 from torch import nn
 
-from automc.errors import ArtefactError, EnvironmentFault
+from automc.errors import ArtefactError
 from automc.models import structure
 from automc.models.edits import from_spec, insertable, spec_of
-from automc.models.load import FactoryRef, LoadedModel, load
+from automc.models.load import LoadedModel, load
 from automc.models.shortcuts import GatherShortcut
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -39,12 +35,6 @@ def round_trip(path: Path, loaded: LoadedModel, model: nn.Module, x: torch.Tenso
         assert torch.equal(again(x), copy.deepcopy(model).eval()(x))
     assert structure.weights_hash(again) == structure.weights_hash(model)
     return again
-
-
-def resnet8() -> LoadedModel:
-    loaded = load("resnet8")
-    randomise(loaded.model)
-    return loaded
 
 
 def test_an_unchanged_model_has_no_edits(tmp_path: Path) -> None:
@@ -381,123 +371,3 @@ assert "torchvision" not in sys.modules, "torchvision must be imported lazily"
 """
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other == first
-
-
-def test_the_file_is_data(tmp_path: Path) -> None:
-    loaded = resnet8()
-    structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={"a": 1})
-    with safe_open(tmp_path / "m.am", framework="pt") as file:
-        about = json.loads(file.metadata()["automc"])
-        assert set(file.keys()) == set(loaded.model.state_dict())
-    assert about["format"] == 1
-    assert about["source"] == {
-        "kind": "zoo", "name": "resnet8", "kwargs": {"classes": 10, "channels": 3}, "sha256": "",
-    }  # fmt: skip
-
-
-def test_damaged_and_foreign_files(tmp_path: Path) -> None:
-    loaded = resnet8()
-    path = tmp_path / "m.am"
-    structure.save(path, loaded.model, loaded.source, metadata={})
-    whole = path.read_bytes()
-    for content in (b"", b"not a model", whole[:100], whole[: len(whole) // 2], whole[:-1]):
-        path.write_bytes(content)
-        with pytest.raises(ArtefactError, match="damaged"):
-            structure.read(path)
-    flipped = bytearray(whole)
-    flipped[-1000] ^= 1
-    path.write_bytes(flipped)
-    with pytest.raises(ArtefactError, match="its weights are not those that were written"):
-        structure.read(path)
-    save_file({"a": torch.zeros(2)}, path)
-    with pytest.raises(ArtefactError, match="not written by AutoMC"):
-        structure.read(path)
-    torch.save(loaded.model.state_dict(), path)
-    with pytest.raises(ArtefactError, match="damaged, or was not written by AutoMC"):
-        structure.read(path)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"format": 2}, "format 2.*Update"),
-        ({"format": None}, "has no format"),
-        ({"edits": None}, "lacks edits"),
-        ({"source": {"kind": "pickle", "name": "x"}}, "does not say how to build"),
-        ({"edits": [{"edit": "replace", "path": "a.b", "spec": {"type": "ReLU", "args": {}}}]}, "does not fit"),
-        ({"edits": [{"edit": "replace", "path": "conv1", "spec": {"type": "Evil", "args": {}}}]}, "'Evil'"),
-        ({"edits": [{"edit": "replace", "path": "conv1", "spec": {"type": "Evil", "from": "os"}}]}, "'Evil'"),
-        ({"edits": [{"edit": "explode", "path": "conv1"}]}, "explode"),
-        ({"edits": [{"edit": "resize", "path": "conv1", "attributes": {}, "shapes": {"weight": [1]}}]}, "does not fit"),
-        (
-            {"edits": [{"edit": "graph", "nodes": [
-                {"op": "call_function", "name": "n", "target": "os.system", "args": {"tuple": []}, "kwargs": {}}
-            ]}]},
-            r"os\.system, which a file cannot name",
-        ),
-        (
-            {"edits": [{"edit": "graph", "nodes": [
-                {"op": "call_function", "name": "n", "target": "torch.load", "args": {"tuple": []}, "kwargs": {}}
-            ]}]},
-            r"torch\.load, which a file cannot name",
-        ),
-    ],
-)  # fmt: skip
-def test_descriptions_that_do_not_fit(change: dict[str, Any], said: str, tmp_path: Path) -> None:
-    from automc.errors import AutoMCError
-
-    loaded = resnet8()
-    path = tmp_path / "m.am"
-    structure.save(path, loaded.model, loaded.source, metadata={})
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["automc"])
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, metadata={"automc": json.dumps({**about, **change})})
-    with pytest.raises(AutoMCError, match=said):
-        structure.read(path)
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-import torch
-from automc.errors import EnvironmentFault
-from automc.models import structure
-from automc.models.load import load
-loaded = load("resnet8")
-torch.nn.init.ones_(loaded.model.linear.weight)
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-try:
-    structure.save(Path(sys.argv[1]), loaded.model, loaded.source, metadata={})
-except EnvironmentFault as error:
-    print(error)
-    sys.exit(error.exit_code)
-"""
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "m.am"
-    loaded = resnet8()
-    structure.save(path, loaded.model, loaded.source, metadata={})
-    before = path.read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1, done.stderr
-    assert "cannot be written: File too large. The file that was there is unchanged." in done.stdout
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["m.am"], "no half-written file is left"
-
-
-def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
-    loaded = resnet8()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentFault, match="cannot be written: its folder, or one above, is a file"):
-        structure.save(tmp_path / "file" / "m.am", loaded.model, loaded.source, metadata={})
-    structure.save(tmp_path / "new" / "folder" / "m.am", loaded.model, loaded.source, metadata={})
-    assert structure.read_source(tmp_path / "new" / "folder" / "m.am") == loaded.source
-
-
-def test_sources_survive_json() -> None:
-    ref = FactoryRef("file", "/a/b.py:build", {"classes": 3}, "ab")
-    assert FactoryRef.from_dict(json.loads(json.dumps(ref.as_dict()))) == ref
