@@ -104,7 +104,7 @@ class Study:
             model, data, weights=weights, fraction=recipe.fraction, device=device,
             progress=lambda done, of: listener.progress("reading images", done, of),
         )  # fmt: skip
-        recipe = settle_precision(recipe, precision, subject)
+        recipe = settle_precision(recipe, precision, subject, listener.say)
         vectors = _vectors(learn_from_trials, listener)
         with knowledge.graph() as store:
             taken = [row["id"] for row in studies.list_studies(store)]

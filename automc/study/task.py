@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,11 +129,16 @@ def open_subject(
     )
 
 
-def settle_precision(recipe: Recipe, precision: str, subject: Subject) -> Recipe:
-    """Return the recipe with its precision: "float32", "bfloat16", or for "auto" what is faster on the device."""
+def settle_precision(
+    recipe: Recipe, precision: str, subject: Subject, say: Callable[[str], None] | None = None
+) -> Recipe:
+    """Return the recipe with its precision: "float32", "bfloat16", or for "auto" what is faster on the device.
+
+    `say` is told what was measured, the first time on a device.
+    """
     if precision == "auto":
         train = subject.dataset.data(subject.splits.train, subject.device)
-        return replace(recipe, precision=precisions.choose(subject.device, home(), subject.model, train))
+        return replace(recipe, precision=precisions.choose(subject.device, home(), subject.model, train, say))
     return replace(recipe, precision="bfloat16" if precision == "bfloat16" else "float32")
 
 
