@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from study_tools import create, run, same, stored
 
 from automc.study import Study
@@ -48,6 +49,7 @@ def gone(pids: list[int], seconds: float) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_kill_twice_and_interrupt_once_equals_never_stopping(full_home):
     reference = run(create(full_home, "10steps", workers=1)).trials
     # The cache would hide an execution: the second study starts with an empty one.
