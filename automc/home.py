@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from automc.errors import EnvironmentFault
@@ -24,6 +25,8 @@ def home(create: bool = True) -> Path:
         here = Path.cwd()
         folder = next((p / ".automc" for p in (here, *here.parents) if (p / ".automc").is_dir()), here / ".automc")
     if create:
+        if not given and not folder.exists():
+            sys.stderr.write(f"AutoMC keeps its graph, studies and cache in {folder} from now on.\n")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
