@@ -67,6 +67,54 @@ def curve(trials: list[dict[str, str]], gamma: float, base: float, shares: list[
     return values
 
 
+def page(summary: dict[str, Any], fronts: dict[str, list[dict[str, Any]]], note: str) -> str:
+    """The results as a page."""
+    machine = summary["machine"]
+    spec = summary[SEARCHERS[0]]["spec"]
+    versions = ", ".join(f"{name} {version}" for name, version in spec["versions"].items())
+    base = summary[SEARCHERS[0]]["base_accuracy"]
+    lines = [
+        "# ResNet-20 on CIFAR-10: progressive against random search",
+        "",
+        "One run of each (n = 1): reported, nothing is claimed from it. Written by `benchmarks/real_study.py`; trials in",
+        f"`{SEARCHERS[0]}.csv` and `{SEARCHERS[1]}.csv`, everything else in `summary.json`.",
+        "",
+        f"- Model: public ResNet-20 checkpoint, tuned on these images for 5 epochs at lr 0.01; validation accuracy {base:.2%}.",
+        "  The checkpoint has seen all training images, so validation accuracies are optimistic; test accuracies are not.",
+        f"- Data: CIFAR-10 as JPEG (quality 75) image folder; steps train on a tenth; gamma {spec['gamma']}; E0 = "
+        f"{spec['recipe']['unit_epochs']:g} epochs, {spec['recipe']['precision']}.",
+        f"- Budget: {spec['budget']['seconds'] / 60:g} minutes with {spec['workers']} workers, seed {spec['seed']}, run seed "
+        f"{spec['run_seed']}; one cache, a cached step is charged its recorded cost.",
+        f"- Machine: {machine['cpu']}, {machine['cores']} cores; {versions}; commit {machine['git'][:12]}.",
+        *([f"- {note}"] if note else []),
+        "",
+        "| | trials (ok, cached) | hypervolume after 25 / 50 / 100% of the cost | recommended: removed, validation, test |",
+        "|---|---|---|---|",
+    ]
+    for name in SEARCHERS:
+        found = summary[name]
+        volume = " / ".join(f"{value:.3f}" for value in found["hypervolume"].values())
+        best, final = found["recommended"], found["final"]
+        chosen = f"{best['pr']:.1%}, {best['accuracy']:.2%}" if best else "nothing"
+        tested = f", {final['base_test_accuracy']:.2%} -> {final['test_accuracy']:.2%}" if final else ""
+        lines.append(f"| {name} | {found['trials']} ({found['ok']}, {found['cached']}) | {volume} | {chosen}{tested} |")
+    lines += [
+        "",
+        "Hypervolume of (accuracy, PR) beyond (half of the base accuracy, gamma), as a share of the whole rectangle.",
+        "",
+    ]
+    for name in SEARCHERS:
+        lines += [
+            f"## Front of the {name} search",
+            "",
+            "| removed | FLOPs removed | validation | scheme |",
+            "|---|---|---|---|",
+        ]
+        lines += [f"| {t['pr']:.1%} | {t['fr']:.1%} | {t['accuracy']:.2%} | `{t['scheme']}` |" for t in fronts[name]]
+        lines.append("")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Tune the checkpoint, search twice, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -77,6 +125,7 @@ def main() -> None:
     parser.add_argument("--budget", default="30m")
     parser.add_argument("--gamma", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--note", default="", help="what a reader must know of this run")
     parser.add_argument("--epochs", default="5")
     parser.add_argument("--final", default="full", help="none: keep the recommended trial's own model")
     options = parser.parse_args()
@@ -89,12 +138,14 @@ def main() -> None:
     run("kg", "init")
     options.out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {}
+    fronts: dict[str, list[dict[str, Any]]] = {}
     for searcher in SEARCHERS:
         study = search(searcher, model, options)
         text = run("show", study, "--trials", "--format", "csv")
         (options.out / f"{searcher}.csv").write_text(text)
         shown = json.loads(run("show", study, "--format", "json"))
         found = json.loads(run("kg", "query", QUERY, "--param", f"id={study}", "--format", "json"))[0]  # fmt: skip
+        fronts[searcher] = shown["front"]
         trials = list(csv.DictReader(text.splitlines()))
         shares = [0.25, 0.5, 1.0]
         summary[searcher] = {
@@ -106,6 +157,7 @@ def main() -> None:
         }  # fmt: skip
     summary["machine"] = {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(), "git": git()}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (options.out / "README.md").write_text(page(summary, fronts, options.note))
     print(json.dumps({name: summary[name]["hypervolume"] for name in SEARCHERS}))
 
 
