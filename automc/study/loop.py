@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -73,14 +73,18 @@ class Loop:
 
     def __init__(
         self, spec: StudySpec, subject: Subject, space: StrategySpace, forecast: Forecast, trials: Sequence[Trial],
-        elapsed: float, listener: Listener,
+        elapsed: float, listener: Listener, keep_models: Callable[[list[Scheme]], None],
     ) -> None:  # fmt: skip
-        """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds."""
+        """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds.
+
+        `keep_models` is called after each round with the schemes of the front, whose models must not be evicted.
+        """
         self.spec = spec
         self.subject = subject
         self.space = space
         self.forecast = forecast
         self.listener = listener
+        self._keep_models = keep_models
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
         self.base = Figures(subject.accuracy, subject.params, subject.flops)
         self._elapsed_before = elapsed
@@ -109,7 +113,9 @@ class Loop:
             if self.spec.budget.steps is not None:
                 planned = planned[: max(0, self.spec.budget.steps - len(before))]
             first = max((t.ordinal for t in before), default=0) + 1
-            if not planned or not self._round(workers, number, size, first, planned):
+            complete = bool(planned) and self._round(workers, number, size, first, planned)
+            self._keep_models([t.scheme for t in self.front()])
+            if not complete:
                 return
             told = sorted((t for t in self.trials.values() if t.round == number), key=lambda t: t.ordinal)
             searcher.tell([t.outcome(self.space.indices(t.scheme)) for t in told])

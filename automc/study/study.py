@@ -169,8 +169,6 @@ class Study:
                 loop = self._loop(infeasible, forecast, listener)
                 loop.run(workers)
             done = sorted(loop.trials.values(), key=lambda t: t.ordinal)
-            bench = self.setup.open()
-            bench.cache.pin((bench.key(t.scheme) for t in loop.front()), owner=self.spec.id)
             return self._finish(done, listener)
         except BaseException as error:
             stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
@@ -187,7 +185,12 @@ class Study:
         with knowledge.graph() as store:
             trials = [Trial.from_row(row) for row in studies.load_trials(store, self.spec.id)]
         elapsed = float(self.record.get("elapsed_seconds") or 0.0)
-        loop = Loop(self.spec, self.subject, space, forecast, trials, elapsed, listener)
+        bench = self.setup.open()
+
+        def keep_models(schemes: list[Scheme]) -> None:
+            bench.cache.pin((bench.key(scheme) for scheme in schemes), owner=self.spec.id)
+
+        loop = Loop(self.spec, self.subject, space, forecast, trials, elapsed, listener, keep_models)
         listener.plan(self._plan(space, forecast, infeasible, trials, elapsed))
         return loop
 

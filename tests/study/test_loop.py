@@ -353,3 +353,21 @@ def test_listener_hears_of_a_trial_after_the_graph(full_home):
     with in_process():
         create(full_home, "3steps").run(Asks())
     assert Asks.heard == [1, 2, 3]
+
+
+def test_the_models_of_the_front_stay_in_a_small_cache(full_home):
+    class Bench(Listener):
+        """Looks at the pins while the search goes on."""
+
+        pinned: ClassVar[list[int]] = []
+
+        def trial(self, trial: Trial, spent_steps: int, spent_seconds: float) -> None:
+            self.pinned.append(len(study.setup.open().cache.pinned()))
+
+    study = create(full_home, "8steps", gamma=0.04, cache_bytes=700_000)
+    result = run(study, Bench())
+    bench = study.setup.open()
+    assert max(Bench.pinned) > 0, "pinned after the first round, not only at the end"
+    assert bench.cache.pinned() == {bench.key(t.scheme) for t in result.front}
+    assert bench.cache.status().weights_bytes <= 700_000
+    assert any(bench.cache.model_path(bench.key(t.scheme)) for t in result.front)
