@@ -153,7 +153,7 @@ def main() -> None:
             "cached": sum(t["cached"] == "True" for t in trials), "seconds": found["seconds"],
             "base_accuracy": found["a"], "recommended": shown["recommended"], "final": shown["final"],
             "hypervolume": dict(zip(map(str, shares), curve(trials, options.gamma, found["a"], shares), strict=True)),
-            "spec": json.loads(found["spec"]) if isinstance(found["spec"], str) else found["spec"],
+            "spec": json.loads(found["spec"].removeprefix("json:")),
         }  # fmt: skip
     summary["machine"] = {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(), "git": git()}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
