@@ -12,7 +12,7 @@ from torch import nn
 
 from automc.datasets import DataRef, Dataset, check, open_data
 from automc.datasets.splits import Splits, content_hash, split
-from automc.errors import EnvironmentFault
+from automc.execution.setup import open_device
 from automc.home import home
 from automc.models.load import FactoryRef, input_channels, load, output_classes, prepare
 from automc.models.measure import count_flops, count_params
@@ -72,15 +72,7 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise EnvironmentFault(f"--device {name!r} is not a device. Use auto, cpu or cuda:0.") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise EnvironmentFault(
-            f"--device {name}: this machine offers {torch.cuda.device_count()} CUDA devices. Use --device cpu."
-        )
-    return device
+    return open_device(name)
 
 
 def open_subject(
