@@ -1,0 +1,23 @@
+"""Learning from another model's outputs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """τ² · KL(softmax(teacher/τ) ‖ softmax(student/τ)), the mean over images, in float32.
+
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2: τ² keeps the gradient's size
+    independent of τ. Summed over classes and averaged over images (`batchmean`), so the number of classes does
+    not scale it. Both are logits of shape (n, classes); no gradient reaches the teacher.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+    """
+    if temperature <= 0:
+        raise ValueError(f"The temperature must be above 0, it is {temperature:g}.")
+    log_student = F.log_softmax(student.float() / temperature, 1)
+    log_teacher = F.log_softmax(teacher.detach().float() / temperature, 1)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
