@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from automc.datasets import DataRef
 from automc.datasets.splits import content_hash
 from automc.errors import EnvironmentFault, MethodError
 from automc.execution.jobs import final
-from automc.execution.setup import Setup
-from automc.home import home
+from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
-from automc.models.measure import Latency, latency
+from automc.models.measure import Latency, artefact_bytes, count_flops, count_params, latency, peak_memory
 from automc.study import Budget, Listener, Study
+from automc.study.doctor import Diagnosis, examine, scratch
 from automc.study.study import Result, open_figures
-from automc.study.task import open_subject, settle_precision
+from automc.study.task import open_subject, resolve_device, settle_precision
 from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training.loop import train_model
@@ -105,14 +106,8 @@ def compress(
         model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
     )
     recipe = settle_precision(recipe, precision, subject)
-    with tempfile.TemporaryDirectory(prefix="compress-", dir=home()) as folder:
-        base = Path(folder) / "base.am"
-        structure.save(base, subject.model, subject.source, metadata={"model": model})
-        setup = Setup(
-            base=base, data=subject.data, recipe=recipe, cache=Path(folder) / "cache", data_cache=home() / "data",
-            run_seed=run_seed, keep=keep, device=str(subject.device),
-        )  # fmt: skip
-        saved = Path(folder) / "out.am"
+    with scratch(subject, recipe, run_seed, keep) as setup:
+        saved = setup.base.with_name("out.am")
         outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
         if outcome.status != "ok":
             raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
@@ -123,6 +118,22 @@ def compress(
         after=open_figures(smaller, subject), reached=bool(outcome.reached), reason=outcome.reason,
         test_before=subject.test_accuracy(), test_after=subject.test_accuracy(smaller), seconds=outcome.seconds,
     )  # fmt: skip
+
+
+def doctor(
+    model: str, data: str | DataRef, *, weights: str | Path | None = None, recipe: Recipe | None = None,
+    precision: str = "auto", device: str = "auto", keep: tuple[str, ...] = (),
+) -> Diagnosis:  # fmt: skip
+    """Say what will and will not work on a model: its layers one by one, and every method tried once on one batch.
+
+    Raises:
+        ModelError, DataError: the model or the data cannot be opened, or do not fit.
+    """
+    recipe = recipe or Recipe()
+    subject = open_subject(
+        model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
+    )
+    return examine(subject, settle_precision(recipe, precision, subject), keep)
 
 
 @dataclass(frozen=True)
@@ -174,11 +185,26 @@ class Measured:
     """What `measure` found. `flops` is 2 × MACs of one image; accuracies None without data."""
 
     params: int
-    flops: int | None
+    flops: int
     accuracy: float | None
     test_accuracy: float | None
-    latency: Latency | None
-    file_bytes: int | None
+    latency: Latency
+    peak_memory_bytes: int
+    """Of one forward pass of the latency's batch: weights, buffers and intermediate results."""
+    file_bytes: int
+    """Of the .am file, or of the one that would be saved."""
+
+
+def no_faster(before: Measured, after: Measured) -> str | None:
+    """Return a warning where the FLOPs fell and the time did not, by more than both measurements spread; else None."""
+    gain = before.latency.median_ms - after.latency.median_ms
+    if after.flops < before.flops and gain <= max(before.latency.iqr_ms, after.latency.iqr_ms):
+        return (
+            f"FLOPs fell by {1 - after.flops / before.flops:.0%}, but the time on {after.latency.device} did not "
+            f"({before.latency.median_ms:.2f} to {after.latency.median_ms:.2f} ms at batch {after.latency.batch}): "
+            "small or factored layers are bound by memory and calls. Try --batch, or --round-to 8 when compressing."
+        )
+    return None
 
 
 def measure(
@@ -190,12 +216,46 @@ def measure(
     Args:
         size: side of the input image in pixels; needed without data where the model does not tell.
     """
-    file = Path(model).stat().st_size if model.endswith(".am") and Path(model).is_file() else None
     if data is not None:
         subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device)
-        timing = latency(subject.model, subject.example.expand(batch, -1, -1, -1))
-        return Measured(subject.params, subject.flops, subject.accuracy, subject.test_accuracy(), timing, file)
-    return _measure_alone(model, weights, device, size, batch, file)
+        source, prepared, example = subject.source, subject.model, subject.example
+        accuracies = subject.accuracy, subject.test_accuracy()
+    else:
+        loaded = _models.load(model, weights=Path(weights) if weights else None)
+        side, where = size or _models.default_size(model), resolve_device(device)
+        example = torch.zeros(1, _models.input_channels(loaded.model) or 3, side, side)
+        source, prepared = loaded.source, _models.prepare(loaded.model, example).to(where)
+        example, accuracies = example.to(where), (None, None)
+    images = example.expand(batch, -1, -1, -1).contiguous()
+    size_on_disk = Path(model).stat().st_size if model.endswith(".am") else artefact_bytes(prepared, source)
+    return Measured(
+        count_params(prepared), count_flops(prepared, example), *accuracies, latency(prepared, images),
+        peak_memory(prepared, images), size_on_disk,
+    )  # fmt: skip
+
+
+def export(
+    model: str, *, out: str | Path, kind: _exports.Kind = "onnx", weights: str | Path | None = None,
+    size: int | None = None, opset: int | None = None, dynamic_batch: bool = True,
+    tolerance: float = _exports.TOLERANCE,
+) -> _exports.Exported:  # fmt: skip
+    """Write a model as ONNX or `torch.export`, once its outputs agree with PyTorch's; see `automc.models.export`.
+
+    Args:
+        size: side of the input image in pixels; needed where the model does not tell.
+
+    Raises:
+        ModelError: the model cannot be loaded, is no classifier, or cannot be exported faithfully; nothing is written.
+        EnvironmentFault: packages are missing, or `out` cannot be written; what was there is intact.
+    """
+    path = writable(out)
+    loaded = _models.load(model, weights=Path(weights) if weights else None)
+    side = size or _models.default_size(model)
+    example = torch.zeros(1, _models.input_channels(loaded.model) or 3, side, side)
+    return _exports.export(
+        loaded.model, example, path, kind=kind, opset=opset, dynamic_batch=dynamic_batch, tolerance=tolerance,
+        normalisation=loaded.normalisation,
+    )  # fmt: skip
 
 
 def read_scheme(scheme: str | Path | Scheme) -> Scheme:
@@ -251,21 +311,3 @@ def writable(out: str | Path) -> Path:
 def reference(data: str | DataRef) -> DataRef:
     """Return data by name as a DataRef."""
     return data if isinstance(data, DataRef) else DataRef(data)
-
-
-def _measure_alone(
-    model: str, weights: str | Path | None, device: str, size: int | None, batch: int, file: int | None
-) -> Measured:
-    import torch
-
-    from automc.models.measure import count_flops, count_params
-    from automc.study.task import resolve_device
-
-    loaded = _models.load(model, weights=Path(weights) if weights else None)
-    where = resolve_device(device)
-    channels = _models.input_channels(loaded.model) or 3
-    side = size or _models.default_size(model)
-    example = torch.zeros(1, channels, side, side, device=where)
-    prepared = _models.prepare(loaded.model, example.cpu()).to(where)
-    timing = latency(prepared, example.expand(batch, -1, -1, -1))
-    return Measured(count_params(prepared), count_flops(prepared, example), None, None, timing, file)

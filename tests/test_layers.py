@@ -18,6 +18,7 @@ ALLOWED = {
     "automc.cli": {"automc", "kg"},
     "automc.api": {"automc.study", "automc.execution", "automc.methods", "automc.training", "automc.models",
                    "automc.datasets", "automc.home", "kg.schema"},
+    "automc.report": {"automc.study", "automc.knowledge", "automc.search", "automc.models", "automc.home", "kg"},
     "automc.study": {"automc.knowledge", "automc.search", "automc.execution", "automc.methods", "automc.training",
                      "automc.models", "automc.datasets", "automc.home", "kg"},
     "automc.knowledge": {"automc.methods", "automc.models", "automc.home", "kg"},

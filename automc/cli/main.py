@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from automc.cli import cache, experience, kg, methods, models, results, search
+from automc.cli import cache, doctor, experience, export, kg, methods, models, report, results, search, view
 
 # OpenMP reads it when torch is first imported: threads that spin beside other jobs slow training down many times.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -21,10 +21,14 @@ app = typer.Typer(
 app.command("search")(search.search)
 app.command("resume")(search.resume)
 app.command("show")(results.show_study)
+app.command("report")(report.report)
 app.command("compress")(models.compress)
+app.command("doctor")(doctor.doctor)
 app.command("train")(models.train)
 app.command("measure")(models.measure)
+app.command("export")(export.export)
 app.add_typer(results.app, name="study")
+kg.app.command("view")(view.view)
 app.add_typer(kg.app, name="kg")
 app.add_typer(methods.app, name="method")
 app.add_typer(experience.app, name="experience")

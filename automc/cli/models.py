@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from automc.cli import options as o
-from automc.cli.output import Format, FormatOption, guarded, progress, say, show_record
+from automc.cli.output import Format, FormatOption, guarded, progress, say, show, show_record
 
 
 @guarded
+@o.grouped
 def train(
     model: o.Model,
     data: o.Data,
@@ -24,14 +25,8 @@ def train(
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order and augmentation.")] = 0,
     precision: o.Precision = "auto",
     device: o.Device = "auto",
-    root: o.Root = None,
-    download: o.Download = False,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    size: o.Size = None,
-    classes: o.Classes = None,
     augment: o.Augment = None,
-    val: o.Val = None,
+    reading: o.DataOptions = o.DataOptions(),
     format: FormatOption = Format.table,
 ) -> None:
     """Train a model on everything but the validation split, and save it.
@@ -40,7 +35,7 @@ def train(
     """
     from automc import api
 
-    reference = o.data_ref(data, root, download, mean, std, size, classes, augment, val)
+    reference = reading.ref(data, augment)
     with progress("training") as bar:
         done = api.train(
             model, reference, out=out, epochs=epochs, lr=lr, batch=batch, weights=weights, seed=seed,
@@ -50,34 +45,62 @@ def train(
 
 
 @guarded
+@o.grouped
 def measure(
     model: o.Model,
     data: Annotated[str | None, typer.Option("--data", help="Measure accuracy on these data as well.")] = None,
     weights: o.Weights = None,
+    before: Annotated[str | None, typer.Option("--before", help="The model it was made from, to compare with.")] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images in a batch of the latency measurement.")] = 1,
     device: o.Device = "auto",
-    root: o.Root = None,
-    download: o.Download = False,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    size: o.Size = None,
-    classes: o.Classes = None,
-    val: o.Val = None,
+    reading: o.DataOptions = o.DataOptions(),
     format: FormatOption = Format.table,
 ) -> None:
-    """Measure a model: parameters, FLOPs (2 x MACs of one image), accuracy, latency with spread, file size.
+    """Measure a model: parameters, FLOPs (2 x MACs of one image), accuracy, latency with spread, memory, file size.
 
-    Example: automc measure digits.am --data digits
+    Example: automc measure small.am --before digits.am --data digits
     """
     from automc import api
 
-    reference = o.data_ref(data, root, download, mean, std, size, classes, None, val) if data else None
-    found = asdict(api.measure(model, reference, weights=weights, device=device, size=size, batch=batch))
-    latency: dict[str, Any] = found.pop("latency") or {}
-    show_record({**found, **{f"latency_{k}" if "latency" not in k else k: v for k, v in latency.items()}}, format)
+    reference = reading.ref(data) if data else None
+
+    def of(reference_model: str, checkpoint: Path | None) -> api.Measured:
+        return api.measure(
+            reference_model, reference, weights=checkpoint, device=device, size=reading.size, batch=batch
+        )
+
+    found = of(model, None if before else weights)
+    if before is None:
+        show_record(_flat(found), format)
+        return
+    first = of(before, weights)
+    show(("figure", "before", "after", "change"), _changes(_flat(first), _flat(found)), format)
+    if warning := api.no_faster(first, found):
+        say(warning)
+
+
+def _flat(measured: Any) -> dict[str, Any]:
+    """The figures of a measurement, the latency's among them."""
+    figures = asdict(measured)
+    latency: dict[str, Any] = figures.pop("latency")
+    return {**figures, **{f"latency_{name}": value for name, value in latency.items()}}
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Rows of a comparison; accuracies change by points, everything else by a share of what it was."""
+    rows: list[tuple[Any, ...]] = []
+    for name, new in after.items():
+        old, change = before[name], ""
+        if isinstance(old, int | float) and isinstance(new, int | float) and old != new:
+            change = (
+                f"{100 * (new - old):+.2f} points" if "accuracy" in name else f"{new / old - 1:+.1%}" if old else ""
+            )
+        rows.append((name, old, new, change))
+    return rows
 
 
 @guarded
+@o.grouped
 def compress(
     model: o.Model,
     data: o.Data,
@@ -86,24 +109,12 @@ def compress(
     ],
     out: Annotated[Path, typer.Option("--out", help="Where to save the smaller model (.am).")] = Path("compressed.am"),
     weights: o.Weights = None,
-    fraction: o.Fraction = 1.0,
-    unit_epochs: o.UnitEpochs = 10.0,
-    precision: o.Precision = "auto",
-    batch: o.Batch = 128,
-    lr: o.LearningRate = 0.01,
-    round_to: o.RoundTo = 1,
-    sparsity: o.Sparsity = 0.0,
+    how: o.RecipeOptions = o.RecipeOptions(),
     keep: o.Keep = None,
-    run_seed: Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")] = 0,
+    run_seed: o.RunSeed = 0,
     device: o.Device = "auto",
-    root: o.Root = None,
-    download: o.Download = False,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    size: o.Size = None,
-    classes: o.Classes = None,
     augment: o.Augment = None,
-    val: o.Val = None,
+    reading: o.DataOptions = o.DataOptions(),
     format: FormatOption = Format.table,
 ) -> None:
     """Run a scheme on a model and save the smaller model.
@@ -114,9 +125,8 @@ def compress(
 
     with progress("compressing") as bar:
         done = api.compress(
-            model, o.data_ref(data, root, download, mean, std, size, classes, augment, val), scheme, out=out,
-            weights=weights, recipe=o.recipe_of(fraction, unit_epochs, batch, lr, round_to, sparsity),
-            precision=o.check_precision(precision), device=device, run_seed=run_seed, keep=tuple(keep or ()),
+            model, reading.ref(data, augment), scheme, out=out, weights=weights, recipe=how.recipe(),
+            precision=how.precision, device=device, run_seed=run_seed, keep=tuple(keep or ()),
             progress=lambda did, of: bar(did, of, {}),
         )  # fmt: skip
     before, after = done.before, done.after

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -20,53 +24,108 @@ Data = Annotated[
     str, typer.Option("--data", help="A data set's name, an image folder, or file.py:factory.", show_default=False)
 ]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Checkpoint to load into the model.")]
-Root = Annotated[Path | None, typer.Option("--root", help="Folder with the files of a named data set.")]
-Download = Annotated[
-    bool, typer.Option("--download", help="Fetch the files of a named data set where they are missing.")
-]
-Mean = Annotated[
-    str | None, typer.Option("--mean", help="Mean per channel of pixels in [0, 1], such as 0.49,0.48,0.45.")
-]
-Std = Annotated[str | None, typer.Option("--std", help="Standard deviation per channel, likewise.")]
-Size = Annotated[int | None, typer.Option("--size", help="Resize images of a folder to this side, in pixels.")]
-Classes = Annotated[
-    str | None, typer.Option("--classes", help="Class names in the order of the model's outputs: a,b,c or a file.")
-]
 Augment = Annotated[str | None, typer.Option("--augment", help="none, crop or crop-flip; default by image size.")]
-Val = Annotated[Path | None, typer.Option("--val", help="Image folder that replaces the validation split.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:0.")]
-Fraction = Annotated[float, typer.Option("--fraction", help="Share of the training images that steps train on.")]
-UnitEpochs = Annotated[float, typer.Option("--unit-epochs", help="Epochs that a length of 1 stands for (E0).")]
 Precision = Annotated[str, typer.Option("--precision", help="auto (timed once per device), float32 or bfloat16.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images in a training batch.")]
-LearningRate = Annotated[float, typer.Option("--lr", help="Peak learning rate of a step.")]
-RoundTo = Annotated[int, typer.Option("--round-to", help="Keep channel counts multiples of this.")]
-Sparsity = Annotated[float, typer.Option("--sparsity", help="Share of its training that NS spends on an L1 penalty.")]
 Keep = Annotated[list[str] | None, typer.Option("--keep", help="Pattern of layers that are never touched; repeatable.")]
+RunSeed = Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")]
 
 
-def data_ref(
-    data: str, root: Path | None, download: bool, mean: str | None, std: str | None, size: int | None,
-    classes: str | None, augment: str | None, val: Path | None,
-) -> DataRef:  # fmt: skip
-    """Return what the data options say.
+@dataclass(frozen=True)
+class DataOptions:
+    """How data are read, whatever they are."""
 
-    Raises:
-        DataError: one of them cannot be read.
-    """
-    from automc.datasets import DataRef
+    root: Annotated[Path | None, typer.Option("--root", help="Folder with the files of a named data set.")] = None
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the files of a named data set where they are missing.")
+    ] = False
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Mean per channel of pixels in [0, 1], such as 0.49,0.48,0.45.")
+    ] = None
+    std: Annotated[str | None, typer.Option("--std", help="Standard deviation per channel, likewise.")] = None
+    size: Annotated[int | None, typer.Option("--size", help="Resize images of a folder to this side, in pixels.")] = (
+        None
+    )
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Class names in the order of the model's outputs: a,b,c or a file.")
+    ] = None
+    val: Annotated[Path | None, typer.Option("--val", help="Image folder that replaces the validation split.")] = None
 
-    return DataRef(
-        data, str(root) if root else None, download, _numbers("--mean", mean), _numbers("--std", std), size,
-        _names(classes), augment, str(val) if val else None,  # type: ignore[arg-type]
-    )  # fmt: skip
+    def ref(self, data: str, augment: str | None = None) -> DataRef:
+        """Return what the options say of `data`.
+
+        Raises:
+            DataError: one of them cannot be read.
+        """
+        from automc.datasets import DataRef
+
+        return DataRef(
+            data, str(self.root) if self.root else None, self.download, _numbers("--mean", self.mean),
+            _numbers("--std", self.std), self.size, _names(self.classes), augment,  # type: ignore[arg-type]
+            str(self.val) if self.val else None,
+        )  # fmt: skip
 
 
-def recipe_of(fraction: float, unit_epochs: float, batch: int, lr: float, round_to: int, sparsity: float) -> Recipe:
-    """Return what the recipe options say; the precision is settled later."""
-    from automc.training.recipe import Recipe
+@dataclass(frozen=True)
+class RecipeOptions:
+    """How steps are executed; the precision is settled once the device is known."""
 
-    return Recipe(unit_epochs=unit_epochs, batch=batch, lr=lr, fraction=fraction, round_to=round_to, sparsity=sparsity)
+    fraction: Annotated[float, typer.Option("--fraction", help="Share of the training images that steps train on.")] = (
+        1.0
+    )
+    unit_epochs: Annotated[float, typer.Option("--unit-epochs", help="Epochs that a length of 1 stands for (E0).")] = (
+        10.0
+    )
+    precision: Precision = "auto"
+    batch: Batch = 128
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of a step.")] = 0.01
+    teacher: Annotated[
+        float,
+        typer.Option("--teacher", help="Weight of the original model's outputs in every training loss, in [0, 1)."),
+    ] = 0.0
+    recalibrate: Annotated[
+        int, typer.Option("--recalibrate", help="Images for new batch-norm statistics after a change of structure.")
+    ] = 2000
+    round_to: Annotated[int, typer.Option("--round-to", help="Keep channel counts multiples of this.")] = 1
+    sparsity: Annotated[
+        float, typer.Option("--sparsity", help="Share of its training that NS spends on an L1 penalty.")
+    ] = 0.0
+
+    def recipe(self) -> Recipe:
+        """Return the recipe, in float32 until the precision is settled."""
+        from automc.training.recipe import Recipe
+
+        check_precision(self.precision)
+        return Recipe(
+            unit_epochs=self.unit_epochs, batch=self.batch, lr=self.lr, fraction=self.fraction, teacher=self.teacher,
+            recalibration_images=self.recalibrate, round_to=self.round_to, sparsity=self.sparsity,
+        )  # fmt: skip
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take a dataclass above as one parameter: its fields become options of the command line."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if kind in (DataOptions, RecipeOptions)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
+            continue
+        annotations = get_type_hints(groups[name], include_extras=True)
+        parameters += [
+            inspect.Parameter(f.name, parameter.KEYWORD_ONLY, default=f.default, annotation=annotations[f.name])
+            for f in fields(groups[name])
+        ]
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        given = {name: kind(**{f.name: options.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+        command(**options, **given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
 
 
 def check_precision(text: str) -> str:

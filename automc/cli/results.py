@@ -15,13 +15,28 @@ app = typer.Typer(help="Studies in the graph.", no_args_is_help=True)
 def show_study(
     study: Annotated[str, typer.Argument(help="A study, see: automc study list.")],
     trials: Annotated[bool, typer.Option("--trials", help="All trials instead of the front.")] = False,
+    why: Annotated[
+        str | None, typer.Option("--why", help="Explain one scheme: a trial's number, recommended, or the scheme.")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Show a study's front and its recommended scheme.
+    """Show a study's front and its recommended scheme, or why it came to one of its schemes.
+
+    --why tells of each step what was predicted and measured, what is known of it and by whom, and what else there was;
+    as text, or with --format json.
 
     Example: automc show resnet20-cifar10-1 --trials --format csv
     """
-    from automc.cli.watch import percent, show_trials
+    if why is not None:
+        from automc.report import why as accounts
+
+        account = accounts.why(study, why)
+        if format is Format.json:
+            show_json(account)
+        else:
+            print(accounts.text(account))
+        return
+    from automc.cli.watch import percent, plot_trials, show_trials
     from automc.study.spec import StudySpec
     from automc.study.study import load_record, load_trials
     from automc.study.trial import front, recommended
@@ -50,6 +65,7 @@ def show_study(
                    "recommended": chosen.as_row() if chosen else None, "why": choice.why if choice else None})  # fmt: skip
         return
     show_trials(front(done, spec.gamma), chosen, format, f"Front of {study}: {len(done)} trials, {record['status']}")
+    plot_trials(done, front(done, spec.gamma), chosen, format)
     if choice is None:
         say(f"Nothing removed {spec.gamma:.0%} of the parameters yet.")
     else:

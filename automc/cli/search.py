@@ -15,39 +15,31 @@ Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes
 
 
 @guarded
+@o.grouped
 def search(
     model: o.Model,
     data: o.Data,
     gamma: Annotated[float, typer.Option("--gamma", help="Share of the parameters to remove, in (0, 0.84].")] = 0.3,
     budget: Budget = "30m",
     weights: o.Weights = None,
-    searcher: Annotated[str, typer.Option("--searcher", help="Search strategy.")] = "progressive",
+    searcher: Annotated[str, typer.Option("--searcher", help="progressive, progressive-mean, progressive-blind, random, evolution or reinforce.")] = "progressive",
     max_length: Annotated[int, typer.Option("--max-length", help="Steps of a scheme, at most.")] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the searcher.")] = 0,
-    run_seed: Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")] = 0,
+    run_seed: o.RunSeed = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Also copy the recommended model here.")] = None,
     final: Annotated[str, typer.Option("--final", help="full: run the recommended scheme once more; none: keep the trial's model.")] = "full",
     own_experience: Annotated[bool, typer.Option("--own-experience/--no-own-experience", help="Learn from what earlier studies measured.")] = True,
-    fraction: o.Fraction = 1.0,
-    unit_epochs: o.UnitEpochs = 10.0,
-    precision: o.Precision = "auto",
-    batch: o.Batch = 128,
-    lr: o.LearningRate = 0.01,
-    round_to: o.RoundTo = 1,
-    sparsity: o.Sparsity = 0.0,
+    graph: Annotated[bool, typer.Option("--graph/--no-graph", help="Ablation: learn the embeddings without the graph's links.")] = True,
+    experience: Annotated[bool, typer.Option("--experience/--no-experience", help="Ablation: learn and search without any experience.")] = True,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Ablation: use this method alone; repeatable.")] = None,
+    how: o.RecipeOptions = o.RecipeOptions(),
     keep: o.Keep = None,
     device: o.Device = "auto",
     workers: Workers = None,
     step_timeout: Annotated[float | None, typer.Option("--step-timeout", help="Seconds after which a step counts as hung; default 5 x the forecast.")] = None,
     cache_size: Annotated[str, typer.Option("--cache-size", help="Limit of the models kept on disk, such as 20GiB.")] = "20GiB",
-    root: o.Root = None,
-    download: o.Download = False,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    size: o.Size = None,
-    classes: o.Classes = None,
     augment: o.Augment = None,
-    val: o.Val = None,
+    reading: o.DataOptions = o.DataOptions(),
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Search compression schemes for a trained model, and save the recommended one.
@@ -64,14 +56,15 @@ def search(
         raise StudyError(f"--final must be full or none, it is {final!r}.")
     if out:
         api.writable(out)
-    recipe = o.recipe_of(fraction, unit_epochs, batch, lr, round_to, sparsity)
+    recipe = how.recipe()
     with Watch() as watch:
         study = Study.create(
-            model, o.data_ref(data, root, download, mean, std, size, classes, augment, val), gamma=gamma,
-            budget=Spending.parse(budget), weights=weights, recipe=recipe, precision=o.check_precision(precision),
+            model, reading.ref(data, augment), gamma=gamma,
+            budget=Spending.parse(budget), weights=weights, recipe=recipe, precision=how.precision,
             device=device, workers=workers, learn_from_trials=own_experience, listener=watch, searcher=searcher,
             max_length=max_length, seed=seed, run_seed=run_seed, keep=tuple(keep or ()), step_timeout=step_timeout,
-            cache_bytes=parse_bytes(cache_size), final=final == "full",
+            cache_bytes=parse_bytes(cache_size), final=final == "full", use_graph=graph, use_experience=experience,
+            only=tuple(only or ()),
         )  # fmt: skip
     _run(study, out, format)
 

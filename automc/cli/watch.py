@@ -145,6 +145,21 @@ def show_trials(trials: Sequence[Trial], chosen: Trial | None, format: Format, t
     show(("recommended", *FRONT_COLUMNS[1:]) if format is not Format.table else FRONT_COLUMNS, rows, format, title)
 
 
+def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial | None, format: Format) -> None:
+    """Print all ok trials as a small plot of text under a table; nothing in other formats."""
+    if format is not Format.table:
+        return
+    from automc.report.plot import Mark, text
+
+    kinds = {**dict.fromkeys((t.ordinal for t in fronted), "front"), **({chosen.ordinal: "chosen"} if chosen else {})}
+    done = [t for t in trials if t.accuracy is not None and t.pr is not None]
+    marks = [Mark(t.pr or 0.0, t.accuracy or 0.0, kinds.get(t.ordinal, "dot")) for t in done]
+    symbols = {"dot": "·", "front": "o", "chosen": "*"}
+    marks.sort(key=lambda mark: list(symbols).index(mark.kind))
+    print(text(marks, symbols))
+    print("  validation accuracy against parameters removed; o on the front, * recommended")
+
+
 def _wrapped(scheme: str) -> str:
     return scheme.replace(" -> ", "\n-> ")
 
@@ -164,6 +179,7 @@ def show_result(result: Result, format: Format) -> int:
     show_trials(
         result.front, chosen, format, f"Front of {result.spec.id}: validation accuracy against parameters removed"
     )
+    plot_trials(result.trials, result.front, chosen, format)
     say(f"Recommended: trial {chosen.ordinal}, {result.recommendation.why}.")
     if result.final:
         final = result.final

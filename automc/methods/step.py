@@ -13,8 +13,10 @@ from automc.errors import Infeasible, MethodError
 from automc.methods.base import StepContext, StepReport
 from automc.models.groups import Groups, Plan
 from automc.models.measure import count_params
+from automc.models.modes import evaluating
+from automc.training.distill import taught
 from automc.training.evaluate import recalibrate
-from automc.training.loop import FitReport, fit
+from automc.training.loop import FitReport, Loss, cross_entropy, fit
 from automc.training.seeds import derived
 from kg.schema import Strategy
 
@@ -66,12 +68,18 @@ class Step:
             )
         return groups
 
-    def train(self, phase: int = 0, **options: Any) -> FitReport:
-        """Run one training phase, with a seed of its own; `options` go to `fit`."""
+    def train(self, phase: int = 0, loss: Loss = cross_entropy, **options: Any) -> FitReport:
+        """Run one training phase, with a seed of its own; `options` go to `fit`.
+
+        Where the recipe asks for it, the study's original model teaches beside the loss.
+        """
+        weight, original = self.context.recipe.teacher, self.context.original
+        if weight and original is not None:
+            loss = taught(loss, original, weight)
         iterations = self.lengths[phase]
         done, total, tell = sum(self.lengths[:phase]), sum(self.lengths), self.context.progress
         return fit(
-            self.model, self.context.data, iterations=iterations, recipe=self.context.recipe,
+            self.model, self.context.data, iterations=iterations, recipe=self.context.recipe, loss=loss,
             seed=derived(self.context.seed, phase),
             progress=None if tell is None else lambda i, _: tell(done + i, total), **options,
         )  # fmt: skip
@@ -88,15 +96,11 @@ class Step:
         """
         shapes = []
         for model in (reference, self.model):
-            flags = [(module, module.training) for module in model.modules()]
             try:
-                with torch.no_grad():
-                    shapes.append(tuple(model.eval()(self.example).shape))
+                with evaluating(model), torch.no_grad():
+                    shapes.append(tuple(model(self.example).shape))
             except (RuntimeError, AttributeError, IndexError, ValueError) as error:
                 raise Infeasible(f"{self._strategy}: the changed model no longer runs: {error}") from error
-            finally:
-                for module, flag in flags:
-                    module.training = flag
         if shapes[0] != shapes[1]:
             raise Infeasible(f"{self._strategy}: the changed model gives {shapes[1]} instead of {shapes[0]}.")
 

@@ -20,6 +20,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch_pruning import ops
 
 from automc.errors import Infeasible
+from automc.models.modes import evaluating, flags_kept
 from automc.models.shortcuts import GatherShortcut
 
 Side = Literal["in", "out", "both"]
@@ -116,18 +117,15 @@ def kept(name: str, patterns: Sequence[str]) -> bool:
 @contextmanager
 def _traceable(model: nn.Module) -> Iterator[None]:
     """Turn gradients on and training off while a graph is built, then restore both for every module."""
-    training = [(module, module.training) for module in model.modules()]
     gradients = [(p, p.requires_grad) for p in model.parameters()]
     try:
         for parameter, _ in gradients:
             parameter.requires_grad_(True)
-        with torch.enable_grad():
+        with flags_kept(model), torch.enable_grad():
             yield
     finally:
         for parameter, flag in gradients:
             parameter.requires_grad_(flag)
-        for module, flag in training:
-            module.training = flag
 
 
 def trace(model: nn.Module, example: torch.Tensor) -> torch_pruning.DependencyGraph:
@@ -155,21 +153,21 @@ def trace(model: nn.Module, example: torch.Tensor) -> torch_pruning.DependencyGr
             ) from error
 
 
+class _MustStay(Exception):
+    """Why a group keeps all its channels."""
+
+
 def _reused(model: nn.Module, example: torch.Tensor) -> set[nn.Module]:
     """Layers with parameters that run more than once in a forward pass, or sit in the tree twice."""
     calls: Counter[nn.Module] = Counter()
     layers = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
     hooks = [m.register_forward_pre_hook(lambda module, _: calls.update([module])) for m in layers]
-    training = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, flag in training:
-            module.training = flag
     names = Counter(module for _, module in model.named_modules(remove_duplicate=False))
     return {module for module in layers if calls[module] > 1 or names[module] > 1}
 
@@ -217,50 +215,60 @@ def _channels_of(graph: torch_pruning.DependencyGraph, module: nn.Module, side: 
     return channels
 
 
-def _rows(member: tuple[nn.Module, Side, np.ndarray, np.ndarray], units: int, channels: int) -> np.ndarray | None:
-    """Channels of a layer by unit, (units, per unit); None where units are not alike."""
+def _rows(member: tuple[nn.Module, Side, np.ndarray, np.ndarray], units: int, channels: int, name: str) -> np.ndarray:
+    """Channels of a layer by unit, (units, per unit).
+
+    Raises:
+        _MustStay: units are not alike.
+    """
     module, side, index, root_index = member
     unit = root_index % units
     counts = np.bincount(unit, minlength=units)
     if counts.min() != counts.max() or not _aligned(index, unit, channels, _channel_groups(module, side)):
-        return None
+        raise _MustStay(f"its channels are spread unevenly over {name}")
     return index[np.lexsort((index, unit))].reshape(units, -1)
 
 
 def _read(
-    graph: torch_pruning.DependencyGraph, raw: Any, names: dict[nn.Module, str], banned: set[nn.Module]
-) -> Group | None:
-    """Turn torch-pruning's group over all channels of its root into ours; None where it must stay whole."""
+    graph: torch_pruning.DependencyGraph, raw: Any, names: dict[nn.Module, str], banned: dict[nn.Module, str]
+) -> Group:
+    """Turn torch-pruning's group over all channels of its root into ours.
+
+    Raises:
+        _MustStay: it keeps all its channels.
+    """
     layers: list[tuple[nn.Module, Side, np.ndarray, np.ndarray]] = []
     stream, between = False, -2  # operations besides a producer and a consumer
     for item in raw:
         node = item.dep.target
         module, side = node.module, _side(graph, item.dep.handler)
         if node.type == ops.OPTYPE.OUTPUT or (side != "in" and not node.outputs):
-            return None  # the head: its outputs are the classes
+            raise _MustStay("its outputs are the model's outputs")
         stream |= _is_sum(node)
         # a linear layer's transposed weight shows up as an operation without inputs
         between += node.type != ops.OPTYPE.ELEMENTWISE or bool(node.inputs)
-        if node.type == ops.OPTYPE.PARAMETER or module in banned:
-            return None
+        if module in banned:
+            raise _MustStay(banned[module])
+        if node.type == ops.OPTYPE.PARAMETER:
+            raise _MustStay("a parameter outside of layers runs along its channels")
         if node.type == ops.OPTYPE.CONCAT and module.offsets is None:
-            return None  # torch-pruning could not place its inputs, e.g. before a flatten of a map larger than 1×1
+            # torch-pruning could not place its inputs, e.g. before a flatten of a map larger than 1×1
+            raise _MustStay("a concatenation that it enters cannot be followed")
         if module not in names or isinstance(module, tuple(PRUNERS)):
             continue  # an operation, or a layer without parameters
         if not _prunable(module):
-            return None
+            raise _MustStay(f"{names[module]} ({type(module).__name__}), coupled to it, cannot be pruned")
         if not (isinstance(module, nn.PReLU) and module.num_parameters == 1):
             layers.append((module, side, np.asarray(item.idxs), np.asarray(item.root_idxs)))
     copies = lcm(*(_channel_groups(module, side) for module, side, _, _ in layers))
     units, rest = divmod(len(raw[0].idxs), copies)
     if rest:
-        return None
+        raise _MustStay(f"its channels do not divide into the {copies} parts of a grouped layer")
     members = []
     for layer in layers:
-        rows = _rows(layer, units, _channels_of(graph, layer[0], layer[1]))
-        if rows is None:
-            return None
-        members.append(Member(names[layer[0]], layer[0], layer[1], rows))
+        name = names[layer[0]]
+        rows = _rows(layer, units, _channels_of(graph, layer[0], layer[1]), name)
+        members.append(Member(name, layer[0], layer[1], rows))
     rank = between == 0 and len(members) == 2 and all(_factor(member.module) for member in members)
     return Group(names[raw[0].dep.target.module], units, copies, stream, rank, tuple(members))
 
@@ -271,18 +279,25 @@ def _factor(module: nn.Module) -> bool:
 
 def read_groups(
     graph: torch_pruning.DependencyGraph, model: nn.Module, example: torch.Tensor, keep: Sequence[str]
-) -> tuple[Group, ...]:
-    """List the groups that may shrink, in the order of their roots in the model.
+) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """List the groups that may shrink, in the order of their roots in the model, and why the other roots may not.
 
     Left out: the classifier's outputs, everything that touches a layer matched by `keep`, layers that are
     used more than once, and groups whose parameter count would not be linear in the units removed.
     """
     names = {module: name for name, module in model.named_modules()}
-    banned = _reused(model, example) | {module for module, name in names.items() if name and kept(name, keep)}
-    raws = graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear])
-    found = [group for raw in raws if (group := _read(graph, raw, names, banned)) is not None]
+    banned = {module: f"{names[module]} runs more than once" for module in _reused(model, example)}
+    banned |= {m: f"{name} is kept by a pattern" for m, name in names.items() if name and kept(name, keep)}
+    found: list[Group] = []
+    refused: dict[str, str] = {}
+    for raw in graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear]):
+        try:
+            found.append(_read(graph, raw, names, banned))
+        except _MustStay as reason:
+            roots = (item.dep.target.module for item in raw if _side(graph, item.dep.handler) != "in")
+            refused |= {names[module]: str(reason) for module in roots if module in names}
     order = {name: position for position, name in enumerate(names.values())}
-    return tuple(sorted(found, key=lambda group: order[group.root]))
+    return tuple(sorted(found, key=lambda group: order[group.root])), refused
 
 
 def shrink(graph: torch_pruning.DependencyGraph, module: nn.Module, channels: Sequence[int]) -> None:

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from automc.errors import Infeasible
 from automc.models.coupling import Group, Member, kept, read_groups, shrink, trace
+from automc.models.modes import evaluating
 
 __all__ = ["Group", "Groups", "Member", "Plan", "kept"]
 
@@ -55,7 +56,8 @@ class Groups:
         self.model = model
         self._example = example
         self._graph = trace(model, example)
-        self.groups = read_groups(self._graph, model, example, keep)
+        # refused: by name of a layer, why its channels must stay
+        self.groups, self.refused = read_groups(self._graph, model, example, keep)
         self._rows: dict[int, Tensor] = {}
         self._build_counter()
 
@@ -260,13 +262,9 @@ class Groups:
 
 
 def _run(model: nn.Module, example: Tensor) -> Tensor:
-    training = [(module, module.training) for module in model.modules()]
-    try:
-        out: Tensor = model.eval()(example)
-        return out
-    finally:
-        for module, flag in training:
-            module.training = flag
+    with evaluating(model):
+        out: Tensor = model(example)
+    return out
 
 
 def _depthwise(module: nn.Module) -> bool:

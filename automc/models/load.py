@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from automc.errors import ModelError
 from automc.models.checkpoint import load_weights
 from automc.models.factory import FactoryRef, LoadedModel, SourceChanged, build, locate, normalisation_of
+from automc.models.modes import evaluating
 from automc.models.shortcuts import adapt_shortcuts
 
 __all__ = [
@@ -81,10 +82,8 @@ def output_classes(model: nn.Module, example: Tensor) -> int:
     Raises:
         ModelError: the model does not run on `example`, or its output is not of that shape; says what came out.
     """
-    flags = {m: m.training for m in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             output = model(example)
     except Exception as error:  # the user's forward pass can raise anything
         reason = str(error).strip().splitlines()
@@ -92,9 +91,6 @@ def output_classes(model: nn.Module, example: Tensor) -> int:
             f"The model {type(model).__name__} does not run on images of shape {tuple(example.shape[1:])} "
             f"(channels, height, width): {reason[0] if reason else type(error).__name__}"
         ) from error
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(example):
         raise ModelError(
             f"The model {type(model).__name__} is no classifier: for {len(example)} images it returns "

@@ -5,17 +5,21 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from automc.errors import ModelError
 from automc.models.factory import FactoryRef
+from automc.models.modes import evaluating
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ def count_flops(model: nn.Module, example: Tensor) -> int:
         ModelError: the forward pass fails on this input.
     """
     counter = FlopCounterMode(display=False)
-    with _evaluating(model), torch.no_grad(), counter:
+    with evaluating(model), torch.no_grad(), counter:
         try:
             model(example[:1])
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
@@ -63,7 +67,7 @@ def latency(model: nn.Module, example: Tensor, *, repeats: int = 30, warmup: int
     """
     device = example.device
     times = []
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for i in range(warmup + repeats):
             start = time.perf_counter()
             model(example)
@@ -73,6 +77,42 @@ def latency(model: nn.Module, example: Tensor, *, repeats: int = 30, warmup: int
                 times.append(1000 * (time.perf_counter() - start))
     low, _, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else (0.0, 0.0, 0.0)
     return Latency(statistics.median(times), high - low, len(example), torch.get_num_threads(), repeats, str(device))
+
+
+def peak_memory(model: nn.Module, example: Tensor) -> int:
+    """Return the bytes alive at the peak of one forward pass on `example`: weights, buffers and intermediate results.
+
+    Counted, not sampled: the same on every run and device. The input itself and scratch space inside an operation
+    are not part of it.
+    """
+    fixed = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    live = _LiveBytes(model)
+    with evaluating(model), torch.no_grad(), live:
+        model(example)
+    return fixed + live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follows the bytes of all results that still exist; the model's own tensors are not counted."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._known = WeakSet(t.untyped_storage() for t in (*model.parameters(), *model.buffers()))
+        self._bytes = 0
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self._known:
+                self._known.add(storage)
+                self._bytes += storage.nbytes()
+                weakref.finalize(storage, self._free, storage.nbytes())
+        self.peak = max(self.peak, self._bytes)
+        return result
+
+    def _free(self, size: int) -> None:
+        self._bytes -= size
 
 
 def artefact_bytes(model: nn.Module, source: FactoryRef) -> int:
@@ -87,15 +127,3 @@ def artefact_bytes(model: nn.Module, source: FactoryRef) -> int:
         path = Path(folder) / "model.am"
         structure.save(path, model, source, metadata={})
         return path.stat().st_size
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch to eval mode, and every module's own flag back afterwards."""
-    flags = {m: m.training for m in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag

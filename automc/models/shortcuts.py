@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from automc.models.edits import insertable
+from automc.models.modes import evaluating
 
 
 @insertable("GatherShortcut")
@@ -145,16 +146,12 @@ def _observe(model: nn.Module, example: Tensor) -> dict[nn.Module, set[tuple[int
         m for m in model.modules() if m is not model and not isinstance(m, GatherShortcut) and not list(m.parameters())
     ]
     hooks = [m.register_forward_hook(watch) for m in candidates]
-    training = {m: m.training for m in model.modules()}
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, flag in training.items():
-            module.training = flag
     return {m: seen[m] for m in candidates if m in seen and m not in other}
 
 

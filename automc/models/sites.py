@@ -13,6 +13,7 @@ from torch import fx, nn
 from automc.errors import ArtefactError, Infeasible
 from automc.models.edits import inserted_types
 from automc.models.graphs import dump, with_flags
+from automc.models.modes import flags_kept
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.PReLU),
@@ -76,21 +77,18 @@ class _Tracer(fx.Tracer):
 
 def _trace(model: nn.Module) -> fx.Graph:
     """Trace in the model's own mode; refuse where the other mode runs another graph."""
-    flags = {m: m.training for m in model.modules()}
     graphs = []
     try:
-        for mode in (True, False):
-            model.train(mode)
-            graphs.append(_Tracer().trace(model))
+        with flags_kept(model):
+            for mode in (True, False):
+                model.train(mode)
+                graphs.append(_Tracer().trace(model))
     except Exception as error:  # any user code runs here
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise Infeasible(
             f"The forward pass of {type(model).__name__} cannot be traced by torch.fx: {reason[0]} "
             "(data-dependent branches or shapes are the usual cause)."
         ) from error
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
     if _calls(graphs[0]) != _calls(graphs[1]):
         raise Infeasible(
             f"The forward pass of {type(model).__name__} differs between training and evaluation outside of layers, "

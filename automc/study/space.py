@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from automc import methods
-from automc.search.base import Space
+from automc.search.base import Reason, Space
 from automc.training.recipe import Recipe
 from kg.embedding.vectors import Vectors
 from kg.schema import Scheme, Strategy, Task
@@ -60,7 +61,7 @@ class StrategySpace:
             cost=np.array(cost),
             mask=runs[method],
             task=np.asarray(vectors.scale(task), dtype=np.float32),
-            prior=np.asarray(vectors.predict(task), dtype=np.float32),
+            prior=np.asarray(vectors.predict(task), dtype=np.float32) if vectors.experience_net().taught else None,
         )
         counts = {name: int(np.sum(method == i)) for i, name in enumerate(names)}
         distinct = {
@@ -79,6 +80,33 @@ class StrategySpace:
         """Return the scheme behind indices."""
         return Scheme(tuple(self.strategies[i] for i in indices))
 
+    def expected(self, reason: Reason | None) -> dict[str, Any]:
+        """Return what a searcher expected of a step as fields of its trial; none where it predicts nothing."""
+        if reason is None:
+            return {}
+        return {
+            "predicted_step_ar": reason.step_ar,
+            "predicted_step_pr": reason.step_pr,
+            "drawn": reason.drawn,
+            "rivals": tuple((self.space.strategies[i], ar, pr) for i, ar, pr in reason.rivals),
+        }
+
     def indices(self, scheme: Scheme) -> tuple[int, ...]:
         """Return the indices of a scheme of this space."""
         return tuple(self._index[step] for step in scheme.steps)
+
+
+def lightest(strategies: Iterable[Strategy]) -> dict[str, Strategy]:
+    """Return the lightest strategy of each executable method: the smallest HP2, then the shortest."""
+    registry = methods.registered()
+
+    def weight(strategy: Strategy) -> tuple[float, float]:
+        return strategy.number("HP2"), registry[strategy.method].relative_cost(strategy)
+
+    found: dict[str, Strategy] = {}
+    for strategy in strategies:
+        if strategy.method in registry:
+            known = found.setdefault(strategy.method, strategy)
+            if weight(strategy) < weight(known):
+                found[strategy.method] = strategy
+    return found

@@ -23,9 +23,10 @@ from automc.home import home
 from automc.models import structure
 from automc.search import get as searcher_named
 from automc.study.forecast import Forecast
-from automc.study.loop import Listener, Loop, Plan, now
+from automc.study.loop import Listener, Loop, Plan
+from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
-from automc.study.space import StrategySpace
+from automc.study.space import StrategySpace, lightest
 from automc.study.spec import Budget, StudySpec
 from automc.study.task import Subject, open_subject, settle_precision
 from automc.study.trial import Figures, Recommendation, Trial, front, recommended
@@ -33,7 +34,7 @@ from automc.training.recipe import Recipe
 from kg import studies
 from kg.embedding.vectors import Vectors
 from kg.errors import GraphUnavailable, NotInGraph
-from kg.schema import Scheme
+from kg.schema import Scheme, Strategy
 
 VERSIONED = ("automc", "torch", "torch-pruning", "pykeen", "numpy")
 
@@ -97,15 +98,18 @@ class Study:
         """
         listener = listener or Listener()
         recipe = recipe or Recipe()
+        options["own_experience"] = learn_from_trials
         # Checked before anything slow: a typo must not cost a minute.
-        StudySpec("", model, data, gamma, budget, recipe, workers=1 if workers is None else workers, **options)
-        searcher_named(options.get("searcher", "progressive"))
+        asked = StudySpec("", model, data, gamma, budget, recipe, workers=1 if workers is None else workers, **options)
+        searcher_named(asked.searcher)
+        for method in asked.only:
+            methods.get(method)
         subject = open_subject(
             model, data, weights=weights, fraction=recipe.fraction, device=device,
             progress=lambda done, of: listener.progress("reading images", done, of),
         )  # fmt: skip
         recipe = settle_precision(recipe, precision, subject, listener.say)
-        vectors = _vectors(learn_from_trials, listener)
+        vectors = _vectors(asked, listener)
         with knowledge.graph() as store:
             taken = [row["id"] for row in studies.list_studies(store)]
         with claimed(subject.name, subject.dataset.name, taken) as name:
@@ -168,6 +172,7 @@ class Study:
                 infeasible, forecast = self._probe(workers)
                 loop = self._loop(infeasible, forecast, listener)
                 loop.run(workers)
+            loop.settle()
             done = sorted(loop.trials.values(), key=lambda t: t.ordinal)
             return self._finish(done, listener)
         except BaseException as error:
@@ -175,6 +180,9 @@ class Study:
             # Where the graph is out of reach, what stopped the study is what the user must hear.
             with suppress(GraphUnavailable):
                 self._save(status=stopped, **({"elapsed_seconds": loop.seconds} if loop else {}))
+            if loop is not None and loop.undelivered:
+                kept = f"{loop.undelivered} outcomes wait for the graph in {folder(self.spec.id)}"
+                listener.say(f"{kept}. To deliver them: automc resume {self.spec.id}")
             raise
 
     def _loop(self, infeasible: dict[str, str], forecast: Forecast, listener: Listener) -> Loop:
@@ -182,22 +190,24 @@ class Study:
         space = StrategySpace(
             self.vectors, self.subject.task(), infeasible, self.spec.recipe, self.subject.splits.train.n
         )
+        outbox = open_outbox(self.spec, self.subject, listener.say)
+        outbox.settle()
         with knowledge.graph() as store:
             trials = [Trial.from_row(row) for row in studies.load_trials(store, self.spec.id)]
-        elapsed = float(self.record.get("elapsed_seconds") or 0.0)
+            elapsed = float(studies.load_study(store, self.spec.id).get("elapsed_seconds") or 0.0)
         bench = self.setup.open()
 
         def keep_models(schemes: list[Scheme]) -> None:
             bench.cache.pin((bench.key(scheme) for scheme in schemes), owner=self.spec.id)
 
-        loop = Loop(self.spec, self.subject, space, forecast, trials, elapsed, listener, keep_models)
+        loop = Loop(self.spec, self.subject, space, forecast, trials, elapsed, listener, keep_models, outbox)
         listener.plan(self._plan(space, forecast, infeasible, trials, elapsed))
         return loop
 
     def _probe(self, workers: Workers) -> tuple[dict[str, str], Forecast]:
         """Try each method once on one batch, at the study's first start; what came of it is part of the study."""
         if self.record.get("probe") is None:
-            found = probe_with(workers, _tokens(self.vectors))
+            found = probe_with(workers, lightest(map(Strategy.parse, self.vectors.strategies)))
             self._save(
                 probe={
                     "infeasible": found.infeasible,
@@ -239,9 +249,10 @@ class Study:
         chosen = recommended(trials, self.spec.gamma, self.subject.splits.validation.n)
         outcome: dict[str, Any] | None = None
         if chosen is None:
-            self._save(status="unmet", ended=now())
+            self._save_at_last(listener, status="unmet", ended=now())
         else:
-            self._save(status="done", ended=now(), recommended=chosen.trial.scheme.id, why=chosen.why)
+            done = {"recommended": chosen.trial.scheme.id, "why": chosen.why}
+            self._save_at_last(listener, status="done", ended=now(), **done)
             outcome = self._final(chosen.trial.scheme, listener)
         return Result(self.spec, base, tuple(trials), tuple(front(trials, self.spec.gamma)), chosen, outcome)
 
@@ -277,13 +288,17 @@ class Study:
             "accuracy": measured.accuracy, "test_accuracy": self.subject.test_accuracy(model),
             "base_test_accuracy": self.subject.test_accuracy(), "ended": now(),
         }  # fmt: skip
-        self._save(final=result)
+        self._save_at_last(listener, final=result)
         return result
 
     def _save(self, **values: Any) -> None:
         self.record.update(values)
         with knowledge.graph() as store:
             studies.save_study(store, {"id": self.spec.id, **values, "updated": now()})
+
+    def _save_at_last(self, listener: Listener, **values: Any) -> None:
+        """Save what is known at the end of hours of work, waiting for the graph where it is away."""
+        insist(lambda: self._save(**values), listener.say)
 
 
 def load_record(name: str) -> dict[str, Any]:
@@ -342,11 +357,19 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version()}
 
 
-def _vectors(learn_from_trials: bool, listener: Listener) -> Vectors:
+def _vectors(spec: StudySpec, listener: Listener) -> Vectors:
     knowledge.prepare()
-    return knowledge.vectors(
-        own_trials=learn_from_trials, progress=lambda done, of, _: listener.progress("learning embeddings", done, of)
-    )
+
+    def progress(done: int, of: int, _: Any) -> None:
+        listener.progress("learning embeddings", done, of)
+
+    if spec.use_graph and spec.use_experience and not spec.only:
+        return knowledge.vectors(own_trials=spec.own_experience, progress=progress)
+    listener.say(f"Ablation: {', '.join(spec.ablations)}.")
+    return knowledge.ablated(
+        use_graph=spec.use_graph, use_experience=spec.use_experience, only=spec.only, own_trials=spec.own_experience,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _record(spec: StudySpec, subject: Subject) -> dict[str, Any]:
@@ -354,6 +377,7 @@ def _record(spec: StudySpec, subject: Subject) -> dict[str, Any]:
     return {
         "id": spec.id, "spec": spec.as_dict(), "model": spec.model, "data": subject.dataset.name, "gamma": spec.gamma,
         "max_length": spec.max_length, "budget": str(spec.budget), "searcher": spec.searcher, "seed": spec.seed,
+        "ablations": ", ".join(spec.ablations),
         "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,
         "base_flops": subject.flops, "validation_images": subject.splits.validation.n,
         "saw_validation": subject.saw_validation, "status": "running", "started": now(), "updated": now(),
@@ -363,18 +387,3 @@ def _record(spec: StudySpec, subject: Subject) -> dict[str, Any]:
 
 def _model_of(study: str, dataset: str) -> str:
     return study.rsplit("-", 1)[0].removesuffix(f"-{dataset.lower()}")
-
-
-def _tokens(vectors: Vectors) -> dict[str, Any]:
-    """Return the lightest strategy of each executable method: the smallest HP2, then the shortest."""
-    from kg.schema import Strategy
-
-    registry = methods.registered()
-    lightest: dict[str, Strategy] = {}
-    for strategy in map(Strategy.parse, vectors.strategies):
-        if strategy.method in registry:
-            known = lightest.setdefault(strategy.method, strategy)
-            key = (strategy.number("HP2"), registry[strategy.method].relative_cost(strategy))
-            if key < (known.number("HP2"), registry[known.method].relative_cost(known)):
-                lightest[strategy.method] = strategy
-    return lightest

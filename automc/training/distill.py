@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from automc.models.modes import evaluating
+from automc.training.loop import Loss
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -21,3 +25,23 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     log_student = F.log_softmax(student.float() / temperature, 1)
     log_teacher = F.log_softmax(teacher.detach().float() / temperature, 1)
     return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def taught(loss: Loss, teacher: nn.Module, weight: float) -> Loss:
+    """(1 − weight) · `loss` + weight · KL to the teacher's outputs on the same batch, at temperature 1.
+
+    The teacher runs in evaluation mode, without gradients.
+    """
+
+    def mixed(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        outputs: list[Tensor] = []
+        hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        try:
+            value = loss(model, x, y)  # runs the model; its outputs serve both terms
+        finally:
+            hook.remove()
+        with evaluating(teacher), torch.no_grad():
+            wanted = teacher(x)
+        return (1 - weight) * value + weight * distillation(outputs[-1], wanted)
+
+    return mixed

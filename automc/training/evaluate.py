@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automc.datasets.base import TrainData
+from automc.models.modes import evaluating
 
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of one evaluation batch at most, so that large images do not exhaust memory."""
@@ -22,20 +23,14 @@ def accuracy(model: nn.Module, data: TrainData, batch: int = 500) -> float:
     TF32 convolutions are off too. The model's training flags are left as they were. Not a number in an output
     counts as wrong, like any other wrong answer.
     """
-    flags = [(module, module.training) for module in model.modules()]
     size = _batch_size(data, batch)
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
-    try:
-        model.eval()
-        with float32(data.device):
-            for start in range(0, data.n, size):
-                part = slice(start, min(start + size, data.n))
-                logits = model(data.normalised(part))
-                hit = (logits.argmax(1) == data.y[part]) & ~logits.isnan().any(1)
-                correct += hit.sum()
-    finally:
-        for module, training in flags:
-            module.training = training
+    with evaluating(model), float32(data.device):
+        for start in range(0, data.n, size):
+            part = slice(start, min(start + size, data.n))
+            logits = model(data.normalised(part))
+            hit = (logits.argmax(1) == data.y[part]) & ~logits.isnan().any(1)
+            correct += hit.sum()
     return int(correct) / data.n
 
 
@@ -51,23 +46,19 @@ def recalibrate(model: nn.Module, data: TrainData, images: int = 2000, batch: in
     if not norms:
         return 0
     sample = data.without_augmentation().take(images)
-    flags = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
     parts = -(-sample.n // _batch_size(data, batch))
     try:
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        with float32(data.device):
+        with evaluating(model), float32(data.device):
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.train()
             for rows in torch.arange(sample.n, device=data.device).tensor_split(parts):
                 model(sample.normalised(rows))
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, training in flags:
-            module.training = training
     return sample.n
 
 

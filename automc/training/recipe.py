@@ -32,6 +32,9 @@ class Recipe:
     round_to: int = 1
     """Channel counts are kept multiples of this where a method prunes channels."""
     recalibration_images: int = 2000
+    """Training images from which batch-norm statistics are estimated anew after a change of structure."""
+    teacher: float = 0.0
+    """Weight w of the original model in every step's training: (1 − w)·loss + w·KL to its outputs."""
     sparsity: float = 0.0
     """Share of its fine-tuning that NS spends on an L1 penalty before it prunes; 0 ranks the scales as they are."""
 
@@ -40,7 +43,10 @@ class Recipe:
             raise StudyError(f"--unit-epochs must be above 0, it is {self.unit_epochs:g}.")
         if not 0 <= self.sparsity < 1:
             raise StudyError(f"--sparsity must lie in [0, 1), it is {self.sparsity:g}.")
-        for flag, value in (("--batch", self.batch), ("--round-to", self.round_to)):
+        if not 0 <= self.teacher < 1:
+            raise StudyError(f"--teacher must lie in [0, 1), it is {self.teacher:g}.")
+        counts = (("--batch", self.batch), ("--round-to", self.round_to), ("--recalibrate", self.recalibration_images))
+        for flag, value in counts:
             if value < 1:
                 raise StudyError(f"{flag} must be at least 1, it is {value}.")
         if not 0 < self.lr < math.inf:

@@ -9,7 +9,7 @@ from torch import nn
 from automc.errors import ModelError
 from automc.models import structure, zoo
 from automc.models.load import load
-from automc.models.measure import artefact_bytes, count_flops, count_params, latency
+from automc.models.measure import artefact_bytes, count_flops, count_params, latency, peak_memory
 
 
 def test_flops_count_each_multiply_accumulate_twice() -> None:
@@ -66,3 +66,15 @@ def test_file_size(tmp_path: Path) -> None:
     size = artefact_bytes(loaded.model, loaded.source)
     assert size == (tmp_path / "m.am").stat().st_size
     assert 4 * count_params(loaded.model) < size < 4 * count_params(loaded.model) + 20_000
+
+
+def test_peak_memory_is_what_lives_at_the_same_time() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    weights = 4 * (3 * 8 + 8 + 8 * 16 + 16)
+    # Both maps are alive while the second convolution runs: 4 bytes, 5 images, 8 + 16 channels, 6 x 6 pixels.
+    expected = weights + 4 * 5 * (8 + 16) * 36
+    example = torch.zeros(5, 3, 6, 6)
+    assert peak_memory(model, example) == expected
+    assert peak_memory(model, example) == expected, "nothing of the first run is left"
+    narrow = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert peak_memory(narrow, example) < expected

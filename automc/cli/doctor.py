@@ -1,0 +1,69 @@
+"""`automc doctor`: what will and will not work on a model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from automc.cli import options as o
+from automc.cli.output import Format, FormatOption, guarded, say, show, show_json
+
+
+@guarded
+@o.grouped
+def doctor(
+    model: o.Model,
+    data: o.Data,
+    weights: o.Weights = None,
+    how: o.RecipeOptions = o.RecipeOptions(),
+    keep: o.Keep = None,
+    device: o.Device = "auto",
+    reading: o.DataOptions = o.DataOptions(),
+    format: FormatOption = Format.table,
+) -> None:
+    """Look at a model before a search: each layer, and every method tried once on one batch.
+
+    Example: automc doctor resnet56 --weights resnet56.th --data photos/ --keep 'layer1.*'
+    """
+    from automc import api
+
+    found = api.doctor(
+        model, reading.ref(data), weights=weights, recipe=how.recipe(), precision=how.precision, device=device,
+        keep=tuple(keep or ()),
+    )  # fmt: skip
+    if format is Format.json:
+        show_json({**asdict(found), "searchable": found.searchable})
+        return
+    layers = ("layer", "kind", "weight", "params", "channels", "low rank")
+    # A batch norm that shrinks with its convolution is named there.
+    listed = [r for r in found.model.layers if not (r.prunable and "BatchNorm" in r.kind)]
+    rows = [(r.name, r.kind, r.shape, r.params, r.channels, r.factors) for r in listed]
+    show(layers, rows, format, "Layers")
+    columns = ("method", "works", "strategies", "s/iteration", "shortest step, s", "longest step, s", "why not")
+    methods = [
+        (
+            m.method, "yes" if m.works else "no", m.strategies, m.seconds_per_iteration, m.shortest_seconds,
+            m.longest_seconds, m.reason,
+        )
+        for m in found.methods
+    ]  # fmt: skip
+    show(columns, methods, format, "Methods, each tried once")
+    _conclude(found)
+
+
+def _conclude(found) -> None:  # type: ignore[no-untyped-def]
+    """Say in a few lines what a person can expect."""
+    layers = found.model.layers
+    total = sum(r.params for r in layers)
+    prunable = sum(r.params for r in layers if r.prunable)
+    low = sum(r.params for r in layers if r.factorable)
+    say(f"Channels can go from {sum(r.prunable for r in layers)} of {len(layers)} layers ({prunable / total:.0%} of")
+    say(f"the parameters lie there), {sum(r.factorable for r in layers)} can be factored ({low / total:.0%}).")
+    for reason in (found.model.pruning, found.model.activations):
+        if reason:
+            say(reason)
+    working = [m.method for m in found.methods if m.works]
+    if working:
+        say(f"Works: {', '.join(working)}: {found.searchable:,} strategies to search.")
+    failing = [m.method for m in found.methods if not m.works]
+    if failing:
+        say(f"Does not work: {', '.join(failing)}; see the table.")

@@ -1,0 +1,115 @@
+"""What can be done to each layer of a model, and why not more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from automc.errors import Infeasible
+from automc.models.coupling import kept
+from automc.models.groups import Group, Groups
+from automc.models.lowrank import MIN_INPUTS, sites
+from automc.models.sites import activation_sites, split_activations
+
+_SHOWN = 3
+"""Names of coupled layers that are listed before the rest is only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer with parameters. `channels` and `factors` say what may happen to it, in words."""
+
+    name: str
+    kind: str
+    shape: str
+    """Of the weight."""
+    params: int
+    prunable: bool
+    channels: str
+    factorable: bool
+    factors: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """All layers; `pruning` and `activations` say why these are impossible altogether, None where they are not."""
+
+    layers: tuple[LayerReport, ...]
+    pruning: str | None
+    activations: str | None
+    activation_sites: int
+
+
+def diagnose(model: nn.Module, example: torch.Tensor, keep: Sequence[str] = ()) -> ModelReport:
+    """Look at every layer of a model; `example` is one batch of inputs. The model stays as it is."""
+    try:
+        groups, pruning = Groups(model, example, keep), None
+    except Infeasible as error:
+        groups, pruning = None, str(error)
+    try:
+        count, activations = len(activation_sites(split_activations(model))), None
+    except Infeasible as error:
+        count, activations = 0, str(error)
+    producers = {m.name: group for group in (groups.groups if groups else ()) for m in group.members if m.side != "in"}
+    refused = groups.refused if groups else {}
+    factors = {name: site for site in sites(model, keep) for name in (site.name, site.second) if name}
+    rows = []
+    for name, module in model.named_modules():
+        params = sum(p.numel() for p in module.parameters(recurse=False))
+        if not params:
+            continue
+        weight = getattr(module, "weight", None)
+        shape = "×".join(map(str, weight.shape)) if isinstance(weight, torch.Tensor) else ""
+        group, site = producers.get(name), factors.get(name)
+        channels = _channels(name, group) if group else _stays(name, module, refused, keep, pruning is not None)
+        ranks = f"rank ≤ {site.levels} of {site.full}" if site else _whole(name, module, keep)
+        kind = type(module).__name__
+        rows.append(LayerReport(name or "(model)", kind, shape, params, bool(group), channels, bool(site), ranks))
+    return ModelReport(tuple(rows), pruning, activations, count)
+
+
+def _channels(name: str, group: Group) -> str:
+    """Say what shrinks with a layer, e.g. "64 channels, with bn1"."""
+    others = [m.name for m in group.members if m.side != "in" and m.name != name]
+    text = f"{group.units} channels" if group.copies == 1 else f"{group.units} × {group.copies} channels"
+    if group.stream:
+        text += ", residual stream"
+    if group.rank:
+        text += ", inner rank"
+    if others:
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        text += f", with {', '.join(others[:_SHOWN])}{more}"
+    return text
+
+
+def _stays(name: str, module: nn.Module, refused: dict[str, str], keep: Sequence[str], untraceable: bool) -> str:
+    if name in refused:
+        return refused[name]
+    if kept(name, keep):
+        return "kept by a pattern"
+    if untraceable:
+        return "the model cannot be traced"
+    if isinstance(module, _ConvNd | nn.Linear | _BatchNorm):
+        return "coupled to a layer whose channels must stay"
+    return f"{type(module).__name__} is not pruned by itself"
+
+
+def _whole(name: str, module: nn.Module, keep: Sequence[str]) -> str:
+    """Why a layer is not written as two factors; nothing for layers where nobody expects it."""
+    if not isinstance(module, _ConvNd | nn.Linear):
+        return ""
+    if kept(name, keep):
+        return "kept by a pattern"
+    if type(module) not in (nn.Conv2d, nn.Linear):
+        return f"{type(module).__name__} is not factored"
+    if isinstance(module, nn.Conv2d) and module.groups > 1:
+        return f"grouped in {module.groups}"
+    inputs = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
+    if inputs < MIN_INPUTS:
+        return f"only {inputs} inputs"
+    return "rank 1 saves nothing, or it is used twice"

@@ -1,0 +1,157 @@
+"""A study as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from torch import nn
+
+from automc.models import structure
+from automc.report.plot import Mark, svg
+from automc.search.base import meets
+from automc.search.pareto import hypervolume
+from automc.study.place import folder
+from automc.study.spec import StudySpec
+from automc.study.study import load_record, load_trials
+from automc.study.trial import Trial, front, recommended
+from kg.schema import Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """One layer before and after: shapes of its weights, and how much of its parameters is left."""
+
+    name: str
+    before: str
+    after: str
+    left: float
+
+
+def page(study: str) -> str:
+    """Return a study's report as HTML: no network, no script; what it needs comes from the graph and its folder.
+
+    Raises:
+        StudyError: there is no such study.
+        NotInGraph: there is no graph.
+    """
+    record, trials = load_record(study), load_trials(study)
+    spec = StudySpec.from_dict(record["spec"])
+    choice = recommended(trials, spec.gamma, int(record["validation_images"]))
+    chosen = choice.trial if choice else None
+    done = [t for t in trials if t.status == "ok"]
+    by_scheme = {t.scheme: t for t in trials}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("automc.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters["percent"] = lambda value: "" if value is None else f"{value:.2%}"
+    environment.filters["thousands"] = lambda value: "" if value is None else f"{value:,.0f}"
+    return environment.get_template("page.html.j2").render(
+        study=study, record=record, spec=spec, trials=trials, chosen=chosen, why=choice.why if choice else "",
+        front=front(trials, spec.gamma), failed=[t for t in trials if t.status != "ok"],
+        steps=_steps(chosen, by_scheme) if chosen else [],
+        final=record.get("final"), widths=widths(folder(study)), command=command(spec),
+        infeasible=(record.get("probe") or {}).get("infeasible", {}),
+        missed=[t for t in done if t.reached is False],
+        front_plot=front_plot(trials, spec.gamma, chosen, float(record["base_accuracy"])) if done else "",
+        volume_plots=volume_plots(trials, spec.gamma, float(record["base_accuracy"])) if done else [],
+    )  # fmt: skip
+
+
+def front_plot(trials: Sequence[Trial], gamma: float, chosen: Trial | None, base: float) -> str:
+    """Every ok trial by parameters removed and validation accuracy, with the front as a line."""
+    done = [t for t in trials if t.pr is not None and t.accuracy is not None]
+    best = front(trials, gamma)
+    kinds = {t.ordinal: "front" for t in best}
+    if chosen:
+        kinds[chosen.ordinal] = "chosen"
+    marks = [
+        Mark(
+            100 * (t.pr or 0), 100 * (t.accuracy or 0), kinds.get(t.ordinal, "dot"),
+            f"{t.ordinal}: {t.scheme.id}\naccuracy {t.accuracy:.2%}, {t.pr:.2%} removed",
+        )
+        for t in sorted(done, key=lambda t: kinds.get(t.ordinal, ""))
+    ]  # fmt: skip
+    low, high = min(m.y for m in marks), 100 * base
+    end = max([*(m.x for m in marks), 100 * gamma])
+    lines = [
+        ("front", [(100 * (t.pr or 0), 100 * (t.accuracy or 0)) for t in best]),
+        ("base", [(0, 100 * base), (end, 100 * base)]),
+        ("target", [(100 * gamma, low), (100 * gamma, high)]),
+    ]
+    axes = {"x": "parameters removed, %", "y": "validation accuracy, %"}
+    return svg(marks, **axes, title="Accuracy against parameters removed", lines=lines)
+
+
+def volume_plots(trials: Sequence[Trial], gamma: float, base: float) -> list[str]:
+    """Hypervolume beyond (half the base accuracy, γ) as a share of the whole, over steps and over charged minutes."""
+    points: list[tuple[float, float]] = []
+    values = []
+    for trial in trials:
+        if trial.accuracy is not None and trial.pr is not None and meets(trial.pr, gamma):
+            points.append((trial.accuracy, trial.pr))
+        whole = 0.5 * base * (1 - gamma)
+        values.append(hypervolume(points, (0.5 * base, gamma)) / whole if points and whole else 0.0)
+    minutes = [s / 60 for s in accumulate(t.seconds for t in trials)]
+    plots = []
+    for x, positions in (("executed steps", range(1, len(trials) + 1)), ("minutes of executed steps", minutes)):
+        line = list(zip(map(float, positions), values, strict=True))
+        plots.append(svg([], x=x, y="hypervolume", title=f"Hypervolume over {x}", lines=[("front", line)]))
+    return plots
+
+
+def _steps(chosen: Trial, by_scheme: dict[Scheme, Trial]) -> list[Trial]:
+    """The trials of a scheme's prefixes, in order; a prefix that the study never recorded is left out."""
+    prefixes = (Scheme(chosen.scheme.steps[:n]) for n in range(1, len(chosen.scheme.steps) + 1))
+    return [by_scheme[prefix] for prefix in prefixes if prefix in by_scheme]
+
+
+def widths(place: Path) -> list[Width]:
+    """Compare the layers of a study's model with those of the saved one; nothing where one of them is gone."""
+    files = place / "base.am", place / "final.am"
+    if not all(file.is_file() for file in files):
+        return []
+    before, after = (_layers(structure.read(file).model) for file in files)
+    found = []
+    for name, (shape, size) in before.items():
+        # A factored layer lives on as its parts: conv1 becomes conv1.0 and conv1.1.
+        parts = [v for n, v in after.items() if n == name or n.startswith(f"{name}.")]
+        left = sum(n for _, n in parts)
+        found.append(Width(name, shape, " · ".join(s for s, _ in parts), left / size))
+    return found
+
+
+def _layers(model: nn.Module) -> dict[str, tuple[str, int]]:
+    """Shape and size of the weight of each convolution and linear layer, by name."""
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    layers = ((n, m.weight) for n, m in model.named_modules() if isinstance(m, kinds))
+    return {name: ("×".join(map(str, weight.shape)), weight.numel()) for name, weight in layers}
+
+
+def command(spec: StudySpec) -> str:
+    """Return the command that starts the same study again; options at their defaults are left out."""
+    recipe, data = spec.recipe, spec.data
+    budget = f"{spec.budget.steps}steps" if spec.budget.steps is not None else f"{spec.budget.seconds or 0:g}s"
+    words: list[Any] = ["automc", "search", spec.model, "--data", data.spec, "--gamma", spec.gamma, "--budget", budget]
+    options = (
+        ("--searcher", spec.searcher, "progressive"), ("--max-length", spec.max_length, 5), ("--seed", spec.seed, 0),
+        ("--run-seed", spec.run_seed, 0), ("--fraction", recipe.fraction, 1.0),
+        ("--unit-epochs", recipe.unit_epochs, 10.0), ("--batch", recipe.batch, 128), ("--lr", recipe.lr, 0.01),
+        ("--teacher", recipe.teacher, 0.0), ("--recalibrate", recipe.recalibration_images, 2000),
+        ("--round-to", recipe.round_to, 1), ("--sparsity", recipe.sparsity, 0.0), ("--precision", recipe.precision, ""),
+        ("--root", data.root, None), ("--size", data.size, None), ("--augment", data.augment, None),
+        ("--val", data.val, None), ("--device", spec.device, "cpu"), ("--workers", spec.workers, None),
+        ("--final", "full" if spec.final else "none", "full"),
+    )  # fmt: skip
+    for flag, value, default in options:
+        if value != default:
+            words += [flag, value]
+    for pattern in spec.keep:
+        words += ["--keep", pattern]
+    return shlex.join(str(word) for word in words)

@@ -1,0 +1,234 @@
+"""Why a scheme: what was predicted and measured at each step, what is known of it, and what else there was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from automc.errors import StudyError
+from automc.knowledge import explain as known
+from automc.knowledge import graph
+from automc.search.base import meets
+from automc.study.spec import StudySpec
+from automc.study.study import load_record, load_trials
+from automc.study.trial import Recommendation, Trial, front, recommended
+from kg.errors import NotInGraph, SchemaInvalid
+from kg.schema import Scheme
+
+SIBLINGS = 8
+"""Other measured next steps that are named, the most accurate first."""
+RECOMMENDED = "recommended"
+
+Account = dict[str, Any]
+
+
+def why(study: str, wanted: str) -> Account:
+    """Say why a study came to a scheme.
+
+    Args:
+        study: its name.
+        wanted: a trial's number, "recommended", or the scheme itself.
+
+    Returns:
+        "study", "scheme", "trial", "standing" (a sentence), and "steps": for each its "strategy", "trial", what was
+        "predicted" and "measured" (step AR and PR, against the step's input model), "how" it was chosen, "rivals"
+        (weighed, not executed) and "siblings" (executed after the same steps), each with "why_not", and "known",
+        see `automc.knowledge.explain`.
+
+    Raises:
+        StudyError: there is no such study, or it has not executed this scheme.
+        NotInGraph: there is no graph.
+    """
+    record, trials = load_record(study), load_trials(study)
+    spec = StudySpec.from_dict(record["spec"])
+    choice = recommended(trials, spec.gamma, int(record["validation_images"]))
+    target = _find(study, trials, wanted, choice)
+    with graph(create=False) as store:
+        evidence = known.read_evidence(store)
+    by_scheme = {trial.scheme: trial for trial in trials}
+    steps = [
+        _step(Scheme(target.scheme.steps[:length]), by_scheme, spec.searcher, evidence)
+        for length in range(1, len(target.scheme) + 1)
+    ]
+    return {
+        "study": study,
+        "scheme": target.scheme.id,
+        "trial": target.ordinal,
+        "standing": _standing(target, trials, spec.gamma, choice),
+        "steps": steps,
+    }
+
+
+def _find(study: str, trials: Sequence[Trial], wanted: str, choice: Recommendation | None) -> Trial:
+    name = wanted.strip().removeprefix(f"{study}:")
+    if name == RECOMMENDED:
+        if choice is None:
+            raise StudyError(
+                f"The study {study} recommends nothing yet. `automc show {study} --trials` lists its trials."
+            )
+        return choice.trial
+    try:
+        scheme = None if name.isdigit() else Scheme.parse(name)
+    except SchemaInvalid as error:
+        raise StudyError(f"--why {wanted}: give a trial's number, '{RECOMMENDED}', or a scheme. {error}") from None
+    for trial in trials:
+        if trial.scheme == scheme or (name.isdigit() and trial.ordinal == int(name)):
+            return trial
+    raise StudyError(
+        f"The study {study} has not executed {wanted}. `automc show {study} --trials` lists what it has, with numbers."
+    )
+
+
+def _standing(trial: Trial, trials: Sequence[Trial], gamma: float, choice: Recommendation | None) -> str:
+    """What became of a scheme in its study."""
+    if trial.status != "ok":
+        return f"It ended as {trial.status}: {trial.reason.splitlines()[0] if trial.reason else 'no reason given'}"
+    change = "" if trial.ar is None else f" (AR {trial.ar:+.2%})"
+    said = f"It has {trial.accuracy:.2%} accuracy{change} and removes {trial.pr:.2%} of the parameters. "
+    if choice and choice.trial is trial:
+        return said + f"It is recommended: {choice.why}."
+    if trial in front(trials, gamma):
+        return said + "It is on the front: nothing measured has more accuracy and fewer parameters."
+    if not meets(trial.pr or 0.0, gamma):
+        return said + f"That is less than the {gamma:.0%} asked for, so it is not on the front."
+    better = [t for t in trials if t.status == "ok" and _beats(t, trial)]
+    if not better:
+        return said + "Another trial has the same accuracy and size."
+    best = max(better, key=lambda t: (t.accuracy or 0.0, t.pr or 0.0))
+    return (
+        said + f"Trial {best.ordinal} is better: {best.accuracy:.2%} with {best.pr:.2%} removed, by {best.scheme.id}."
+    )
+
+
+def _beats(one: Trial, other: Trial) -> bool:
+    mine, its = (one.accuracy or 0.0, one.pr or 0.0), (other.accuracy or 0.0, other.pr or 0.0)
+    return mine != its and mine[0] >= its[0] and mine[1] >= its[1]
+
+
+def _step(scheme: Scheme, by_scheme: Mapping[Scheme, Trial], searcher: str, evidence: known.Evidence) -> Account:
+    trial = by_scheme[scheme]
+    siblings = [t for t in by_scheme.values() if t.scheme.steps and t.scheme.parent == scheme.parent and t is not trial]
+    siblings.sort(key=lambda t: (-(t.accuracy or 0.0), t.ordinal))
+    predicted = trial.predicted_step_ar is not None
+    return {
+        "position": len(scheme),
+        "strategy": scheme.steps[-1].id,
+        "trial": trial.ordinal,
+        "predicted": {"step_ar": trial.predicted_step_ar, "step_pr": trial.predicted_step_pr} if predicted else None,
+        "measured": {"step_ar": trial.step_ar, "step_pr": trial.step_pr, "status": trial.status},
+        "how": _how(trial, searcher),
+        "rivals": [
+            {"strategy": strategy, "step_ar": ar, "step_pr": pr, "why_not": _why_weighed(trial, ar, pr)}
+            for strategy, ar, pr in trial.rivals
+        ],
+        "siblings": [
+            {
+                "strategy": t.scheme.steps[-1].id, "trial": t.ordinal, "status": t.status, "step_ar": t.step_ar,
+                "step_pr": t.step_pr, "accuracy": t.accuracy, "pr": t.pr, "why_not": _why_measured(trial, t, by_scheme),
+            }
+            for t in siblings[:SIBLINGS]
+        ],
+        "known": _known(evidence, scheme),
+    }  # fmt: skip
+
+
+def _known(evidence: known.Evidence, scheme: Scheme) -> Account | None:
+    """What is known of a scheme's last strategy; None where its method is gone from the graph or retired."""
+    try:
+        return known.explain_with(evidence, scheme.steps[-1])
+    except NotInGraph:
+        return None
+
+
+def _how(trial: Trial, searcher: str) -> str:
+    """How a searcher came to a step."""
+    asked = f"Asked for in round {trial.round}"
+    if trial.predicted_step_ar is None:
+        return f"{asked} by the {searcher} search, which predicted nothing for it."
+    if trial.drawn:
+        return f"{asked}, drawn at random among all admissible steps: a part of each round explores."
+    return f"{asked}: of all admissible steps it was expected to add most to the front, beside the others of the round."
+
+
+def _why_weighed(trial: Trial, ar: float, pr: float) -> str:
+    """Why a step that was only predicted was not taken."""
+    if trial.drawn:
+        return "another step was drawn at random in its place"
+    less = ar <= (trial.predicted_step_ar or 0.0), pr <= (trial.predicted_step_pr or 0.0)
+    return {
+        (True, True): "expected to be no more accurate and to remove no more",
+        (True, False): "expected to remove more, but to cost more accuracy than that is worth to the front",
+        (False, True): "expected to be more accurate, but to remove too little to add as much to the front",
+        (False, False): "expected to be better, but too like what the round had chosen already",
+    }[less]
+
+
+def _why_measured(mine: Trial, other: Trial, by_scheme: Mapping[Scheme, Trial]) -> str:
+    """What a step that was executed as well came to, beside this one."""
+    if other.status != "ok":
+        return f"{other.status}: {other.reason.splitlines()[0] if other.reason else 'no reason given'}"
+    if mine.status != "ok":
+        return "it ended well, this one did not"
+    went_on = sum(t.scheme.parent == other.scheme for t in by_scheme.values() if t.scheme.steps)
+    further = f"; {went_on} schemes go on from it" if went_on else ""
+    if (other.accuracy, other.params) == (mine.accuracy, mine.params):
+        return f"the same accuracy and size{further}"
+    more = (other.accuracy or 0.0) >= (mine.accuracy or 0.0), (other.pr or 0.0) >= (mine.pr or 0.0)
+    return {
+        (True, True): "better in both accuracy and size",
+        (True, False): "more accurate, but removes less",
+        (False, True): "removes more, but is less accurate",
+        (False, False): "less accurate, and removes less",
+    }[more] + further
+
+
+def text(account: Account, evidence: int = 2) -> str:
+    """Print an account for a person.
+
+    Args:
+        account: of `why`.
+        evidence: records and neighbours that are printed for each step.
+    """
+    lines = [
+        f"Trial {account['trial']} of {account['study']}: {account['scheme']}",
+        account["standing"],
+    ]
+    for step in account["steps"]:
+        lines += ["", f"Step {step['position']}: {step['strategy']} (trial {step['trial']})", f"  {step['how']}"]
+        lines += [f"  predicted  {_rates(step['predicted'])}"] if step["predicted"] else []
+        lines.append(f"  measured   {_rates(step['measured'])}")
+        if step["rivals"]:
+            lines.append("  Also weighed, not executed (as predicted):")
+        lines += [f"    {one['strategy']}: {_rates(one)}; {one['why_not']}" for one in step["rivals"]]
+        if step["siblings"]:
+            lines.append("  Also executed after the same steps (as measured):")
+        lines += [_sibling(one) for one in step["siblings"]]
+        lines += _evidence(step["known"], evidence)
+    return "\n".join(lines)
+
+
+def _sibling(one: Account) -> str:
+    rates = f"{_rates(one)}; " if one["status"] == "ok" else ""
+    return f"    {one['strategy']} (trial {one['trial']}): {rates}{one['why_not']}"
+
+
+def _evidence(explanation: Account | None, most: int) -> list[str]:
+    if explanation is None:
+        return ["  Its method is no longer in the graph, or retired."]
+    method = explanation["method"]
+    lines = [f"  {method['id']} is {method['title']}. {method['citation']}"]
+    if explanation["records"]:
+        lines.append("  What is known of this strategy:")
+    lines += [f"    {known.record_text(record)}" for record in explanation["records"][:most]]
+    if explanation["nearest"]:
+        lines.append("  Nearest strategies:")
+    for near in explanation["nearest"][:most]:
+        lines.append(f"    {near['cosine']:.3f}  {near['strategy']}")
+        lines += [f"           {known.record_text(record)}" for record in near["records"][:1]]
+    return lines
+
+
+def _rates(figures: Mapping[str, Any]) -> str:
+    if figures["step_ar"] is None or figures["step_pr"] is None:
+        return str(figures.get("status", "nothing"))
+    return f"AR {figures['step_ar']:+.2%}, PR {figures['step_pr']:.2%}"

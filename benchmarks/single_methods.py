@@ -1,0 +1,235 @@
+"""Each method alone at 40% and 70% of the parameters, beside plain L1 pruning and the small model from scratch.
+
+Real CIFAR-10 as an image folder, a tenth of the training images, E0 = 10 epochs. Every run is one row, appended and
+flushed; rows that are there are not run again, so it may be stopped and started, and several may share the work:
+
+    python benchmarks/single_methods.py --images CIFAR_FOLDER --model resnet20.am --seeds 3 --out docs/results/single-methods
+    python benchmarks/single_methods.py --out docs/results/single-methods --table
+
+The models are .am files tuned on these images (`automc train resnet20 --weights … --epochs 5 --lr 0.01`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_pruning
+from filelock import FileLock
+from torch import nn
+
+from automc import api, methods
+from automc.methods import Method, StepContext, StepReport
+from automc.methods.step import Step
+from automc.models.coupling import PRUNERS
+from automc.models.measure import count_params
+from automc.study.study import versions
+from automc.training.recipe import Recipe
+from kg.schema import Strategy
+
+COLUMNS = (
+    "model", "method", "wanted", "seed", "strategy", "pr", "fr", "validation_before", "validation_after",
+    "test_before", "test_after", "reached", "reason", "seconds", "device", "cpu", "torch",
+)  # fmt: skip
+SETTINGS = {
+    "LMA": "HP1=0.5,HP2={},HP3=8,HP4=3,HP5=0.5",
+    "LeGR": "HP1=0.5,HP2={},HP6=0.9,HP7=0.4,HP8=l2_weight",
+    "NS": "HP1=0.5,HP2={},HP6=0.9",
+    "SFP": "HP2={},HP9=0.5,HP10=1",
+    "HOS": "HP1=0.5,HP2={},HP11=P1,HP12=l1norm,HP13=0.3,HP14=1",
+    "LFB": "HP1=0.5,HP2={},HP15=1,HP16=MSE",
+    "L1": "HP1=0.5,HP2={}",
+    "Scratch": "HP1=0.5,HP2={}",
+}
+"""The longest fine-tuning on the grid; everything else in its middle. LeGR and HOS also spend HP7 and HP13."""
+PAPER = {
+    # AutoMC, Table 2: ResNet-56 on CIFAR-10, accuracy in per cent at about 40% and 70%.
+    0.4: {"LMA": 79.61, "LeGR": 90.69, "NS": 89.19, "SFP": 88.24, "HOS": 90.18, "LFB": 89.99},
+    0.7: {"LMA": 75.25, "LeGR": 85.88, "NS": 85.73, "SFP": 86.94, "HOS": 89.28, "LFB": 90.35},
+}
+
+
+class Magnitude(Method):
+    """Plain L1 pruning by torch-pruning: the same ratio in every layer, raised until the target is met."""
+
+    name = "L1"
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """Prune, recalibrate, fine-tune."""
+        step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
+        self.shrink(step)
+        step.recalibrate()
+        self.recover(step)
+        return step.model, step.report(0, "no smaller network")
+
+    def shrink(self, step: Step) -> None:
+        """Remove channels until the target is met."""
+        heads = [m for m in step.model.modules() if isinstance(m, nn.Linear)]
+        pruner = torch_pruning.pruner.BasePruner(
+            step.model, step.example, importance=torch_pruning.importance.MagnitudeImportance(p=1),
+            pruning_ratio=0.99, iterative_steps=200, ignored_layers=heads[-1:],
+            customized_pruners={kind: pruner() for kind, pruner in PRUNERS.items()},
+        )  # fmt: skip
+        for _ in range(200):
+            if count_params(step.model) <= step.target:
+                break
+            pruner.step()
+
+    def recover(self, step: Step) -> None:
+        """Fine-tune."""
+        step.train()
+
+    def relative_cost(self, strategy: Strategy) -> float:
+        """HP1."""
+        return strategy.number("HP1")
+
+
+class FromScratch(Magnitude):
+    """The network that L1 pruning leaves, with fresh weights, trained as long at a learning rate of 0.1."""
+
+    name = "Scratch"
+
+    def recover(self, step: Step) -> None:
+        """Train from fresh weights."""
+        for module in step.model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        step.train(lr=0.1, warmup=step.lengths[0] // 20)
+
+
+def run(model: Path, name: str, wanted: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one strategy on one model; return its row."""
+    strategy = f"{name}[{SETTINGS[name].format(wanted)}]"
+    recipe = Recipe(fraction=0.1, unit_epochs=options.unit_epochs)
+    with tempfile.TemporaryDirectory() as folder:
+        done = api.compress(
+            str(model), str(options.images), strategy, out=Path(folder) / "out.am", recipe=recipe,
+            precision=options.precision, device=options.device, run_seed=seed,
+        )  # fmt: skip
+    before, after = done.before, done.after
+    return {
+        "model": model.stem, "method": name, "wanted": wanted, "seed": seed, "strategy": strategy,
+        "pr": 1 - after.params / before.params, "fr": 1 - after.flops / before.flops,
+        "validation_before": before.accuracy, "validation_after": after.accuracy, "test_before": done.test_before,
+        "test_after": done.test_after, "reached": done.reached, "reason": done.reason, "seconds": done.seconds,
+        "device": options.device, "cpu": platform.processor() or platform.machine(), "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    """Rows so far."""
+    file = out / "runs.csv"
+    return list(csv.DictReader(file.open())) if file.is_file() else []
+
+
+def append(out: Path, row: dict[str, Any]) -> None:
+    """Add a row, whole."""
+    with (out / "runs.csv").open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        if stream.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def fill(options: argparse.Namespace) -> None:
+    """Run what is missing, model by model and seed by seed, so that a stopped table is evenly filled."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    for kind in (Magnitude, FromScratch):
+        methods.register(kind)
+    plan = [
+        (model, seed, wanted, name)
+        for model in options.model
+        for seed in range(options.seeds)
+        for wanted in (0.4, 0.7)
+        for name in SETTINGS
+        if name in methods.registered()
+    ]
+    for model, seed, wanted, name in plan:
+        key = (model.stem, name, str(wanted), str(seed))
+        claim = FileLock(options.out / f".{'-'.join(key)}.lock", blocking=False)
+        try:
+            claim.acquire()
+        except TimeoutError:
+            continue  # another process is at it
+        with claim:
+            if key not in {(r["model"], r["method"], r["wanted"], r["seed"]) for r in rows(options.out)}:
+                print(*key, flush=True)
+                append(options.out, run(model, name, wanted, seed, options))
+            Path(claim.lock_file).unlink(missing_ok=True)
+
+
+def table(out: Path) -> str:
+    """The rows as a page."""
+    found = rows(out)
+    about = ", ".join(f"{name} {version}" for name, version in versions().items())
+    device = found[0]["device"]
+    lines = [
+        "# Single methods on CIFAR-10",
+        "",
+        "Written by `benchmarks/single_methods.py` from `runs.csv`. CIFAR-10 as JPEG (quality 75), a tenth of the training",
+        "images, E0 = 10 epochs; every method with the longest fine-tuning on its grid (0.5 E0), LeGR with another 0.4 E0",
+        "of search and HOS with another 0.3 E0 of training with auxiliary losses. L1: torch-pruning's magnitude pruning, the",
+        "same ratio everywhere; Scratch: that network trained from fresh weights as long. Test accuracy in per cent: mean",
+        f"(lowest to highest) over n seeds. Device {device}; {about}.",
+        "",
+    ]
+    for model in dict.fromkeys(r["model"] for r in found):
+        for wanted in ("0.4", "0.7"):
+            chosen = [r for r in found if (r["model"], r["wanted"]) == (model, wanted)]
+            if not chosen:
+                continue
+            base = float(chosen[0]["test_before"])
+            lines += [
+                f"## {model}, {float(wanted):.0%} of the parameters removed (before: {base:.2%})",
+                "",
+                "| method | n | removed | FLOPs removed | test accuracy | validation | seconds | AutoMC's Table 2 |",
+                "|---|---|---|---|---|---|---|---|",
+            ]
+            by_method = {name: [r for r in chosen if r["method"] == name] for name in SETTINGS}
+            order = sorted((n for n in by_method if by_method[n]), key=lambda n: -mean(by_method[n], "test_after"))
+            for name in order:
+                group = by_method[name]
+                values = [100 * float(r["test_after"]) for r in group]
+                spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+                lines.append(
+                    f"| {name} | {len(group)} | {mean(group, 'pr'):.1%} | {mean(group, 'fr'):.1%} | "
+                    f"{statistics.mean(values):.2f}{spread} | {mean(group, 'validation_after'):.2%} | "
+                    f"{mean(group, 'seconds'):.0f} | {PAPER[float(wanted)].get(name, '')} |"
+                )
+            lines.append("")
+    return "\n".join(lines)
+
+
+def mean(group: list[dict[str, str]], column: str) -> float:
+    """Mean of a column."""
+    return statistics.mean(float(r[column]) for r in group)
+
+
+def main() -> None:
+    """Fill the table, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--model", type=Path, action="append", default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--unit-epochs", type=float, default=10.0)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--table", action="store_true", help="only write the page from the rows so far")
+    options = parser.parse_args()
+    if not options.table:
+        fill(options)
+    (options.out / "README.md").write_text(table(options.out))
+
+
+if __name__ == "__main__":
+    main()

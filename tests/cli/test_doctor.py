@@ -1,0 +1,69 @@
+"""`automc doctor`, and the comparison of `automc measure`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from automc import api, methods
+from automc.models.measure import Latency
+
+CPU = ("--data", "digits", "--device", "cpu")
+
+
+@pytest.fixture
+def digits(prepared_home: Path, automc_home: Path, tmp_path: Path) -> Path:
+    """The small trained network, in a home of its own."""
+    return Path(shutil.copyfile(prepared_home / "digits.am", tmp_path / "digits.am"))
+
+
+def test_it_tries_every_method_and_lists_every_layer(automc, digits):
+    result = automc("doctor", digits, *CPU, "--precision", "float32", "--keep", "layer3.*", "--format", "json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    by_name = {m["method"]: m for m in found["methods"]}
+    assert set(methods.registered()) <= set(by_name)
+    for name in methods.registered():
+        assert by_name[name]["works"], by_name[name]["reason"]
+        assert 0 < by_name[name]["shortest_seconds"] <= by_name[name]["longest_seconds"]
+    assert found["searchable"] == sum(m["strategies"] for m in found["methods"] if m["works"])
+    layers = {row["name"]: row for row in found["model"]["layers"]}
+    assert not layers["layer3.0.conv1"]["prunable"]
+    assert layers["layer1.0.conv1"]["prunable"]
+    assert not list(Path(digits).parent.glob("**/scratch-*")), "nothing is left behind"
+
+
+def test_its_table_ends_with_what_to_expect(automc, digits):
+    result = automc("doctor", digits, *CPU, "--precision", "float32", "--keep", "*")
+    assert result.exit_code == 0, result.output
+    assert "kept by a pattern" in result.stdout
+    assert "Does not work:" in result.stderr
+    assert "--keep" in result.stdout, "the reason names the option"
+
+
+def test_measure_compares_two_models(automc, digits, tmp_path):
+    small = tmp_path / "small.am"
+    api.compress(str(digits), "digits", "NS[HP1=0.01,HP2=0.4,HP6=0.9]", out=small, precision="float32", device="cpu")
+    result = automc("measure", small, "--before", digits, *CPU, "--format", "json")
+    assert result.exit_code == 0, result.output
+    rows = {row["figure"]: row for row in json.loads(result.stdout)}
+    removed = 1 - rows["params"]["after"] / rows["params"]["before"]
+    assert removed == pytest.approx(0.4, abs=0.01)
+    assert rows["params"]["change"] == f"{-removed:+.1%}"
+    assert rows["accuracy"]["change"].endswith("points")
+    for name in ("flops", "peak_memory_bytes", "file_bytes"):
+        assert rows[name]["after"] < rows[name]["before"], name
+
+
+def test_a_warning_where_the_time_did_not_fall():
+    def measured(flops: int, ms: float) -> api.Measured:
+        return api.Measured(10, flops, None, None, Latency(ms, 0.2, 1, 1, 30, "cpu"), 1, 1)
+
+    assert api.no_faster(measured(100, 5.0), measured(60, 3.0)) is None
+    assert api.no_faster(measured(100, 5.0), measured(100, 5.0)) is None, "nothing was promised"
+    warning = api.no_faster(measured(100, 5.0), measured(60, 4.9))
+    assert warning is not None
+    assert "40%" in warning
