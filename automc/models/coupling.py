@@ -307,3 +307,20 @@ def shrink(graph: torch_pruning.DependencyGraph, module: nn.Module, channels: Se
     """
     pruner = graph.get_pruner_of_module(module)
     graph.get_pruning_group(module, pruner.prune_out_channels, list(channels)).prune(record_history=False)
+
+
+def feeding(graph: torch_pruning.DependencyGraph, module: nn.Module) -> _ConvNd | nn.Linear | None:
+    """Return the convolution or linear layer whose output a layer reads; None after a sum or a concatenation."""
+    node = graph.module2node[module]
+    while len(sources := set(node.inputs)) == 1:
+        (node,) = sources
+        if isinstance(node.module, (_ConvNd, nn.Linear)):
+            return node.module
+    return None
+
+
+def discard(graph: torch_pruning.DependencyGraph) -> None:
+    """Take a graph apart. Its nodes refer to each other, and would keep its model until a garbage collection."""
+    for node in graph.module2node.values():
+        node.__dict__.clear()
+    graph.module2node.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch_pruning import DependencyGraph
 
 from automc.errors import Infeasible
-from automc.models.coupling import Group, Member, kept, read_groups, shrink, trace
+from automc.models.coupling import Group, Member, discard, feeding, kept, read_groups, shrink, trace
 from automc.models.modes import evaluating
 
 __all__ = ["Group", "Groups", "Member", "Plan", "kept"]
@@ -125,16 +127,23 @@ class Groups:
             self._rows[id(member)] = torch.as_tensor(member.rows, device=self._example.device)
         return self._rows[id(member)]
 
+    def weight_sums(self, member: Member, order: int) -> Tensor:
+        """Σ|w|^order over the weights of a convolution or linear layer that each unit takes away, (units,)."""
+        axis = 0 if member.side == "out" else 1
+        powers = member.weight.detach().abs().pow(order)
+        return powers.sum([d for d in range(powers.dim()) if d != axis])[self.rows(member)].sum(1)
+
+    def fan_in(self, group: Group, norm: Member) -> float:
+        """Weights of one filter of the layer that feeds a norm; the mean over the group's layers where several do."""
+        layer = feeding(self._graph, norm.module)
+        producers = group.of_kind(_ConvNd, nn.Linear, side="out")
+        weights = [m.weight for m in producers] if layer is None else [layer.weight]
+        return float(np.mean([weight[0].numel() for weight in weights]))
+
     def _squares(self, group: Group, side: str) -> Tensor:
         """Sum of squared weights per unit, over the convolutions and linear layers on one side of the group."""
-        sums = []
-        for member in group.of_kind(_ConvNd, nn.Linear):
-            if member.side == side:
-                weight = member.weight.detach()
-                axis = 0 if side == "out" else 1
-                squares = weight.square().sum([d for d in range(weight.dim()) if d != axis])
-                sums.append(squares[self.rows(member)].sum(1))
-        return torch.stack(sums).sum(0)
+        members = [member for member in group.of_kind(_ConvNd, nn.Linear) if member.side == side]
+        return torch.stack([self.weight_sums(member, 2) for member in members]).sum(0)
 
     def plan(self, scores: Sequence[np.ndarray | None], target: int, caps: Sequence[int], round_to: int = 1) -> Plan:
         """Choose the lowest-scored units so that at most `target` parameters are left, and no unit more.
@@ -242,16 +251,35 @@ class Groups:
             Infeasible: the smaller model does not run, or counts otherwise than planned: its channels are
                 coupled in a way the graph did not show.
         """
-        modules = dict(self.model.named_modules())
+        self._cut(self.model, self._graph, plan)
+
+    def pruned(self, plan: Plan) -> nn.Module:
+        """Return a copy of the model without the plan's units; the model and these groups stay as they are.
+
+        Only the caller refers to the copy, so its memory is free as soon as it is dropped.
+
+        Raises:
+            Infeasible: as `apply`.
+        """
+        model = copy.deepcopy(self.model)
+        graph = trace(model, self._example)
+        try:
+            self._cut(model, graph, plan)
+        finally:
+            discard(graph)
+        return model
+
+    def _cut(self, model: nn.Module, graph: DependencyGraph, plan: Plan) -> None:
+        modules = dict(model.named_modules())
         with torch.no_grad():
-            before = _run(self.model, self._example).shape
+            before = _run(model, self._example).shape
         for group, units in zip(self.groups, plan.removed, strict=True):
             if units:
-                shrink(self._graph, modules[group.root], group.channels(units))
-        actual = sum(p.numel() for p in self.model.parameters())
+                shrink(graph, modules[group.root], group.channels(units))
+        actual = sum(p.numel() for p in model.parameters())
         try:
             with torch.no_grad():
-                after = _run(self.model, self._example).shape
+                after = _run(model, self._example).shape
         except (RuntimeError, IndexError, ValueError) as error:
             raise Infeasible(f"After removing channels the model no longer runs: {error}") from error
         if after != before or actual != plan.params:

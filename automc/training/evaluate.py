@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automc.datasets.base import TrainData
@@ -23,15 +24,29 @@ def accuracy(model: nn.Module, data: TrainData, batch: int = 500) -> float:
     TF32 convolutions are off too. The model's training flags are left as they were. Not a number in an output
     counts as wrong, like any other wrong answer.
     """
-    size = _batch_size(data, batch)
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    for logits, labels in _outputs(model, data, batch):
+        hit = (logits.argmax(1) == labels) & ~logits.isnan().any(1)
+        correct += hit.sum()
+    return int(correct) / data.n
+
+
+@torch.no_grad()
+def cross_entropy(model: nn.Module, data: TrainData, batch: int = 500) -> float:
+    """Mean cross-entropy over all images of `data`, measured like `accuracy`."""
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    for logits, labels in _outputs(model, data, batch):
+        total += F.cross_entropy(logits, labels, reduction="sum")
+    return float(total) / data.n
+
+
+def _outputs(model: nn.Module, data: TrainData, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(logits, labels) of all images in batches, in evaluation mode and float32."""
+    size = _batch_size(data, batch)
     with evaluating(model), float32(data.device):
         for start in range(0, data.n, size):
             part = slice(start, min(start + size, data.n))
-            logits = model(data.normalised(part))
-            hit = (logits.argmax(1) == data.y[part]) & ~logits.isnan().any(1)
-            correct += hit.sum()
-    return int(correct) / data.n
+            yield model(data.normalised(part)), data.y[part]
 
 
 @torch.no_grad()

@@ -102,7 +102,7 @@ def test_compress_by_a_file_off_the_grid(automc, digits, tmp_path):
         ("\nNS[HP1=0.1,HP2=0.1,HP2=0.2]", ("line 2", "twice")),
         ("", ("has no step",)),
         ("# nothing yet\n", ("has no step",)),
-        ("LeGR[HP1=0.2,HP2=0.12,HP6=0.9,HP7=0.5,HP8=l2_bn]", ("LeGR", "NS")),
+        ("FPGM[HP2=0.12]", ("FPGM", "knowledge only", "NS")),
         ("Magic[HP2=0.1]", ("Magic", "NS")),
         ("NS[HP1=0.1,HP6=0.9]", ("NS", "HP2")),
         ("NS[HP1=0.1,HP2=1.5,HP6=0.9]", ("HP2", "1.5")),

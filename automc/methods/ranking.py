@@ -1,0 +1,88 @@
+"""Norms of filters, layer by layer, and the scores that channel groups get from affine maps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from automc.models.groups import Group, Groups
+
+ORDERS = {"l1_weight": 1, "l2_weight": 2}
+"""Criteria that read weights, with their power."""
+CRITERIA = (*ORDERS, "l2_bn", "l2_bn_param")
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one layer says about the units of its group: `norms`, (units,) float64, summed over a unit's channels."""
+
+    group: int
+    name: str
+    norms: np.ndarray
+
+
+def norm_table(groups: Groups, caps: Sequence[int], criterion: str) -> list[Layer]:
+    """Norms of every layer whose group may lose units, in the order of the groups.
+
+    l1_weight: Σ|w| of a filter; l2_weight: Σw², without a root; l2_bn: γ² of the batch norm; l2_bn_param: γ² times
+    the weights of one filter that feeds it. The inner rank of a factored layer has one entry, the product of both
+    factors' norms, because scaling one factor up and the other down changes nothing. Groups without a batch norm
+    take l2_weight under the last two criteria, each layer rescaled to the mean of all batch-norm entries.
+
+    Args:
+        caps: most units each group may lose; groups that may lose none are left out.
+        criterion: one of `CRITERIA`.
+    """
+    order = ORDERS.get(criterion)
+    ranked: list[Layer] = []
+    unranked: list[Layer] = []
+    for g, group in enumerate(groups.groups):
+        if not caps[g]:
+            continue
+        norms = _weight_norms(groups, group, order) if order else _bn_norms(groups, group, criterion == "l2_bn_param")
+        table = ranked if norms else unranked
+        for name, values in norms or _weight_norms(groups, group, 2):
+            table.append(Layer(g, name, values.double().cpu().numpy()))
+    if ranked and unranked:
+        mean = np.concatenate([layer.norms for layer in ranked]).mean()
+        unranked = [replace(entry, norms=entry.norms * (mean / max(entry.norms.mean(), _TINY))) for entry in unranked]
+    return sorted([*ranked, *unranked], key=lambda layer: layer.group)
+
+
+def scores(table: Sequence[Layer], maps: np.ndarray, number: int) -> list[np.ndarray | None]:
+    """Scores of the units of each of `number` groups: Σ over its layers of α·norm + κ; None without a layer.
+
+    Args:
+        maps: (layers, 2), a row (α, κ) for each layer of the table.
+    """
+    found: list[np.ndarray | None] = [None] * number
+    for layer, (alpha, kappa) in zip(table, maps, strict=True):
+        mapped = alpha * layer.norms + kappa
+        known = found[layer.group]
+        found[layer.group] = mapped if known is None else known + mapped
+    return found
+
+
+def _weight_norms(groups: Groups, group: Group, order: int) -> list[tuple[str, Tensor]]:
+    producers = group.of_kind(_ConvNd, nn.Linear, side="out")
+    norms = [(member.name, groups.weight_sums(member, order)) for member in producers]
+    if group.rank:
+        (consumer,) = group.of_kind(_ConvNd, nn.Linear, side="in")
+        return [(name, values * groups.weight_sums(consumer, order)) for name, values in norms]
+    return norms
+
+
+def _bn_norms(groups: Groups, group: Group, by_params: bool) -> list[tuple[str, Tensor]]:
+    found = []
+    for member in group.of_kind(_BatchNorm):
+        if member.weight is not None:
+            squares = member.weight.detach().square()[groups.rows(member)].sum(1)
+            found.append((member.name, squares * groups.fan_in(group, member) if by_params else squares))
+    return found

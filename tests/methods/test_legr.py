@@ -1,0 +1,288 @@
+"""Learned global ranking: evolution, budgets, the fitness of candidates, and what each setting does."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from group_nets import build
+from hypothesis import given
+from hypothesis import strategies as st
+from test_contract import count, same
+from torch.nn import functional as F
+
+from automc import methods
+from automc.errors import MethodError
+from automc.methods.legr import Budget, Fitness, evolve, held_out, share_out
+from automc.methods.ranking import CRITERIA
+from automc.models.groups import Groups, Plan
+from automc.training.evaluate import recalibrate
+from automc.training.loop import fit
+from automc.training.recipe import Recipe
+from automc.training.seeds import derived
+from kg.schema import Strategy
+
+EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+DEFAULTS = {"HP1": 0.1, "HP2": 0.2, "HP6": 0.9, "HP7": 0.4, "HP8": "l2_weight"}
+
+
+def strategy(**settings: float | str) -> Strategy:
+    return Strategy("LeGR", tuple({**DEFAULTS, **settings}.items()))
+
+
+class Bowl:
+    """A loss with a known optimum, which keeps what it was asked."""
+
+    def __init__(self, layers: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.logs, self.shifts = rng.normal(size=layers), rng.normal(size=layers)
+        self.seen: list[np.ndarray] = []
+
+    def __call__(self, maps: np.ndarray) -> float:
+        self.seen.append(maps.copy())
+        return float(((np.log(maps[:, 0]) - self.logs) ** 2 + (maps[:, 1] - self.shifts) ** 2).mean())
+
+
+def test_evolution_finds_better_than_the_identity_and_than_chance() -> None:
+    for seed in range(3):
+        bowl = Bowl(8, seed)
+        found = evolve(bowl, np.ones(8), 400, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed + 10)
+        chance = min(bowl(np.stack([np.exp(rng.normal(size=8)), rng.normal(size=8)], axis=1)) for _ in range(400))
+        assert bowl(found.maps) == min(found.losses) < 0.5 * min(found.losses[0], chance)
+
+
+def test_the_identity_comes_first_then_chance_then_mutants_of_the_living() -> None:
+    """Parents are recognised: a mutant shares all but a tenth of its maps with one of the last 16 candidates."""
+    layers, candidates, spreads = 40, 600, np.linspace(0.5, 2.0, 40)
+    bowl = Bowl(layers)
+    losses = evolve(bowl, spreads, candidates, np.random.default_rng(3)).losses
+    assert np.array_equal(bowl.seen[0], np.tile([1.0, 0.0], (layers, 1)))
+    chance = np.array(bowl.seen[1:16])
+    assert np.log(chance[..., 0]).std() == pytest.approx(1, abs=0.1)
+    assert (chance[..., 1] / spreads).std() == pytest.approx(1, abs=0.1)
+    ranks, alphas, kappas = [], [], []
+    for born in range(16, candidates):
+        living = range(born - 16, born)
+        changed = {i: (bowl.seen[born] != bowl.seen[i]).any(1) for i in living}
+        parent = next(i for i in living if changed[i].sum() == 4)
+        ranks.append(sum(losses[i] < losses[parent] for i in living))
+        new, old, where = bowl.seen[born], bowl.seen[parent], changed[parent]
+        alphas.append(np.log(new[where, 0] / old[where, 0]) / (1 - born / (1.25 * candidates)))
+        kappas.append((new[where, 1] - old[where, 1]) / spreads[where])
+    # the best of four drawn with replacement from sixteen: Σ ((16 − r)/16)⁴ over ranks r = 1 … 15
+    assert np.mean(ranks) == pytest.approx(sum(((16 - r) / 16) ** 4 for r in range(1, 16)), abs=0.4)
+    for half in (slice(0, 292), slice(292, None)):
+        assert np.std(alphas[half]) == pytest.approx(1, abs=0.1)
+        assert np.std(kappas[half]) == pytest.approx(1, abs=0.1)
+
+
+def test_few_layers_still_mutate_and_nothing_needs_a_layer() -> None:
+    bowl = Bowl(3)
+    evolve(bowl, np.ones(3), 48, np.random.default_rng(0))
+    assert all((bowl.seen[born] != bowl.seen[i]).any() for born in range(16, 48) for i in range(born - 16, born))
+    assert evolve(lambda maps: 1.0, np.zeros(0), 48, np.random.default_rng(0)).maps.shape == (0, 2)
+    assert np.array_equal(evolve(bowl, np.ones(3), 0, np.random.default_rng(0)).maps, np.tile([1.0, 0.0], (3, 1)))
+
+
+def test_a_loss_that_is_not_a_number_never_wins() -> None:
+    values = iter([math.nan, 2.0, math.nan, 1.0, *[math.nan] * 44])
+    seen = []
+
+    def loss(maps: np.ndarray) -> float:
+        seen.append(maps)
+        return next(values)
+
+    found = evolve(loss, np.ones(5), 48, np.random.default_rng(0))
+    assert np.array_equal(found.maps, seen[3])
+    lost = evolve(lambda maps: math.inf, np.ones(5), 48, np.random.default_rng(0))
+    assert np.array_equal(lost.maps, np.tile([1.0, 0.0], (5, 1)))
+
+
+@given(st.integers(0, 20_000), st.integers(1, 60_000), st.integers(1, 512))
+def test_a_budget_is_shared_equally_and_used_up(iterations: int, n: int, batch: int) -> None:
+    budget = share_out(iterations, n, batch)
+    assert budget.candidates <= 48
+    assert budget.spent <= iterations
+    if iterations < 2:
+        assert budget.candidates == 0
+        return
+    assert iterations - budget.spent < budget.iterations
+    assert budget.candidates >= min(12, iterations)
+    held = held_out(n)
+    images = held + max(0, min(512, n - held))
+    if iterations >= 12 * math.ceil(images / (3 * batch)):
+        assert images / 3 <= budget.iterations * batch  # measuring costs no more than training
+
+
+def test_budgets_of_the_mini_set() -> None:
+    recipe = Recipe(unit_epochs=10)
+    shares = [share_out(recipe.iterations(hp7, 5000), 5000, 128) for hp7 in (0.4, 0.5, 0.6, 0.7)]
+    assert [(b.candidates, b.iterations, b.spent) for b in shares] == [
+        (39, 4, 156), (39, 5, 195), (46, 5, 230), (45, 6, 270),
+    ]  # fmt: skip
+
+
+def some_plan(groups: Groups, share: float = 0.3) -> Plan:
+    norms = [groups.weight_norms(group).double().numpy() for group in groups.groups]
+    return groups.plan(norms, int(count(groups.model) * (1 - share)), groups.caps(0.9))
+
+
+@pytest.mark.parametrize("name", ["resnet-a", "resnet-b", "vgg", "grouped", "concat", "inverted", "factored"])
+def test_a_pruned_copy_equals_the_surgery_and_leaves_the_groups_good(name: str) -> None:
+    model = build(name)
+    before, groups = copy.deepcopy(model), Groups(model, EXAMPLE)
+    plan = some_plan(groups)
+    copies = [groups.pruned(plan) for _ in range(2)]
+    assert same(model, before)
+    groups.apply(plan)
+    assert count(model) == plan.params
+    for pruned in copies:
+        assert same(pruned, model)
+        assert torch.equal(pruned(EXAMPLE), model(EXAMPLE))
+        assert all(p.requires_grad for p in pruned.parameters())
+
+
+def test_a_candidate_goes_with_its_last_reference() -> None:
+    groups = Groups(build("resnet-a"), EXAMPLE)
+    plan = some_plan(groups)
+    gc.collect()
+    gc.disable()
+    try:
+        pruned = groups.pruned(plan)
+        references = [weakref.ref(pruned), weakref.ref(pruned.conv1), weakref.ref(pruned.conv1.weight)]
+        del pruned
+        assert not any(reference() for reference in references)
+    finally:
+        gc.enable()
+
+
+def test_the_fitness_is_the_loss_of_the_pruned_and_briefly_trained_model(context) -> None:
+    model = build("vgg")
+    step, groups = context(count(model)), Groups(model, EXAMPLE)
+    fitness, plan = Fitness(groups, step, 3, 100), some_plan(groups)
+    value = fitness(plan)
+    assert fitness(plan) == value  # every candidate trains on the same images in the same order
+    by_hand = copy.deepcopy(model)
+    Groups(by_hand, EXAMPLE).apply(plan)
+    fit(by_hand, fitness.train, iterations=3, recipe=step.recipe, seed=derived(step.seed, "candidate"))
+    recalibrate(by_hand, fitness.train, 64)
+    with torch.no_grad():
+        logits = by_hand.eval()(fitness.held.normalised(slice(None)))
+    assert value == pytest.approx(float(F.cross_entropy(logits, fitness.held.y)), rel=1e-5)
+
+
+def test_candidates_do_not_train_on_what_they_are_measured_on(context) -> None:
+    groups = Groups(build("vgg"), EXAMPLE)
+    draws = []
+    for seed in (1, 1, 2):
+        fitness = Fitness(groups, context(1, seed=seed), 1, 1)
+        train, held = (set(part.images.rows.tolist()) for part in (fitness.train, fitness.held))
+        assert (len(train), len(held)) == (58, 6)
+        assert not train & held
+        draws.append(held)
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_candidate_that_diverges_is_no_failure(context) -> None:
+    groups = Groups(build("vgg"), EXAMPLE)
+    step = context(1)
+    hot = Fitness(groups, replace(step, recipe=replace(step.recipe, lr=1e30)), 3, 3)
+    assert hot(some_plan(groups)) == math.inf
+
+
+def test_evolution_beats_a_misleading_norm(context) -> None:
+    """A layer in front of a batch norm can be scaled down without any effect, and then the norm offers it up."""
+    model = build("vgg")
+    step = context(count(model), epochs=40.0)
+    fit(model, step.data, iterations=60, recipe=Recipe(batch=16, lr=0.1), seed=0)
+    with torch.no_grad():
+        model.features[4].weight.mul_(0.1)
+        model.features[4].bias.mul_(0.1)
+        model.features[5].running_mean.mul_(0.1)
+        model.features[5].running_var.mul_(0.01)
+    out, report = methods.get("LeGR").apply(model, strategy(HP2=0.4), step)
+    found = report.details
+    assert found["candidates"] >= 24
+    assert len(found["least"]) == found["candidates"]
+    assert found["least"] == sorted(found["least"], reverse=True)
+    assert found["identity"] == found["least"][0]
+    assert found["least"][-1] < found["identity"]
+    assert [row[1] for row in found["maps"]] == ["features.0", "features.4", "features.8", "hidden"]
+    plain, _ = methods.get("LeGR").apply(model, strategy(HP2=0.4), replace(step, max_iterations=1))
+    widths = [[len(m.features[i].weight) for i in (0, 4, 8)] for m in (model, plain, out)]
+    assert widths[1] == [16, widths[1][1], 32]  # nothing but the layer that was scaled down
+    assert widths[1][1] < widths[2][1] <= widths[0][1]
+
+
+@pytest.mark.parametrize("name", ["resnet-a", "resnet-b", "vgg", "concat", "factored", "norms"])
+def test_every_criterion_meets_the_target_exactly(name: str, context) -> None:
+    model = build(name)
+    step = context(count(model), epochs=1.5)
+    removed = set()
+    for criterion in CRITERIA:
+        out, report = methods.get("LeGR").apply(model, strategy(HP8=criterion), step)
+        assert report.details["candidates"] == 2
+        assert report.reached
+        assert 0 <= step.target(count(model), 0.2) - count(out) < report.details["unit"]
+        removed.add(tuple(len(p) for p in out.parameters()))
+    assert len(removed) > 1 or name == "norms"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_no_group_loses_more_than_the_cap(share: float, context) -> None:
+    model = build("vgg")
+    with torch.no_grad():
+        model.features[0].weight.mul_(0.01)
+    for steps in (1, 6):
+        out, report = methods.get("LeGR").apply(
+            model, strategy(HP2=0.3, HP6=share), context(count(model), max_iterations=steps)
+        )
+        assert report.reached
+        assert report.details["candidates"] == (6 if steps == 6 else 0)
+        for (name, before), after in zip(model.named_parameters(), out.parameters(), strict=True):
+            if name.endswith("weight") and name != "fc.weight":
+                assert len(after) >= max(2, math.ceil((1 - share) * len(before) - 1e-9))
+        if steps == 1:
+            assert len(out.features[0].weight) == {0.5: 8, 0.9: 2}[share]
+
+
+def test_lengths_of_search_and_fine_tuning(context) -> None:
+    legr, step = methods.get("LeGR"), context(1, epochs=10.0)
+    for hp1, hp7, candidates, each in ((0.1, 0.4, 16, 1), (0.3, 0.4, 16, 1), (0.1, 0.7, 14, 2)):
+        chosen = strategy(HP1=hp1, HP7=hp7)
+        assert legr.budget(chosen, step) == Budget(candidates, each)
+        assert legr.iterations(chosen, step.recipe, step.data.n) == round((hp1 + hp7) * 40)
+
+
+def test_what_the_search_leaves_over_goes_into_fine_tuning(context) -> None:
+    model, seen = build("vgg"), []
+    step = context(count(model), epochs=8.3, progress=lambda done, of: seen.append((done, of)))
+    _, report = methods.get("LeGR").apply(model, strategy(HP1=0.1, HP7=0.8), step)
+    spent = report.details["candidates"] * report.details["candidate_iterations"]
+    assert spent == 26 < round(0.8 * 33.2)  # 27: candidates train 2 each
+    assert seen == [(i + 1, 30) for i in range(30)]
+
+
+def test_residual_streams_are_searched_only_where_blocks_do_not_suffice(context) -> None:
+    model = build("resnet-a")
+    step = context(count(model), max_iterations=2)
+    for hp2, scope in ((0.2, "blocks"), (0.8, "streams")):
+        out, report = methods.get("LeGR").apply(model, strategy(HP2=hp2, HP6=0.7), step)
+        assert report.reached
+        assert report.details["scope"] == scope
+        assert any(row[1] == "conv1" for row in report.details["maps"]) == (scope == "streams")
+        streams = [len(layer.weight) for layer in (out.conv1, out.layer2[0].conv2, out.layer3[0].conv2)]
+        assert (streams == [16, 32, 64]) == (scope == "blocks")
+
+
+def test_a_criterion_that_is_none_is_refused(context) -> None:
+    model = build("vgg")
+    with pytest.raises(MethodError, match="HP8 must be one of l1_weight"):
+        methods.get("LeGR").apply(model, strategy(HP8="l3"), context(count(model)))
