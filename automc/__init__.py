@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import automc.search  # noqa: F401
 
 __version__ = "0.1.0"
-__all__ = ["compress", "load", "measure", "search", "train"]
+__all__ = ["compress", "export", "load", "measure", "search", "train"]
 
 if TYPE_CHECKING:
-    from automc.api import compress, load, measure, train
+    from automc.api import compress, export, load, measure, train
     from automc.datasets import DataRef
     from automc.study.study import Result
 

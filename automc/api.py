@@ -237,7 +237,7 @@ def measure(
 def export(
     model: str, *, out: str | Path, kind: _exports.Kind = "onnx", weights: str | Path | None = None,
     size: int | None = None, opset: int | None = None, dynamic_batch: bool = True,
-    tolerance: float = _exports.TOLERANCE,
+    tolerance: float | None = None,
 ) -> _exports.Exported:  # fmt: skip
     """Write a model as ONNX or `torch.export`, once its outputs agree with PyTorch's; see `automc.models.export`.
 

@@ -1,0 +1,114 @@
+"""`automc export` and `automc.export`: every kind of model, one message for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnxruntime import InferenceSession
+
+import automc as library
+
+USER_NETS = Path(__file__).parents[1] / "models" / "user_nets.py"
+
+
+@pytest.fixture
+def digits(prepared_home: Path, tmp_path: Path) -> Path:
+    """The small trained network."""
+    return Path(shutil.copyfile(prepared_home / "digits.am", tmp_path / "digits.am"))
+
+
+def expect_refused(result, *said: str, code: int = 2) -> None:
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    for words in said:
+        assert words in result.stderr
+
+
+def test_a_saved_model_as_onnx(automc, digits, tmp_path):
+    out = tmp_path / "new" / "digits.onnx"
+    result = automc("export", digits, "--format", "onnx", "--size", "8", "--out", out, "--print", "json")
+    assert result.exit_code == 0, result.output
+    done = json.loads(result.stdout)
+    assert (done["path"], done["format"], done["classes"]) == (str(out), "onnx", 10)
+    assert done["images"] == "batch x 1 x 8 x 8"
+    assert done["checked_batches"] == "1, 2, 7"
+    assert 0 <= done["max_error"] <= done["allowed_error"]
+    assert done["file_bytes"] == out.stat().st_size
+    model = library.load(str(digits))
+    session = InferenceSession(out, providers=["CPUExecutionProvider"])
+    for n in (1, 4):
+        images = torch.randn(n, 1, 8, 8)
+        assert torch.allclose(
+            torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), model(images), atol=1e-4
+        )
+
+
+def test_a_saved_model_as_torch(automc, digits, tmp_path):
+    out = tmp_path / "digits.pt2"
+    result = automc("export", digits, "--to", "torch", "--size", "8", "--out", out, "--no-dynamic-batch")
+    assert result.exit_code == 0, result.output
+    assert "max_error" in result.stdout
+    assert "1 x 1 x 8 x 8" in result.stdout
+    assert "random" not in result.stderr
+    images = torch.randn(1, 1, 8, 8)
+    assert torch.allclose(torch.export.load(out).module()(images), library.load(str(digits))(images), atol=1e-5)
+
+
+def test_a_users_model_with_weights(automc, tmp_path):
+    torch.manual_seed(1)
+    spec = f"{USER_NETS}:two_hidden"
+    weights = library.load(spec).state_dict()
+    torch.save(weights, tmp_path / "w.pt")
+    done = library.export(spec, out=tmp_path / "x.onnx", weights=tmp_path / "w.pt", size=16, opset=18)
+    assert done.opset == 18
+    assert {o.domain: o.version for o in onnx.load(done.path).opset_import}[""] == 18
+    images = torch.randn(3, 3, 16, 16)
+    model = library.load(spec, weights=tmp_path / "w.pt")
+    found = InferenceSession(done.path, providers=["CPUExecutionProvider"]).run(None, {"images": images.numpy()})[0]
+    assert torch.allclose(torch.from_numpy(found), model(images), atol=1e-4)
+    expect_refused(automc("export", spec, "--out", tmp_path / "y.onnx"), "--size")
+
+
+def test_fresh_weights_are_said(automc, tmp_path):
+    result = automc("export", "resnet8", "--to", "torch", "--out", tmp_path / "x.pt2")
+    assert result.exit_code == 0, result.output
+    assert "random" in result.stderr
+    assert "3 x 32 x 32" in result.stderr
+
+
+def test_mistakes(automc, digits, tmp_path):
+    out = tmp_path / "x.onnx"
+    expect_refused(automc("export", "resnet21", "--out", out), "resnet20")
+    expect_refused(automc("export", tmp_path / "none.am", "--out", out), "none.am")
+    expect_refused(automc("export", digits, "--size", "8", "--opset", "99", "--out", out), "--opset 99")
+    expect_refused(automc("export", digits, "--size", "8", "--tolerance", "-1", "--out", out), "--tolerance")
+    expect_refused(automc("export", digits, "--size", "8", "--tolerance", "0", "--out", out), "differs", "--tolerance")
+    expect_refused(automc("export", digits, "--out", tmp_path), "it is a folder", code=1)
+    expect_refused(automc("export", digits, "--out", digits / "x.onnx"), "is a file", code=1)
+    assert automc("export", digits, "--format", "tflite", "--out", out).exit_code == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.am"]
+
+
+def test_without_the_packages(digits, tmp_path):
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        f"sys.argv = ['automc', 'export', {str(digits)!r}, '--size', '8', '--out', {str(tmp_path / 'x.onnx')!r}]\n"
+        "from automc.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: Export to ONNX needs onnxruntime, which")
+    assert "pip install 'automc[export]'" in done.stderr
+    assert "Traceback" not in done.stderr
