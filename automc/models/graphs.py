@@ -74,7 +74,7 @@ def function(name: str) -> Any:
         ArtefactError: it does not exist here or is not admitted.
     """
     module, _, attribute = name.rpartition(".")
-    if name == "builtins.getattr":
+    if name in ("getattr", "builtins.getattr"):  # torch.fx names builtins without their module
         return getattr
     admitted = module in MODULES or module.startswith("torchvision.ops.")
     if admitted and not attribute.startswith("__"):
