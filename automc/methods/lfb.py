@@ -16,32 +16,11 @@ from automc.errors import Infeasible, MethodError
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
-from automc.models.lowrank import KINDS, Site, factor, matrix, raise_cost, sites, solve_ranks
+from automc.models.lowrank import Site, choose_ranks, factor, matrix, raise_cost, sites
 from automc.training.loop import Loss
 from kg.schema import Strategy
 
 AUXILIARY = ("NLL", "CE", "MSE")
-
-
-def choose_ranks(found: Sequence[Site], params_in: int, target: int) -> tuple[list[Site], list[int], int]:
-    """Pick what is factored and to which rank: k×k convolutions first, 1×1 and then linear layers where needed.
-
-    Returns the sites considered, their ranks, and the parameters that are left.
-    """
-    chosen: list[Site] = []
-    ranks: list[int] = []
-    params = params_in
-    for kind in KINDS:
-        wider = [site for site in found if KINDS.index(site.kind) <= KINDS.index(kind)]
-        if len(wider) == len(chosen):
-            continue
-        chosen = wider
-        rest = params_in - sum(site.cost for site in chosen)
-        ranks = solve_ranks(chosen, target - rest)
-        params = rest + sum(site.params(rank) for site, rank in zip(chosen, ranks, strict=True))
-        if params <= target:
-            break
-    return chosen, ranks, params
 
 
 def auxiliary_loss(kind: str, student: Tensor, teacher: Tensor) -> Tensor:

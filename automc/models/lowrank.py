@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,37 @@ KINDS: tuple[Kind, ...] = ("spatial", "pointwise", "linear")
 
 MIN_INPUTS = 4
 """Layers with fewer inputs are left alone: the first convolution of an image network."""
+
+
+class Reducible(Protocol):
+    """What can be written with fewer weights: level 1 has the fewest, beyond `levels` it stays as it is."""
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of layer it is."""
+        ...
+
+    @property
+    def full(self) -> int:
+        """Level at which any weights are represented exactly."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """Largest level that is cheaper than the site as it is."""
+        ...
+
+    @property
+    def cost(self) -> int:
+        """Weights of the site as it is, without bias."""
+        ...
+
+    def params(self, rank: int) -> int:
+        """Weights at a level."""
+        ...
+
+
+R = TypeVar("R", bound=Reducible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +116,13 @@ def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
         prefix = f"{name}." if name else ""
         used: str | None = None
         for (first, a), (second, b) in pairwise(parent.named_children()):
-            if first != used and type(a) is type(b) and _eligible(a) and a.bias is None and _combines(b):
+            if first != used and type(a) is type(b) and _eligible(a) and a.bias is None and combines(b):
                 yield prefix + first, prefix + second
                 used = second
 
 
-def _combines(module: nn.Module) -> bool:
-    """Whether a layer forms linear combinations of its input channels, pixel by pixel."""
+def combines(module: nn.Module) -> bool:
+    """Say whether a layer forms linear combinations of its input channels, pixel by pixel."""
     if type(module) is nn.Linear:
         return True
     return isinstance(module, nn.Conv2d) and (
@@ -117,7 +148,7 @@ def _site(model: nn.Module, name: str, second: str | None) -> Site:
     return Site(name, second, kind, full, unit, rank * unit, min(full, rank - 1))
 
 
-def solve_ranks(found: Sequence[Site], budget: int) -> list[int]:
+def solve_ranks(found: Sequence[Reducible], budget: int) -> list[int]:
     """Ranks whose weights sum to at most `budget`, and no rank lower than it must be.
 
     Every site gets rank max(1, ⌊a · full⌋) for one common a, found by bisection; a site stays as it is where
@@ -149,9 +180,30 @@ def solve_ranks(found: Sequence[Site], budget: int) -> list[int]:
     return ranks
 
 
-def raise_cost(site: Site, rank: int) -> int | None:
+def raise_cost(site: Reducible, rank: int) -> int | None:
     """Parameters that one rank more costs; None where the site is not reduced."""
     return site.params(rank + 1) - site.params(rank) if rank <= site.levels else None
+
+
+def choose_ranks(found: Sequence[R], params_in: int, target: int) -> tuple[list[R], list[int], int]:
+    """Pick what is factored and to which rank: k×k convolutions first, 1×1 and then linear layers where needed.
+
+    Returns the sites considered, their ranks, and the parameters that are left.
+    """
+    chosen: list[R] = []
+    ranks: list[int] = []
+    params = params_in
+    for kind in KINDS:
+        wider = [site for site in found if KINDS.index(site.kind) <= KINDS.index(kind)]
+        if len(wider) == len(chosen):
+            continue
+        chosen = wider
+        rest = params_in - sum(site.cost for site in chosen)
+        ranks = solve_ranks(chosen, target - rest)
+        params = rest + sum(site.params(rank) for site, rank in zip(chosen, ranks, strict=True))
+        if params <= target:
+            break
+    return chosen, ranks, params
 
 
 def matrix(model: nn.Module, site: Site) -> Tensor:
@@ -196,11 +248,13 @@ def _layers(first: Layer, last: Layer, rank: int) -> tuple[Layer, Layer]:
             nn.Linear(first.in_features, rank, bias=False, **options),
             nn.Linear(rank, last.weight.shape[0], bias=bias, **options),
         )
-    shape: dict[str, Any] = {
-        name: getattr(first, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-    }
-    basis = nn.Conv2d(first.in_channels, rank, bias=False, **shape, **options)
+    basis = nn.Conv2d(first.in_channels, rank, bias=False, **geometry(first), **options)
     return basis, nn.Conv2d(rank, last.weight.shape[0], 1, bias=bias, **options)
+
+
+def geometry(layer: nn.Conv2d) -> dict[str, Any]:
+    """Arguments with which another convolution moves over its input as this one does."""
+    return {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from automc import methods
 from automc.errors import Infeasible, MethodError
-from automc.methods.lfb import auxiliary_loss, basis_loss, choose_ranks, filter_error
-from automc.models.lowrank import factor, matrix, sites
+from automc.methods.lfb import auxiliary_loss, basis_loss, filter_error
+from automc.models.lowrank import choose_ranks, factor, matrix, sites
 
 EXAMPLE = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8)
