@@ -5,13 +5,14 @@ are needed, so this package is cheap to import.
 """
 
 from automc.knowledge.cards import card_paths, executable, grid_size, method, methods, published
-from automc.knowledge.learned import EPOCHS, Knowledge, learnable, quality, status, vectors
+from automc.knowledge.learned import EPOCHS, Knowledge, ablated, learnable, quality, status, vectors
 from automc.knowledge.store import Prepared, contents, graph, prepare, query, similar
 
 __all__ = [
     "EPOCHS",
     "Knowledge",
     "Prepared",
+    "ablated",
     "card_paths",
     "contents",
     "executable",

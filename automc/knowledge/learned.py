@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,48 @@ def vectors(
     return found
 
 
+def ablated(
+    *,
+    use_graph: bool = True,
+    use_experience: bool = True,
+    only: Sequence[str] = (),
+    own_trials: bool = True,
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Vectors:
+    """Return vectors learned from a part of what the graph knows: an ablation (AutoMC paper, section 4.4).
+
+    Learned from nothing and kept in this home, apart from the others: nothing continues from them, and the graph
+    never holds them.
+
+    Args:
+        use_graph: learn the links; without them the vectors start random and only experience moves them.
+        use_experience: learn the experience.
+        only: methods that are learned, with their links and experience; () for all.
+        own_trials: count what our own trials measured.
+
+    Raises:
+        NotInGraph: the graph has not been filled, or `only` names a method without card.
+        VectorsInvalid: the file of vectors is damaged.
+        EnvironmentFault: they cannot be saved.
+    """
+    from kg.embedding.learn import learn
+    from kg.embedding.vectors import Vectors
+
+    known = learnable(own_trials)
+    parts = [known.fingerprint[:PREFIX], f"seed{seed}", f"{epochs}epochs", *sorted(only)]
+    parts += [name for name, used in (("no-graph", use_graph), ("no-experience", use_experience)) if not used]
+    path = home() / "vectors" / "ablated" / f"{'-'.join(parts)}.safetensors"
+    if path.is_file():
+        return Vectors.load(path)
+    found = learn(
+        known.methods, known.triples, known.experience, epochs=epochs, seed=seed, use_graph=use_graph,
+        use_experience=use_experience, only_methods=tuple(only) or None, progress=progress,
+    )  # fmt: skip
+    return _saved(found, path)
+
+
 def _learn(
     known: Knowledge, epochs: int | None, seed: int, start: Vectors | None, progress: Progress | None
 ) -> tuple[Path, Vectors]:
@@ -119,6 +161,14 @@ def _learn(
     except OSError as error:
         raise EnvironmentFault(f"The vectors cannot be saved: {error}. Make room, or set AUTOMC_HOME.") from None
     return path, learned
+
+
+def _saved(vectors: Vectors, path: Path) -> Vectors:
+    try:
+        vectors.save(path)
+    except OSError as error:
+        raise EnvironmentFault(f"The vectors cannot be saved: {error}. Make room, or set AUTOMC_HOME.") from None
+    return vectors
 
 
 def quality(*, epochs: int = EPOCHS, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,12 +13,27 @@ from automc.search.base import FloatArray, Outcome, Space
 
 HIDDEN = 32
 BATCH = 64
-STEPS = 100
+STEPS = 40
 """Adam steps per told round."""
 SCALE = (0.1, 0.3)
 """Typical sizes of a step's AR and PR, which make both terms of Eq. 5 weigh alike."""
 _PRIOR_SLOPE = -0.1
 """Without experience: accuracy lost per share of parameters removed; only its sign matters before the first round."""
+
+
+class StepModel(Protocol):
+    """What a progressive search needs of a model of steps, F_mo or another."""
+
+    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
+        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
+
+    def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
+        """Learn all (parent, step) outcomes told so far; return the last loss."""
+
+
+def first_guess(space: Space) -> FloatArray:
+    """Return a step's AR by strategy before anything was measured: NN_exp's, or less the more is removed; (n,)."""
+    return np.asarray(space.hp2 * _PRIOR_SLOPE if space.prior is None else space.prior[:, 0])
 
 
 class StepNet(nn.Module):
@@ -74,16 +90,14 @@ class Evaluator:
         self._steps = steps
         self._rounds = 0
         self._hp2 = _tensor(space.hp2)
-        guess = space.hp2 * _PRIOR_SLOPE if space.prior is None else space.prior[:, 0]
-        self._prior_ar = _tensor(guess)
-        extra = np.stack([space.hp2, np.log1p(np.maximum(space.cost, 0))], axis=1)
-        self._strategies = _tensor(_standardise(np.concatenate([space.embeddings, extra], axis=1)))
+        self._prior_ar = _tensor(first_guess(space))
+        self._strategies = _tensor(strategy_vectors(space))
         self._task = _tensor(space.task)
         self._scale = torch.tensor(SCALE)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = StepNet(self._strategies.shape[1], len(space.task))
-        self._optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3)
+        self._optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
@@ -141,6 +155,12 @@ def step_loss(predicted: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
     """
     per_figure = nn.functional.huber_loss(predicted / scale, truth / scale, reduction="none")
     return per_figure.sum(dim=1).mean()
+
+
+def strategy_vectors(space: Space) -> FloatArray:
+    """Return each strategy's embedding with its planned removal and cost, standardised; (n, 34) with 32 dimensions."""
+    extra = np.stack([space.hp2, np.log1p(np.maximum(space.cost, 0))], axis=1)
+    return _standardise(np.concatenate([space.embeddings, extra], axis=1))
 
 
 def _tensor(values: object) -> Tensor:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from automc.search import register
 from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Searcher, Space
-from automc.search.evaluator import Evaluator
+from automc.search.evaluator import Evaluator, StepModel
 from automc.search.history import History, points
 from automc.search.pareto import hypervolume_gain, non_dominated
 
@@ -52,10 +52,13 @@ class ProgressiveSearch(Searcher):
 
     name: ClassVar[str] = "progressive"
 
-    def __init__(self, space: Space, limits: Limits, seed: int, *, own_size: bool = False) -> None:
+    def __init__(
+        self, space: Space, limits: Limits, seed: int, *, own_size: bool = False, evaluator: StepModel | None = None
+    ) -> None:
+        """Search with F_mo, or with another `evaluator`."""
         super().__init__(space, limits, seed)
         self.history = History(space, limits)
-        self.evaluator = Evaluator(space, limits.base_accuracy, seed)
+        self.evaluator: StepModel = evaluator or Evaluator(space, limits.base_accuracy, seed)
         self._own_size = own_size
         self._rounds = 0
         pairs = np.stack([space.method, space.hp2], axis=1)
@@ -68,7 +71,7 @@ class ProgressiveSearch(Searcher):
         return [candidates.scheme(i) for i in self._choose(candidates, k, rng)]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Add one round to the tree and train F_mo on all steps told so far (Eq. 5)."""
+        """Add one round to the tree and train the evaluator on all steps told so far (Eq. 5)."""
         self.history.record(outcomes)
         self._rounds += 1
         known = self.history.outcomes

@@ -29,35 +29,40 @@ class RandomSearch(Searcher):
     def ask(self, k: int) -> list[SchemeIndices]:
         """Return up to `k` new schemes, drawn independently; fewer only when there are no more."""
         rng = np.random.default_rng((self.seed, self._rounds))
-        asked: list[SchemeIndices] = []
-        while len(asked) < k:
-            lengths = rng.permutation(np.arange(1, self.limits.max_length + 1))
-            drawn = (self._draw(START, int(length), rng, asked) for length in lengths)
-            scheme = next((found for found in drawn if found is not None), None)
-            if scheme is None:
-                break
-            asked.append(scheme)
-        return asked
+        return fill([], k, self.history, rng)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Remember one round."""
         self.history.record(outcomes)
         self._rounds += 1
 
-    def _draw(
-        self, prefix: SchemeIndices, length: int, rng: np.random.Generator, asked: Sequence[SchemeIndices]
-    ) -> SchemeIndices | None:
-        """Return a new scheme of that length below the prefix; None where there is none.
 
-        A dead end, where everything was asked already, is left for the next strategy in random order.
-        """
-        further = length - len(prefix) - 1
-        for strategy in rng.permutation(np.flatnonzero(self.history.admissible(prefix, further))):
-            scheme = (*prefix, int(strategy))
-            if further:
-                found = self._draw(scheme, length, rng, asked)
-                if found is not None:
-                    return found
-            elif scheme not in self.history.outcomes and scheme not in asked:
-                return scheme
-        return None
+def fill(asked: list[SchemeIndices], k: int, history: History, rng: np.random.Generator) -> list[SchemeIndices]:
+    """Return what was asked with new random schemes up to `k`; fewer only when there are no more."""
+    while len(asked) < k:
+        lengths = rng.permutation(np.arange(1, history.limits.max_length + 1))
+        drawn = (_draw(history, START, int(length), rng, asked) for length in lengths)
+        scheme = next((found for found in drawn if found is not None), None)
+        if scheme is None:
+            break
+        asked = [*asked, scheme]
+    return asked
+
+
+def _draw(
+    history: History, prefix: SchemeIndices, length: int, rng: np.random.Generator, asked: Sequence[SchemeIndices]
+) -> SchemeIndices | None:
+    """Return a new scheme of that length below the prefix; None where there is none.
+
+    A dead end, where everything was asked already, is left for the next strategy in random order.
+    """
+    further = length - len(prefix) - 1
+    for strategy in rng.permutation(np.flatnonzero(history.admissible(prefix, further))):
+        scheme = (*prefix, int(strategy))
+        if further:
+            found = _draw(history, scheme, length, rng, asked)
+            if found is not None:
+                return found
+        elif scheme not in history.outcomes and scheme not in asked:
+            return scheme
+    return None

@@ -75,6 +75,14 @@ class StudySpec:
     """Seconds; None: five times the forecast of the step, at least a minute."""
     cache_bytes: int = 20 * 2**30
     final: bool = True
+    use_graph: bool = True
+    """False: ablation, vectors are learned without the graph's links."""
+    use_experience: bool = True
+    """False: ablation, vectors are learned without any experience, and the search has no first guess."""
+    own_experience: bool = True
+    """False: of the experience, only published results count."""
+    only: tuple[str, ...] = ()
+    """Ablation: the methods whose strategies, links and experience alone are used; () for all."""
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,6 +97,16 @@ class StudySpec:
             raise StudyError(f"--workers must be at least 1, it is {self.workers}.")
         if self.step_timeout is not None and not self.step_timeout > 0:
             raise StudyError(f"--step-timeout must be above 0 seconds, it is {self.step_timeout:g}.")
+
+    @property
+    def ablations(self) -> tuple[str, ...]:
+        """What this study goes without, for people and queries; see also `searcher`."""
+        gone = (
+            ("no graph", self.use_graph),
+            ("no experience", self.use_experience),
+            ("no own experience", self.own_experience),
+        )
+        return (*(name for name, used in gone if not used), *(f"only {name}" for name in self.only))
 
     def with_budget(self, budget: Budget | None) -> StudySpec:
         """The same study with another budget; itself for None."""
@@ -111,6 +129,7 @@ class StudySpec:
                 "budget": Budget(**values["budget"]),
                 "recipe": Recipe(**values["recipe"]),
                 "keep": tuple(values["keep"]),
+                "only": tuple(values.get("only", ())),
             }
             return cls(**{**values, **parts})
         except (TypeError, KeyError, ValueError) as error:

@@ -1,14 +1,18 @@
-"""A table environment: a small space whose outcomes are looked up, not executed."""
+"""A synthetic environment: a small space whose outcomes are computed from the scheme alone, not executed."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for the package `benchmarks`
 
 GRID = (0.04, 0.12, 0.2, 0.36, 0.4)
 
@@ -85,6 +89,69 @@ class Table:
             searcher.tell(outcomes)
             history.append((asked, outcomes))
         return history
+
+
+@dataclass
+class Study:
+    """A study's rounds as `automc.study.loop` runs them, with workers that finish in an order of their own.
+
+    What was committed stays in `trials`, so a study that was stopped goes on with a new searcher.
+    """
+
+    table: Table
+    budget: int
+    size: int = 4
+    trials: dict[SchemeIndices, tuple[int, int, Outcome]] = field(default_factory=dict)
+    """Round, ordinal and outcome by scheme, in the order committed."""
+    asked: list[SchemeIndices] = field(default_factory=list)
+
+    def run(self, searcher: Searcher, workers: int, stop: int | None = None) -> None:
+        """Tell the complete rounds, ask the last one again, and go on, up to `stop` trials in all."""
+        number = 1
+        while True:
+            before = {s for s, (of_round, _, _) in self.trials.items() if of_round < number}
+            again = any(of_round > number for of_round, _, _ in self.trials.values())
+            if not again:
+                self.asked = searcher.ask(min(self.size, self.budget - len(before)))
+                parts = dict.fromkeys(s[:n] for s in self.asked for n in range(1, len(s) + 1))
+                planned = [s for s in parts if s not in before][: self.budget - len(before)]
+                first = max((self.trials[s][1] for s in before), default=0) + 1
+                if not planned or not self._round(number, planned, first, workers, stop):
+                    return
+            told = sorted((n, o) for r, n, o in self.trials.values() if r == number)
+            searcher.tell([outcome for _, outcome in told])
+            number += 1
+
+    def _round(self, number: int, planned: list[SchemeIndices], first: int, workers: int, stop: int | None) -> bool:
+        """Execute what is missing of a round, as many at once as there are workers; False when stopped."""
+        ordinals = {scheme: first + i for i, scheme in enumerate(planned)}
+        waiting = [scheme for scheme in planned if scheme not in self.trials]
+        running: list[tuple[float, SchemeIndices]] = []
+        clock = 0.0
+        while waiting or running:
+            waiting = [s for s in waiting if not self._failed(s)]
+            ready = [s for s in waiting if len(s) == 1 or s[:-1] in self.trials]
+            for scheme in ready[: workers - len(running)]:
+                waiting.remove(scheme)
+                running.append((clock + float(np.random.default_rng(scheme).exponential()), scheme))
+            if not running:
+                break
+            running.sort()
+            clock, scheme = running.pop(0)
+            outcome = self.table.told[scheme] = self.table.answer(scheme)
+            self.trials[scheme] = (number, ordinals[scheme], outcome)
+            if len(self.trials) == stop:
+                return False
+        return True
+
+    def _failed(self, scheme: SchemeIndices) -> bool:
+        told = (self.trials.get(scheme[:n]) for n in range(1, len(scheme)))
+        return any(trial is not None and trial[2].status != "ok" for trial in told)
+
+
+@pytest.fixture
+def new_study() -> type[Study]:
+    return Study
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every registered searcher must do, in a table environment."""
+"""What every registered searcher, and those of the benchmark, must do, in a synthetic environment."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ import pytest
 from automc.errors import StudyError
 from automc.search import get, register, registered
 from automc.search.base import Limits, Outcome, Searcher
+from benchmarks.tab.measures import searchers
 
-SEARCHERS = sorted(registered())
 LIMITS = Limits(gamma=0.3, base_accuracy=0.9, max_length=4)
+MADE = searchers()
 
 
-@pytest.fixture(params=SEARCHERS)
+@pytest.fixture(params=[name for name in MADE if not name.endswith("own-size")])
 def searcher(request):
-    return get(request.param)
+    return MADE[request.param]
+
+
+def test_every_registered_searcher_is_here():
+    assert {"evolution", "progressive", "progressive-blind", "progressive-mean", "random", "reinforce"} <= set(
+        registered()
+    )
+    assert set(registered()) < set(MADE)
 
 
 def third_method_fails(scheme):
@@ -96,6 +104,25 @@ def test_resumed_equals_uninterrupted(searcher, new_space, new_table):
         assert search.ask(4) == rounds[stopped][0]
 
 
+@pytest.mark.parametrize("failing", [lambda scheme: False, third_method_fails], ids=["fine", "failing"])
+def test_workers_and_stops_change_nothing_and_the_budget_is_kept(searcher, new_space, new_table, new_study, failing):
+    """Stopped in the middle of rounds and resumed by a new searcher with other workers: the same trials."""
+
+    def run(*legs):
+        study = new_study(new_table(new_space(), LIMITS, failing), budget=14)
+        for workers, stop in legs:
+            study.run(searcher(study.table.space, LIMITS, 5), workers, stop)
+        return study.trials
+
+    reference = run((1, None))
+    assert len(reference) == 14
+    assert len({ordinal for _, ordinal, _ in reference.values()}) == 14
+    three = run((3, None))
+    assert three == reference
+    assert list(three) != list(reference), "the workers finished in another order"
+    assert run((2, 3), (1, 6), (4, 11), (3, None)) == reference
+
+
 @pytest.mark.parametrize("prior", [True, False])
 @pytest.mark.parametrize("max_length", [1, 2])
 def test_a_small_space_is_searched_to_its_end(searcher, new_space, new_table, prior, max_length):
@@ -161,7 +188,7 @@ def test_no_more_than_the_budget(searcher, new_space):
 
 
 def test_an_unknown_searcher_names_those_there_are():
-    with pytest.raises(StudyError, match=r"'simulated-annealing'.*progressive, random"):
+    with pytest.raises(StudyError, match=r"'simulated-annealing'.*evolution, .*progressive-mean, random, reinforce"):
         get("simulated-annealing")
 
 

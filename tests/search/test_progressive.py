@@ -1,17 +1,16 @@
 """Algorithm 2: Eq. 4, what a round is made of, and whether it beats random search on steps really executed."""
 
-import gzip
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from automc.search import get
-from automc.search.base import Limits, Outcome, Space
+from automc.search.base import Limits, Outcome
 from automc.search.history import points
-from automc.search.pareto import hypervolume, non_dominated
+from automc.search.pareto import non_dominated
 from automc.search.progressive import ProgressiveSearch, expected, non_dominated_first
+from benchmarks.tab.table import TREE, Table, search
 
 LIMITS = Limits(gamma=0.3, base_accuracy=0.9, max_length=4)
 
@@ -109,42 +108,13 @@ def test_a_method_that_keeps_failing_is_asked_less(new_space, new_table):
     assert sum(asked[2:]) <= 0.2 * 4 * 6
 
 
-@pytest.fixture(scope="module")
-def executed(shared):
-    """584 really executed steps: (accuracy, PR) of every scheme of 8 strategies up to 3 steps."""
-    base = 78_042
-    with gzip.open(shared / "data" / "step-tree-584.jsonl.gz", "rt") as lines:
-        rows = [json.loads(line) for line in lines]
-    return {tuple(r["seq"]): (r["acc"], 1 - r["par"] / base) for r in rows}
-
-
-def test_beats_random_search_on_executed_steps(executed):
+def test_beats_random_search_on_executed_steps():
     """Mean hypervolume after 40 steps over three seeds; nothing about the margin is promised."""
-    limits = Limits(0.3, 0.549, 3, max_removed=9.0)
-    names = ("L1", "L1", "L1", "BN", "BN", "L2", "SVD", "KD")
-    kinds = tuple(sorted(set(names)))
-    space = Space(
-        strategies=tuple(map(str, range(8))),
-        methods=kinds,
-        method=np.array([kinds.index(name) for name in names]),
-        embeddings=np.eye(8, 32),
-        hp2=np.array([executed[(i,)][1] for i in range(8)]),
-        cost=np.array([1, 1, 3, 1, 2, 3, 1, 2.0]),
-        mask=np.ones(8, dtype=bool),
-        task=np.zeros(7),
-    )
+    table = Table.load(TREE)
 
     def volume(name, seed):
-        search, told = get(name)(space, limits, seed), {(): (0.549, 0.0)}
-        while len(told) <= 40:
-            parts = [s[:n] for s in search.ask(5) for n in range(1, len(s) + 1)]
-            new = [s for s in dict.fromkeys(parts) if s not in told][: 41 - len(told)]
-            told.update((s, executed[s]) for s in new)
-            search.tell([Outcome(s, "ok", *told[s], *relative(told[s], told[s[:-1]])) for s in new])
-        return hypervolume(np.array(list(told.values())), (0.549 / 2, 0.3))
-
-    def relative(after, before):
-        return after[0] / before[0] - 1, 1 - (1 - after[1]) / (1 - before[1])
+        rounds = search(get(name)(table.space, table.limits(0.3), seed), table, 40)
+        return table.volume([o.scheme for one in rounds for o in one.told], 0.3)
 
     means = {name: np.mean([volume(name, seed) for seed in range(3)]) for name in ("random", "progressive")}
     assert means["progressive"] > means["random"]

@@ -1,0 +1,69 @@
+"""Progressive search with the mean of what each strategy did so far, in place of F_mo: the trivial model to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from automc.search import register
+from automc.search.base import FloatArray, Limits, Outcome, Space
+from automc.search.evaluator import first_guess
+from automc.search.progressive import ProgressiveSearch
+
+
+class StrategyMeans:
+    """Step AR and PR of a strategy: the mean of its measured steps, whatever came before them.
+
+    Where little was measured the mean leans on the level above as on one more measurement: AR on the mean of
+    its method and HP2, that on its method's, that on all steps', all relative to the first guess; PR on the plan.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._hp2 = np.asarray(space.hp2, dtype=float)
+        self._guess = first_guess(space)
+        kind = np.unique(np.stack([space.method, space.hp2], axis=1), axis=0, return_inverse=True)[1]
+        strategies = np.arange(len(self._hp2))
+        self._levels = (np.zeros_like(strategies), np.asarray(space.method), kind.reshape(-1), strategies)
+        self._ar = self._guess
+        self._removed: FloatArray = np.zeros(len(self._hp2))
+        self._count: FloatArray = np.zeros(len(self._hp2))
+
+    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
+        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
+        left = np.array([[1 - min(o.pr or 0.0, 0.99)] for o in prefixes])
+        size = (self._removed + self._hp2 / left) / (self._count + 1)
+        return np.stack([np.broadcast_to(self._ar, size.shape), size], axis=-1)
+
+    def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
+        """Take the means of all steps told so far; return the mean absolute error of their AR, 0 without steps."""
+        told = [o for _, o in steps if o.step_ar is not None and o.step_pr is not None]
+        if not told:
+            return 0.0
+        last = np.array([o.scheme[-1] for o in told])
+        ar = np.array([o.step_ar for o in told], dtype=float)
+        self._ar = self._guess + self._lean(last, ar - self._guess[last])
+        self._count = np.bincount(last, minlength=len(self._hp2)).astype(float)
+        sizes = np.array([o.step_pr for o in told], dtype=float)
+        self._removed = np.bincount(last, sizes, len(self._hp2)).astype(float)
+        return float(np.abs(self._ar[last] - ar).mean())
+
+    def _lean(self, last: npt.NDArray[np.intp], values: FloatArray) -> FloatArray:
+        """Return the mean value of every strategy, level by level; (n,)."""
+        mean = np.zeros(len(self._hp2))
+        for group in self._levels:
+            total = np.bincount(group[last], values, group.max() + 1)[group]
+            mean = (total + mean) / (np.bincount(group[last], minlength=group.max() + 1)[group] + 1)
+        return mean
+
+
+@register
+class ProgressiveMean(ProgressiveSearch):
+    """Algorithm 2 with `StrategyMeans` in place of F_mo; everything else is that of the progressive search."""
+
+    name: ClassVar[str] = "progressive-mean"
+
+    def __init__(self, space: Space, limits: Limits, seed: int, *, own_size: bool = False) -> None:
+        super().__init__(space, limits, seed, own_size=own_size, evaluator=StrategyMeans(space))

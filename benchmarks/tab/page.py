@@ -1,0 +1,221 @@
+"""The page and the plots of a comparison of searchers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import false_discovery_control, wilcoxon
+
+from automc.search.base import FloatArray
+from benchmarks.tab.measures import ENOUGH, Run
+
+PROTOTYPE = {
+    # name here: (prototype's name, mean hypervolume after 25, 50 and 100 steps)
+    "random": ("random", 0.836, 0.901, 0.939),
+    "evolution": ("NSGA-II, Optuna's", 0.844, 0.902, 0.959),
+    "optuna-nsga2": ("NSGA-II, Optuna's", 0.844, 0.902, 0.959),
+    "optuna-tpe": ("TPE, Optuna's", 0.846, 0.912, 0.962),
+    "progressive-blind": ("progressive, no model", 0.873, 0.933, 0.966),
+    "progressive-mean": ("progressive, per-strategy mean", 0.919, 0.963, 0.985),
+    "progressive-mean-own-size": ("progressive, per-strategy mean", 0.919, 0.963, 0.985),
+    "progressive": ("progressive, F_mo", 0.891, 0.957, 0.984),
+    "progressive-own-size": ("progressive, F_mo", 0.891, 0.957, 0.984),
+}
+"""What a prototype reached on the same tree: 30 seeds, budget 100, γ 0.3."""
+NOTES = ""
+RIVALS = ("random", "progressive")
+
+Runs = dict[str, list[Run]]
+
+
+def write_page(runs: Sequence[Run], about: dict[str, Any]) -> str:
+    """Return the page, in Markdown."""
+    by_name = grouped(runs)
+    budget = len(runs[0].volumes)
+    seeds = len(next(iter(by_name.values())))
+    horizon = min(run.seconds[-1] for run in runs)
+    lines = [
+        "# Searchers on executed steps",
+        "",
+        "Written by `python -m benchmarks.tab.compare`; one row per run in `runs.csv`.",
+        "",
+        f"- Table: {about['table']}; {about['table_seeds']} seed(s) a step; base accuracy {about['base']:.3f}, γ = {about['gamma']:g}.",
+        f"- Every searcher: {seeds} seeds, {budget} executed steps, four schemes asked in a round; parents are executed and",
+        "  counted too, nothing is executed twice. No searcher knows anything of a strategy before its first step.",
+        "- Hypervolume of (accuracy, PR) beyond (half of the base accuracy, γ), as a share of the true front's, which is",
+        f"  {about['front']:.4f} of the whole rectangle. Seconds are the recorded cost of the steps, one after another;",
+        f"  they are compared up to {horizon:.0f} s, which every run spent. Medians, quartiles in brackets.",
+        f"- {about['device']}; {about['versions']}; {about['jobs']} processes, {about['minutes']:.1f} min in all.",
+        "",
+        *results(by_name, horizon),
+        "",
+        "![Hypervolume against executed steps](hypervolume-steps.png)",
+        "![Hypervolume against seconds](hypervolume-seconds.png)",
+        "",
+        "## Paired tests",
+        "",
+        "Median difference of hypervolume, paired by seed, and p of the two-sided Wilcoxon signed-rank test, corrected for",
+        "all tests of this page (Benjamini and Hochberg).",
+        "",
+        *paired_tests(by_name),
+        "",
+        "## How well steps were predicted",
+        "",
+        "Spearman's correlation of predicted and real step rates, on the steps that were chosen and on as many random",
+        "admissible ones, from 8 measured steps on. What is chosen is alike, so its correlation is biased downwards or",
+        "upwards; the random column says what the model knows. Medians over seeds. The searchers without `own-size` plan",
+        "the size and use only the AR.",
+        "",
+        *qualities(by_name),
+    ]
+    if about["is_tree"] and budget == 100:
+        lines += ["", "## Beside the prototype", "", *beside_prototype(by_name)]
+        lines += ["", NOTES.strip()] if NOTES else []
+    return "\n".join(lines) + "\n"
+
+
+def grouped(runs: Sequence[Run]) -> Runs:
+    """Return the runs by searcher, best median area first, each by seed."""
+    by_name: Runs = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        by_name.setdefault(run.searcher, []).append(run)
+    return dict(sorted(by_name.items(), key=lambda item: -float(np.median([run.area() for run in item[1]]))))
+
+
+def marks(budget: int) -> tuple[int, int, int]:
+    """Return the steps at which runs are compared: a quarter, half and all of the budget."""
+    return round(0.25 * budget), round(0.5 * budget), budget
+
+
+def at(steps: int) -> Callable[[Run], float]:
+    """Return what reads a run's volume after so many steps."""
+    return lambda run: float(run.volumes[steps - 1])
+
+
+def results(by_name: Runs, horizon: float) -> list[str]:
+    """Return the main table."""
+    budget = len(next(iter(by_name.values()))[0].volumes)
+    early, half, full = marks(budget)
+    columns: dict[str, Callable[[Run], float]] = {
+        f"{early} steps": at(early),
+        f"{half} steps": at(half),
+        f"{full} steps": at(full),
+        "area, steps": Run.area,
+        f"{horizon / 2:.0f} s": lambda run: float(run.volume_at(horizon / 2)),
+        "area, seconds": lambda run: run.area(horizon),
+        f"steps to {ENOUGH:.0%}": lambda run: run.steps_to(ENOUGH),
+        "best accuracy, PR ≥ γ": lambda run: run.best_accuracy,
+    }
+    lines = [
+        f"| searcher | {' | '.join(columns)} | overhead, s a run |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    for name, own in by_name.items():
+        cells = [spread([read(run) for run in own], budget) for read in columns.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} | {np.median([run.overhead for run in own]):.2f} |")
+    return lines
+
+
+def spread(values: Sequence[float], budget: int) -> str:
+    """Return median and quartiles; what is infinite was not reached within the budget."""
+    # Values that occurred, so that an infinite one stays one.
+    low, middle, high = (sorted(values)[round(share * (len(values) - 1))] for share in (0.25, 0.5, 0.75))
+
+    def shown(value: float) -> str:
+        return f"> {budget}" if math.isinf(value) else f"{value:.0f}" if value > 1 else f"{value:.3f}"
+
+    return f"{shown(middle)} [{shown(low)}, {shown(high)}]"
+
+
+def paired_tests(by_name: Runs) -> list[str]:
+    """Return the table of paired tests."""
+    early, half, full = marks(len(next(iter(by_name.values()))[0].volumes))
+    reads: dict[str, Callable[[Run], float]] = {
+        f"{early} steps": at(early), f"{half} steps": at(half), f"{full} steps": at(full), "area": Run.area,
+    }  # fmt: skip
+    against = [rival for rival in RIVALS if rival in by_name]
+    found = {
+        (name, rival, column): paired([read(run) for run in own], [read(run) for run in by_name[rival]])
+        for name, own in by_name.items()
+        for rival in against
+        if name != rival
+        for column, read in reads.items()
+    }
+    corrected = dict(zip(found, false_discovery_control([p for _, p in found.values()]), strict=True))
+    heads = [f"{column}, − {rival}" for rival in against for column in reads]
+    lines = [f"| searcher | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name in by_name:
+        keys = [(name, rival, column) for rival in against for column in reads]
+        cells = [f"{found[k][0]:+.3f} (p {small(corrected[k])})" if k in found else "" for k in keys]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def paired(own: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Return the median difference and Wilcoxon's p; 1 where there is no difference at all."""
+    difference: FloatArray = np.array(own) - np.array(other)
+    p = float(wilcoxon(difference).pvalue) if difference.any() else 1.0
+    return float(np.median(difference)), p
+
+
+def small(p: float) -> str:
+    """Return a p as people read it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def qualities(by_name: Runs) -> list[str]:
+    """Return the table of rank correlations."""
+    lines = [
+        "| searcher | AR, chosen | AR, random | PR, chosen | PR, random |",
+        "|---|---|---|---|---|",
+    ]
+    for name, own in by_name.items():
+        columns = ("chosen ar", "random ar", "chosen pr", "random pr")
+        known = [[run.spearman[c] for run in own if not math.isnan(run.spearman.get(c, math.nan))] for c in columns]
+        if any(known):
+            cells = [f"{np.median(values):.2f}" if values else "" for values in known]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def beside_prototype(by_name: Runs) -> list[str]:
+    """Return our means beside those of the prototype."""
+    lines = [
+        "Means, as the prototype reported; ours − prototype's in brackets.",
+        "",
+        "| searcher | prototype's | 25 steps | 50 steps | 100 steps |",
+        "|---|---|---|---|---|",
+    ]
+    for name, (theirs, *volumes) in PROTOTYPE.items():
+        if name in by_name:
+            own = [np.mean([at(steps)(run) for run in by_name[name]]) for steps in (25, 50, 100)]
+            cells = [f"{mean:.3f} ({mean - known:+.3f})" for mean, known in zip(own, volumes, strict=True)]
+            lines.append(f"| {name} | {theirs} | {' | '.join(cells)} |")
+    return lines
+
+
+def plot(runs: Sequence[Run], out: Path) -> None:
+    """Draw median hypervolume with quartiles against steps and against seconds, one image each."""
+    by_name = grouped(runs)
+    seconds = np.linspace(0, min(run.seconds[-1] for run in runs), 200)
+    steps = np.arange(1, len(runs[0].volumes) + 1)
+    curves: tuple[tuple[str, FloatArray, Callable[[Run], FloatArray]], ...] = (
+        ("steps", steps, lambda run: run.volumes),
+        ("seconds", seconds, lambda run: run.volume_at(seconds)),
+    )
+    for name, x, read in curves:
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.subplots()
+        for number, (searcher, own) in enumerate(by_name.items()):
+            low, middle, high = np.quantile([read(run) for run in own], (0.25, 0.5, 0.75), axis=0)
+            (line,) = axes.plot(x, middle, label=searcher, linestyle=("-", "--")[number // 10])
+            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+        axes.set(xlabel=f"executed {name}", ylabel="hypervolume / true front's", ylim=(0.5, 1.0))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+        figure.savefig(out / f"hypervolume-{name}.png", dpi=110, metadata={"Software": None})

@@ -1,0 +1,183 @@
+"""Executed steps as a table, and the environment in which searchers run against it by look-up.
+
+A table is two files: NAME.json says what was executed, NAME.jsonl (or NAME.jsonl.gz) holds one step a line, see
+README.md. Rates are derived from accuracy and parameters, as studies do; nothing derived is read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space, meets
+from automc.search.pareto import hypervolume
+
+ROUND = 4
+"""Schemes asked for in a round, as studies do."""
+TREE = Path(__file__).resolve().with_name("step-tree-584.json")
+
+
+class Table:
+    """Outcomes of schemes on one network, once per seed."""
+
+    def __init__(self, about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+        """Hold a table.
+
+        Args:
+            about: the content of NAME.json.
+            rows: `seq` (indices of the strategies), `status` (default ok), `acc` (validation accuracy in [0, 1]),
+                `par` (parameters left), `t` (seconds of the last step), `seed` (default 0).
+        """
+        self.title = str(about["title"])
+        self.base_accuracy = float(about["base"]["accuracy"])
+        self.depth = int(about["depth"])
+        self._max_removed = math.inf if about["max_removed"] is None else float(about["max_removed"])
+        self._base_params = int(about["base"]["params"])
+        found: dict[int, dict[SchemeIndices, dict[str, Any]]] = {}
+        for row in rows:
+            found.setdefault(int(row.get("seed", 0)), {})[tuple(row["seq"])] = row
+        self.seeds = tuple(sorted(found))
+        self._outcomes = [{s: self._outcome(s, of_seed) for s in of_seed} for _, of_seed in sorted(found.items())]
+        self.space = self._space(about["strategies"])
+
+    @classmethod
+    def load(cls, path: Path) -> Table:
+        """Read NAME.json and the rows beside it."""
+        path = Path(path)
+        return cls(json.loads(path.read_text()), list(read_rows(path)))
+
+    def limits(self, gamma: float) -> Limits:
+        """Return what schemes of this table must meet."""
+        return Limits(gamma, self.base_accuracy, self.depth, self._max_removed)
+
+    def outcome(self, scheme: SchemeIndices, seed: int) -> Outcome:
+        """Return what executing the scheme's last step came to; `seed` counts the table's seeds, modulo their number.
+
+        Raises:
+            KeyError: the scheme was not executed.
+        """
+        of_seed = self._outcomes[seed % len(self.seeds)]
+        if scheme not in of_seed:
+            raise KeyError(f"The table holds no {scheme}: go on with generating it.")
+        return of_seed[scheme]
+
+    @cached_property
+    def mean(self) -> dict[SchemeIndices, tuple[float, float]]:
+        """(accuracy, PR) of every scheme that is ok in all seeds, their mean."""
+        told = {s: [of_seed.get(s) for of_seed in self._outcomes] for s in self._outcomes[0]}
+        figures = {s: [(o.accuracy, o.pr) for o in os if o and o.status == "ok"] for s, os in told.items()}
+        known = {s: np.array(values, float) for s, values in figures.items() if len(values) == len(self.seeds)}
+        return {s: (float(v[:, 0].mean()), float(v[:, 1].mean())) for s, v in known.items()}
+
+    def volume(self, schemes: Sequence[SchemeIndices], gamma: float) -> float:
+        """Return the hypervolume of schemes' mean (accuracy, PR) beyond (half of the base accuracy, γ).
+
+        As a share of the rectangle that reaches to (base accuracy, 1). Schemes without a mean count nothing.
+        """
+        points = [self.mean[scheme] for scheme in schemes if scheme in self.mean]
+        reference = 0.5 * self.base_accuracy
+        area = hypervolume(np.array(points).reshape(-1, 2), (reference, gamma))
+        return area / ((self.base_accuracy - reference) * (1 - gamma))
+
+    def best_volume(self, gamma: float) -> float:
+        """Return the hypervolume of all that was executed: that of the true front."""
+        return self.volume(list(self.mean), gamma)
+
+    def best_accuracy(self, schemes: Sequence[SchemeIndices], gamma: float) -> float:
+        """Return the best mean accuracy of the schemes that meet γ; NaN where none does."""
+        known = (self.mean[scheme] for scheme in schemes if scheme in self.mean)
+        return max((accuracy for accuracy, pr in known if meets(pr, gamma)), default=math.nan)
+
+    def _outcome(self, scheme: SchemeIndices, rows: dict[SchemeIndices, dict[str, Any]]) -> Outcome:
+        row = rows[scheme]
+        if row.get("status", "ok") != "ok":
+            return Outcome(scheme, row["status"], seconds=row["t"], reason=row.get("reason", ""))
+        accuracy, params = self._figures(scheme, rows)
+        accuracy_before, params_before = self._figures(scheme[:-1], rows)
+        return Outcome(
+            scheme, "ok", accuracy, 1 - params / self._base_params, accuracy / accuracy_before - 1,
+            1 - params / params_before, row["t"], row.get("reached", True), row.get("reason", ""),
+        )  # fmt: skip
+
+    def _figures(self, scheme: SchemeIndices, rows: dict[SchemeIndices, dict[str, Any]]) -> tuple[float, int]:
+        return (rows[scheme]["acc"], rows[scheme]["par"]) if scheme else (self.base_accuracy, self._base_params)
+
+    def _space(self, strategies: Sequence[dict[str, Any]]) -> Space:
+        """Return the strategies without any knowledge: each one's vector is its own direction, and nothing is guessed.
+
+        Where the plan of a strategy is not given, it is what its first step removed.
+        """
+        names = tuple(dict.fromkeys(s["method"] for s in strategies))
+        measured = [self._outcomes[0][i,].pr if s["hp2"] is None else s["hp2"] for i, s in enumerate(strategies)]
+        return Space(
+            strategies=tuple(s["id"] for s in strategies),
+            methods=names,
+            method=np.array([names.index(s["method"]) for s in strategies], dtype=np.int64),
+            embeddings=np.eye(len(strategies), max(32, len(strategies))),
+            hp2=np.array(measured, dtype=float),
+            cost=np.array([s["cost"] for s in strategies], dtype=float),
+            mask=np.ones(len(strategies), dtype=bool),
+            task=np.zeros(7),
+        )
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows beside NAME.json; a last line that was cut off by a crash is left out."""
+    plain, packed = path.with_suffix(".jsonl"), path.with_suffix(".jsonl.gz")
+    if not plain.exists() and not packed.exists():
+        return
+    with plain.open() if plain.exists() else gzip.open(packed, "rt") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of a search: what was asked, and what was told of it in ordinal order."""
+
+    asked: list[SchemeIndices]
+    told: list[Outcome]
+
+
+def search(
+    searcher: Searcher, table: Table, budget: int, *, seed: int = 0, size: int = ROUND,
+    before_tell: Callable[[Round], None] | None = None,
+) -> list[Round]:  # fmt: skip
+    """Run a searcher against a table, round by round as a study does, until the budget is spent or nothing is left.
+
+    Parents that were not executed are executed first; each executed step is one of the budget, and nothing is
+    executed twice or below a failure. A round that the budget cuts is told as far as it went.
+
+    Args:
+        budget: steps.
+        seed: of the table, see `Table.outcome`.
+        size: schemes asked for in a round.
+        before_tell: called with each round before the searcher hears of it.
+    """
+    done: dict[SchemeIndices, Outcome] = {}
+    rounds: list[Round] = []
+    while len(done) < budget:
+        asked = searcher.ask(min(size, budget - len(done)))
+        parts = dict.fromkeys(s[:n] for s in asked for n in range(1, len(s) + 1))
+        planned = [scheme for scheme in parts if scheme not in done][: budget - len(done)]
+        if not planned:
+            break
+        told: list[Outcome] = []
+        for scheme in planned:
+            if len(scheme) == 1 or (scheme[:-1] in done and done[scheme[:-1]].status == "ok"):
+                done[scheme] = table.outcome(scheme, seed)
+                told.append(done[scheme])
+        rounds.append(Round(asked, told))
+        if before_tell:
+            before_tell(rounds[-1])
+        searcher.tell(told)
+    return rounds
