@@ -25,3 +25,9 @@ def experience_dir() -> Path:
 def migrations_dir() -> Path:
     """Return the folder of the packaged migrations, `V0001__name.cypher` and on."""
     return _place(_PACKAGE / "_data" / "migrations", _PACKAGE.parent / "migrations")
+
+
+def compose_file() -> Path:
+    """Return the compose file that runs a Neo4j server under Docker."""
+    inside = _PACKAGE / "_data" / "compose.yaml"
+    return inside if inside.is_file() else _PACKAGE.parent / "compose.yaml"

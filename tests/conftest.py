@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,38 @@ def full_home(prepared_home: Path, automc_home: Path) -> Path:
     """A copy of the prepared home for this test alone; `digits.am` lies in it."""
     shutil.copytree(prepared_home, automc_home)
     return automc_home
+
+
+@pytest.fixture
+def real_neo4j(tmp_path: Path) -> Iterator[str]:
+    """The address of the Neo4j that AUTOMC_TEST_NEO4J names: empty, for one test at a time, and wiped after it."""
+    from kg.store import connect
+
+    url = os.environ.get("AUTOMC_TEST_NEO4J")
+    if not url:
+        pytest.skip("AUTOMC_TEST_NEO4J names no Neo4j server (tests/neo4j.sh starts one)")
+    with (Path(tempfile.gettempdir()) / "automc-test-neo4j.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with connect(tmp_path, url) as graph:
+            if graph.read("MATCH (n) RETURN count(n) AS n").rows != [(0,)]:
+                pytest.fail(f"{url} holds data; these tests delete everything, so name an empty database")
+        yield url
+        with connect(tmp_path, url) as graph:
+            graph.write("MATCH (n) DETACH DELETE n")
+
+
+@pytest.fixture
+def own_neo4j(automc_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home that can start a Neo4j of its own, with the jars in AUTOMC_TEST_NEO4J_JARS; stopped after the test."""
+    from kg.store import server
+
+    jars = sorted(Path(os.environ.get("AUTOMC_TEST_NEO4J_JARS") or "nowhere").glob("lib-*"))
+    if not jars:
+        pytest.skip("AUTOMC_TEST_NEO4J_JARS names no folder with a server's jars (tests/neo4j.sh fetches them)")
+    for name in ("AUTOMC_GRAPH_USER", "AUTOMC_GRAPH_PASSWORD", "AUTOMC_GRAPH_DATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    (automc_home / "neo4j").mkdir(parents=True)
+    for lib in jars:
+        (automc_home / "neo4j" / lib.name).symlink_to(lib)
+    yield automc_home
+    server.down(automc_home)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automc.cli import kg_server
 from automc.cli.output import Format, FormatOption, guarded, progress, say, show, show_json, show_record, write_file
 from automc.errors import AutoMCError
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from automc.knowledge import Prepared
 
 app = typer.Typer(help="The knowledge graph: fill it, ask it, learn from it.", no_args_is_help=True)
+for command in (kg_server.up, kg_server.down, kg_server.logs, kg_server.copy):
+    app.command(command.__name__)(command)
 
 LIMIT = 1000
 """Rows that a query prints unless told otherwise."""
@@ -79,10 +82,17 @@ def _show_prepared(prepared: Prepared, format: Format) -> None:
 def status(format: FormatOption = Format.table) -> None:
     """Say what the graph is and holds, whether migrations wait, and whether the embeddings are stale.
 
+    Where this home has a server of `automc kg up`, also whether that runs.
+
     Example: automc kg status --format json
     """
     from automc import knowledge
+    from automc.home import home
+    from kg.store.server import find
 
+    server = find(home())
+    if server is not None:
+        say(f"Server of this home: {server.describe()}.")
     said = knowledge.status()
     if format is not Format.json:
         said |= {f"{label} nodes": n for label, n in said.pop("nodes").items()}

@@ -6,7 +6,7 @@ are needed, so this package is cheap to import.
 
 from automc.knowledge.cards import card_paths, executable, grid_size, method, methods, published
 from automc.knowledge.learned import EPOCHS, Knowledge, ablated, learnable, quality, status, vectors
-from automc.knowledge.store import Prepared, contents, graph, prepare, query, similar
+from automc.knowledge.store import Prepared, contents, copy, graph, prepare, query, similar
 
 __all__ = [
     "EPOCHS",
@@ -15,6 +15,7 @@ __all__ = [
     "ablated",
     "card_paths",
     "contents",
+    "copy",
     "executable",
     "graph",
     "grid_size",

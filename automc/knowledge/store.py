@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from automc.errors import AutoMCError
 from automc.home import home
 from automc.knowledge.cards import methods, published
 from kg.errors import NotInGraph
@@ -15,6 +16,7 @@ from kg.schema import LABELS, RELATIONSHIPS, Strategy
 if TYPE_CHECKING:
     from kg.store import GraphStore
     from kg.store.base import Table
+    from kg.store.copy import Contents
     from kg.sync import SyncReport
 
 
@@ -143,3 +145,31 @@ def contents() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             )
             rels += [{"type": type, **row} for row in table.dicts()]
     return nodes, rels
+
+
+def copy(source: str | None = None, target: str | None = None, *, replace: bool = False) -> Contents:
+    """Copy a whole graph between the embedded store of this home and a Neo4j server, or between two servers.
+
+    Args:
+        source: address of a server; None: the embedded graph of this home, whatever AUTOMC_GRAPH says.
+        target: likewise, where to.
+        replace: remove also studies and nodes of other origin from the target.
+
+    Raises:
+        AutoMCError: neither side is a server.
+        NotInGraph: there is nothing to copy.
+        MigrationInvalid, SchemaInvalid: see `kg.store.copy.copy`; the target is as it was.
+        GraphUnavailable: one of them cannot be reached, or the copy came out different; the target is as it was.
+    """
+    from kg.resources import migrations_dir
+    from kg.store import connect, embedded
+    from kg.store.copy import copy as copy_graph
+
+    if not source and not target:
+        raise AutoMCError("Name a server to copy to or from: --to bolt://127.0.0.1:7687, or --from.")
+    here = home()
+    with (
+        connect(here, source) if source else embedded(here, create=False) as first,
+        connect(here, target) if target else embedded(here) as second,
+    ):
+        return copy_graph(first, second, migrations_dir(), replace=replace)

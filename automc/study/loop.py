@@ -5,26 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from hashlib import sha256
 
-from automc import knowledge
 from automc.errors import EnvironmentFault
 from automc.execution.outcome import StepOutcome
 from automc.execution.workers import Workers
 from automc.search import get as searcher_named
 from automc.search.base import Limits, Searcher
 from automc.study.forecast import Forecast
+from automc.study.outbox import Outbox, entry
 from automc.study.space import SpaceReport, StrategySpace
 from automc.study.spec import MAX_REMOVED, StudySpec
 from automc.study.task import Subject
 from automc.study.trial import Figures, Trial, front
-from kg import studies
-from kg.errors import GraphLocked
-from kg.schema import Experience, Scheme, Strategy
+from kg.schema import Scheme
 
-_PATIENCE_SECONDS = 60.0
-"""How long a locked graph is waited for before the study stops; what was executed is in the prefix cache."""
+_PAUSE_SECONDS = 0.5
 Indices = tuple[int, ...]
 
 
@@ -59,7 +54,7 @@ class Listener:
         """The plan, before anything is executed."""
 
     def trial(self, trial: Trial, spent_steps: int, spent_seconds: float) -> None:
-        """A trial that is in the graph now."""
+        """A trial that is in the graph now, or in the outbox while the graph is away."""
 
     def running(self, spent_steps: float, spent_seconds: float) -> None:
         """A sign of life, about twice a second; steps under way count with the part that is done."""
@@ -73,11 +68,12 @@ class Loop:
 
     def __init__(
         self, spec: StudySpec, subject: Subject, space: StrategySpace, forecast: Forecast, trials: Sequence[Trial],
-        elapsed: float, listener: Listener, keep_models: Callable[[list[Scheme]], None],
+        elapsed: float, listener: Listener, keep_models: Callable[[list[Scheme]], None], outbox: Outbox,
     ) -> None:  # fmt: skip
         """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds.
 
-        `keep_models` is called after each round with the schemes of the front, whose models must not be evicted.
+        `keep_models` is called after each round with the schemes of the front, whose models must not be evicted;
+        `outbox` takes trials to the graph.
         """
         self.spec = spec
         self.subject = subject
@@ -85,6 +81,7 @@ class Loop:
         self.forecast = forecast
         self.listener = listener
         self._keep_models = keep_models
+        self._outbox = outbox
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
         self.base = Figures(subject.accuracy, subject.params, subject.flops)
         self._elapsed_before = elapsed
@@ -155,13 +152,18 @@ class Loop:
         }
         running: dict[int, tuple[Scheme, int]] = {}
         while waiting or running:
+            self._outbox.replay()
+            free = 0 if self._outbox.full else workers.count
             for scheme in list(waiting):
                 state = self._parent_state(scheme, waiting, running)
                 if state == "failed":
                     del waiting[scheme]
-                elif state == "ready" and len(running) < workers.count and self._affordable(scheme):
+                elif state == "ready" and len(running) < free and self._affordable(scheme):
                     ticket = workers.submit(scheme, self.forecast.timeout(scheme, self.spec.step_timeout))
                     running[ticket] = (scheme, waiting.pop(scheme))
+            if not running and self._outbox.full:
+                self._pause()
+                continue
             if not running:
                 return not waiting
             for ticket, outcome in workers.collect(0.5):
@@ -170,6 +172,12 @@ class Loop:
             parts = sum(r.done / r.of for r in workers.running() if r.of)
             self.listener.running(len(self.trials) + parts, self.seconds)
         return True
+
+    def _pause(self) -> None:
+        """Wait a little for the graph; the study's clock stands still."""
+        began = time.monotonic()
+        time.sleep(_PAUSE_SECONDS)
+        self._started += time.monotonic() - began
 
     def _parent_state(self, scheme: Scheme, waiting: dict[Scheme, int], running: dict[int, tuple[Scheme, int]]) -> str:
         parent = scheme.parent
@@ -186,56 +194,16 @@ class Loop:
         return budget is None or self.seconds + self.forecast.seconds(scheme) <= budget
 
     def _commit(self, scheme: Scheme, ordinal: int, number: int, asked: int, outcome: StepOutcome) -> None:
-        """Write a trial and its experience to the graph, then tell the listener; the searcher hears of it later."""
+        """Bring a trial and its experience to the graph, then tell the listener; the searcher hears of it later."""
         parent = self._figures(scheme.parent)
         trial = Trial.of(ordinal, number, asked, scheme, outcome, self.base, parent)
         if outcome.cached:
             self._charged += outcome.seconds
         elif outcome.status == "ok":
             self.forecast.observe(scheme, outcome.seconds)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                self._write(trial, parent)
-                break
-            except GraphLocked:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(1.0)
+        self._outbox.deliver(entry(trial, parent, self.seconds))
         self.trials[scheme] = trial
         self.listener.trial(trial, len(self.trials), self.seconds)
-
-    def _write(self, trial: Trial, parent: Figures) -> None:
-        with knowledge.graph() as store:
-            studies.save_trial(store, self.spec.id, trial.as_row(), task=self.subject.task())
-            if trial.status == "ok":
-                studies.save_trial_experience(store, self.spec.id, [self._experience(trial, parent)])
-            studies.save_study(store, {"id": self.spec.id, "elapsed_seconds": self.seconds, "updated": now()})
-
-    def _experience(self, trial: Trial, parent: Figures) -> Experience:
-        """Return what the trial's last strategy did to its input model.
-
-        Its HP2 is put on the scale of its input, HP2·P0/P_in, because PR is relative to the input and HP2 to M.
-        """
-        step = trial.scheme.steps[-1]
-        scaled = min(1.0, step.number("HP2") * self.base.params / parent.params)
-        strategy = Strategy(step.method, tuple((n, scaled if n == "HP2" else v) for n, v in step.settings))
-        recipe = self.spec.recipe
-        task = self.subject.task(parent.params, parent.flops, parent.accuracy)
-        # The same step of another study is the same experience: a cached step must not count twice.
-        same = f"{strategy.id}|{task.id}|{recipe.as_dict()}|{self.subject.splits.train.n}|{self.spec.run_seed}"
-        return Experience(
-            id=f"trial:{sha256(same.encode()).hexdigest()[:16]}",
-            strategy=strategy,
-            task=task,
-            source=self.spec.id,
-            origin="trial",
-            ar=trial.step_ar,
-            pr=trial.step_pr,
-            fr=trial.step_fr,
-            confidence="measured",
-            details={"unit_epochs": f"{recipe.unit_epochs:g}", "train_images": str(self.subject.splits.train.n)},
-        )
 
     def _figures(self, scheme: Scheme) -> Figures:
         if not scheme.steps:
@@ -245,11 +213,19 @@ class Loop:
             raise EnvironmentFault(f"{scheme.id} was measured but its figures are gone from the graph.")
         return figures
 
+    @property
+    def undelivered(self) -> int:
+        """Outcomes that wait for the graph."""
+        return len(self._outbox)
+
+    def settle(self) -> None:
+        """Wait until the graph has taken every outcome.
+
+        Raises:
+            GraphUnavailable: it is away for long; what waits is kept, and delivered when the study is resumed.
+        """
+        self._outbox.settle()
+
     def front(self) -> list[Trial]:
         """Return what the user gets so far."""
         return front(list(self.trials.values()), self.spec.gamma)
-
-
-def now() -> str:
-    """Return the time in ISO format, UTC, to the second."""
-    return datetime.now(UTC).replace(microsecond=0).isoformat()

@@ -17,6 +17,7 @@ from typing import IO, Any, ClassVar, Literal, NoReturn, TypeVar
 from kg.errors import GraphLocked, GraphUnavailable, KGError, QueryInvalid
 from kg.store import lock
 from kg.store.base import (
+    COUNTERS,
     WRITE_SECONDS,
     GraphStore,
     Table,
@@ -41,6 +42,7 @@ _JVM = {
         f"-Djava.util.logging.config.file={Path(__file__).with_name('logging.properties')}",
     ],
 }
+_CAMEL = re.compile(r"_([a-z])")
 _CLASS_NAMES = re.compile(r"\b(?:[a-z]\w*\.)+[A-Z]\w*(?:Exception|Error)\b:?\s*")
 
 
@@ -162,30 +164,39 @@ def _connect(folder: Path) -> _Handle:
             f"The graph cannot be kept in {folder}: {error.strerror}: {error.filename}. "
             "Set AUTOMC_HOME to a folder that can be written."
         ) from None
-    file = lock.acquire(folder.with_name(folder.name + ".lock"))
+    began = time.monotonic()
+    arcadedb = _engine()
+    file = lock.acquire(folder.with_name(folder.name + ".lock"), began)
     try:
-        return _Handle(_database(folder), file)
+        return _Handle(_database(arcadedb, folder), file)
     except BaseException:
         lock.release(file)
         raise
 
 
-def _database(folder: Path) -> Any:
-    """Open or create the database, waiting for a holder that does not know our lock file."""
+def _engine() -> Any:
+    """Bring the engine up. It takes half a second or more, so not while the lock keeps others waiting."""
     try:
         import arcadedb_embedded as arcadedb
+        from arcadedb_embedded.jvm import start_jvm
     except ImportError as error:
         raise GraphUnavailable(
             f"The embedded graph store is not available here: {error}. Install arcadedb-embedded, or use a Neo4j "
             "server (AUTOMC_GRAPH=bolt://…)."
         ) from None
+    with _quiet():
+        start_jvm(**_JVM)
+    return arcadedb
+
+
+def _database(arcadedb: Any, folder: Path) -> Any:
+    """Open or create the database, waiting for a holder that does not know our lock file."""
     _check_whole(folder)
     enter = arcadedb.open_database if exists(folder) else arcadedb.create_database
     deadline = time.monotonic() + lock.WAIT_SECONDS
     while True:
         try:
-            with _quiet():
-                database = enter(str(folder), jvm_kwargs=_JVM)
+            database = enter(str(folder), jvm_kwargs=_JVM)
             # Every commit reaches the disk: what was told to a search is never lost, not even to a power cut.
             database.set_wal_flush("yes_full")
             return database
@@ -295,10 +306,21 @@ def _table(result: Any, query: str, limit: int | None) -> Table:
         return Table((), [])
     with result:
         rows = result.to_list() if limit is None else list(islice(result.iter_dicts(), limit + 1))
+        counters = _counters(result._java_result_set)
     # An empty answer of the engine has lost its columns.
     columns = tuple(rows[0]) if rows else returned(query)
     kept = rows if limit is None else rows[:limit]
-    return Table(columns, [tuple(map(_value, row.values())) for row in kept], truncated=len(kept) < len(rows))
+    values = [tuple(map(_value, row.values())) for row in kept]
+    return Table(columns, values, truncated=len(kept) < len(rows), counters=counters)
+
+
+def _counters(result: Any) -> dict[str, int]:
+    """What a write changed; the Python package does not pass it on."""
+    found = result.getStatistics()
+    if not found.isPresent():
+        return {}
+    counts = json.loads(str(found.get().toJSON()))
+    return {name: n for name in COUNTERS if (n := counts.get(_CAMEL.sub(lambda m: m[1].upper(), name), 0))}
 
 
 def _value(value: Any) -> Any:

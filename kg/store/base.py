@@ -9,14 +9,16 @@ from __future__ import annotations
 import datetime
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from kg.errors import NotInGraph, QueryInvalid, QueryTimeout, WriteRefused
 from kg.schema import LABELS, RELATIONSHIPS
+
+T = TypeVar("T")
 
 READ_SECONDS = 30.0
 """Time limit of a read that names none."""
@@ -24,6 +26,8 @@ WRITE_SECONDS = 300.0
 """Time limit of a write that names none, and of a whole transaction."""
 BATCH = 1000
 """Rows per `UNWIND`."""
+
+COUNTERS = ("nodes_created", "nodes_deleted", "relationships_created", "relationships_deleted", "properties_set")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INT64 = range(-(2**63), 2**63)
@@ -34,12 +38,14 @@ class Table:
     """Rows of a query as plain Python values.
 
     Nodes are dicts of their properties with "_label", relationships with "_type"; a path is the list of both in
-    order; dates and times are ISO 8601 text. `truncated`: the row limit cut the answer.
+    order; dates and times are ISO 8601 text. `truncated`: the row limit cut the answer. `counters`: what a write
+    changed, such as {"nodes_created": 1}, as the engine counts it.
     """
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     truncated: bool = False
+    counters: Mapping[str, int] = field(default_factory=dict)
 
     def dicts(self) -> list[dict[str, Any]]:
         """Each row as a dict from column to value."""
@@ -246,6 +252,19 @@ class GraphStore(ABC):
             self._commit()
         finally:
             state.depth, state.failed = 0, False
+
+    def atomically(self, work: Callable[[], T]) -> T:
+        """Run `work`, all reads and writes in it one transaction; it may be run again, so it must be idempotent.
+
+        A server's passing troubles (a deadlock with another writer, a connection lost before the commit) run it
+        again for up to two seconds.
+
+        Raises:
+            GraphUnavailable: the store cannot be reached. Where the connection was lost during the commit, the
+                transaction may have been kept.
+        """
+        with self.transaction():
+            return work()
 
     def upsert_nodes(self, label: str, rows: Sequence[Mapping[str, Any]]) -> Changes:
         """Create or update nodes from rows of `{"id": …, property: value}`; None removes a property.

@@ -17,10 +17,15 @@ if sys.platform != "win32":
 
 WAIT_SECONDS = 2.0
 """How long a locked store is retried."""
+_LEAST_SECONDS = 0.5
 
 
-def acquire(path: Path) -> IO[str]:
+def acquire(path: Path, began: float | None = None) -> IO[str]:
     """Take the lock, waiting up to WAIT_SECONDS, and note our pid and command in it.
+
+    Args:
+        path: the lock's file.
+        began: by the monotonic clock, when the waiting counts from; at least half a second is tried in any case.
 
     Guarantees: the operating system frees it when the process ends, however it ends.
 
@@ -28,7 +33,8 @@ def acquire(path: Path) -> IO[str]:
         GraphLocked: another process holds it; the message has its pid and command.
         GraphUnavailable: the file cannot be written.
     """
-    deadline = time.monotonic() + WAIT_SECONDS
+    now = time.monotonic()
+    deadline = max(now + min(_LEAST_SECONDS, WAIT_SECONDS), (began or now) + WAIT_SECONDS)
     try:
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
@@ -59,7 +65,7 @@ def locked(path: Path, holder: str | None = None) -> GraphLocked:
     if holder is None:
         holder = path.read_text(encoding="utf-8") if path.exists() else ""
     pid, _, command = holder.partition("\n")
-    who = f"another process (pid {pid}: {_command(pid) or command.strip()})" if pid.strip() else "another process"
+    who = f"another process (pid {pid}: {command_line(pid) or command.strip()})" if pid.strip() else "another process"
     return GraphLocked(
         f"The graph in {path.parent} is open in {who}. Wait until it has finished, or stop it; for several "
         "processes at once use a Neo4j server (AUTOMC_GRAPH=bolt://…)."
@@ -80,8 +86,8 @@ def _try(file: IO[str]) -> bool:
     return True
 
 
-def _command(pid: str) -> str:
-    """The command line of a running process, empty where the system does not tell."""
+def command_line(pid: str) -> str:
+    """Return the command line of a running process; empty where there is none, or the system does not tell."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,7 +53,7 @@ def _bolt(url: str, monkeypatch: pytest.MonkeyPatch) -> GraphStore:
 
 @pytest.fixture(params=ALL)
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GraphStore]:
-    """An empty store of each kind in turn; `store_kind` says which. A named Neo4j is wiped after each test."""
+    """An empty store of each kind in turn; `store_kind` says which."""
     monkeypatch.delenv("AUTOMC_GRAPH", raising=False)
     if request.param == "embedded":
         with connect(tmp_path) as graph:
@@ -66,16 +64,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             yield graph
             graph.write("MATCH (n) DETACH DELETE n")
         return
-    url = os.environ.get("AUTOMC_TEST_NEO4J")
-    if not url:
-        pytest.skip("AUTOMC_TEST_NEO4J names no Neo4j server (tests/neo4j.sh starts one)")
-    # One process at a time: the tests share the one database of a Community server.
-    with (Path(tempfile.gettempdir()) / "automc-test-neo4j.lock").open("w") as turn, connect(tmp_path, url) as graph:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        if graph.read("MATCH (n) RETURN count(n) AS n").rows != [(0,)]:
-            pytest.fail(f"{url} holds data; these tests delete everything, so name an empty database")
+    with connect(tmp_path, request.getfixturevalue("real_neo4j")) as graph:
         yield graph
-        graph.write("MATCH (n) DETACH DELETE n")
 
 
 @pytest.fixture

@@ -1,0 +1,171 @@
+"""A whole graph between stores: exact, complete, all or nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kg.cards import read_cards
+from kg.errors import GraphUnavailable, MigrationInvalid, NotInGraph, SchemaInvalid
+from kg.experience import read_experience
+from kg.resources import migrations_dir
+from kg.store import GraphStore, embedded
+from kg.store import copy as copying
+from kg.store.copy import copy, read_contents
+from kg.store.migrate import migrate
+from kg.sync import sync
+
+EXACT: dict[str, Any] = {
+    "id": "ä→日本 'quoted' \"twice\" \\ \n;",
+    "third": 1 / 3,
+    "tiny": 5e-324,
+    "huge": 1.7976931348623157e308,
+    "minus_zero": -0.0,
+    "whole": 3.0,
+    "integer": 3,
+    "largest": 2**63 - 1,
+    "smallest": -(2**63),
+    "yes": True,
+    "text": "3",
+    "vector": [0.1, math.nextafter(0.1, 1.0), -1e-310],
+    "names": ["b", "a"],
+}
+
+
+def fill(store: GraphStore, rows: list[int]) -> None:
+    """A small graph with whatever is hard to carry, written in the order of `rows`."""
+    migrate(store, migrations_dir())
+    store.upsert_nodes("Strategy", [EXACT])
+    store.upsert_nodes("Strategy", [{"id": str(i), "searchable": i % 2 == 0} for i in rows])
+    store.upsert_nodes("Method", [{"id": str(i)} for i in rows])
+    store.upsert_nodes("Study", [{"id": "s-1", "elapsed_seconds": 0.1}])
+    links = [{"from": EXACT["id"], "to": str(i), "key": {"position": i}, "weight": i / 7} for i in rows]
+    # Several of one type between the same two nodes, and one from a node to itself.
+    store.upsert_rels(
+        "STEP", "Strategy", "Strategy", [*links, {"from": EXACT["id"], "to": "1", "key": {"position": 99}}]
+    )
+    store.upsert_rels("OF_METHOD", "Strategy", "Method", [{"from": str(i), "to": str(i)} for i in rows])
+    store.upsert_rels("EXTENDS", "Study", "Study", [{"from": "s-1", "to": "s-1"}])
+    for i in rows:
+        store.write("CREATE (:`my own` {id: $id})-[:`is of` {note: 'n'}]->(:Other {id: $id})", {"id": str(i)})
+    store.write("MATCH (m:Migration) SET m.applied_at = 'then'")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[GraphStore]:
+    with embedded(tmp_path / "source") as graph:
+        fill(graph, [3, 1, 2])
+        yield graph
+
+
+def test_there_and_back(source: GraphStore, store: GraphStore, tmp_path: Path) -> None:
+    wanted = read_contents(source)
+    assert len(wanted.nodes) == 1 + 3 + 3 + 1 + 6 + wanted.counts["Migration"]
+    assert len(wanted.rels) == 4 + 3 + 1 + 3
+    assert copy(source, store, migrations_dir()).digest == wanted.digest
+    there = read_contents(store)
+    assert (there.digest, there.counts) == (wanted.digest, wanted.counts)
+    back = store.read("MATCH (s:Strategy {id: $id}) RETURN properties(s) AS p", {"id": EXACT["id"]}).rows[0][0]
+    assert back == EXACT
+    assert {name: type(value) for name, value in back.items()} == {n: type(v) for n, v in EXACT.items()}
+    assert math.copysign(1, back["minus_zero"]) == -1
+    with embedded(tmp_path / "third") as third:
+        assert copy(store, third, migrations_dir()).digest == wanted.digest
+    with embedded(tmp_path / "third") as third:
+        assert read_contents(third).digest == wanted.digest
+
+
+def test_the_digest_knows_values_not_order(source: GraphStore, tmp_path: Path) -> None:
+    with embedded(tmp_path / "other") as other:
+        fill(other, [1, 2, 3])
+        assert read_contents(other).digest == read_contents(source).digest
+        digests = {read_contents(other).digest}
+        for change in (
+            "MATCH (s:Strategy {id: $id}) SET s.third = $next",
+            "MATCH (s:Strategy {id: $id}) SET s.integer = 3.0",
+            "MATCH (:Strategy {id: $id})-[r:STEP {position: 2}]->() SET r.weight = $next",
+            "MATCH (s:Strategy {id: $id}) REMOVE s.yes",
+            "MATCH (:Study)-[r:EXTENDS]->() DELETE r",
+            "CREATE (:Method {id: 'one more'})",
+        ):
+            other.write(change, {"id": EXACT["id"], "next": math.nextafter(1 / 3, 1.0)})
+            digests.add(read_contents(other).digest)
+        assert len(digests) == 7
+
+
+@pytest.mark.parametrize("store", ["embedded", pytest.param("neo4j", marks=pytest.mark.neo4j)], indirect=True)
+def test_it_replaces_what_can_be_rebuilt_and_asks_before_anything_else(
+    source: GraphStore, store: GraphStore, tmp_path: Path
+) -> None:
+    # A target that `kg init` has filled loses nothing.
+    migrate(store, migrations_dir())
+    store.upsert_nodes("Method", [{"id": "1", "title": "another"}, {"id": "gone"}])
+    copy(source, store, migrations_dir())
+    assert read_contents(store).digest == read_contents(source).digest
+    with embedded(tmp_path / "small") as small:
+        migrate(small, migrations_dir())
+        small.upsert_nodes("Method", [{"id": "only"}])
+        with pytest.raises(SchemaInvalid, match=r"3 Other, 1 Study, 3 my own.*--replace"):
+            copy(small, store, migrations_dir())
+        assert read_contents(store).digest == read_contents(source).digest
+        copy(small, store, migrations_dir(), replace=True)
+        assert read_contents(store).digest == read_contents(small).digest
+        assert store.read("MATCH (s:Study) RETURN s.id AS id").rows == []
+
+
+def test_a_copy_that_comes_out_different_is_not_kept(
+    source: GraphStore, store: GraphStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(store, migrations_dir())
+    store.upsert_nodes("Method", [{"id": "mine"}])
+    before = read_contents(store).digest
+    write = copying._write_rels
+    monkeypatch.setattr(copying, "_write_rels", lambda target, rels: write(target, rels[1:]))
+    with pytest.raises(GraphUnavailable, match=r"other counts of .*Nothing was changed"):
+        copy(source, store, migrations_dir())
+    assert read_contents(store).digest == before
+    monkeypatch.setattr(copying, "_write_rels", lambda target, rels: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        copy(source, store, migrations_dir())
+    assert read_contents(store).digest == before
+
+
+def test_what_cannot_be_copied_is_said(source: GraphStore, tmp_path: Path) -> None:
+    with embedded(tmp_path / "target") as target, embedded(tmp_path / "empty") as empty:
+        with pytest.raises(SchemaInvalid, match="Both sides"):
+            copy(source, source, migrations_dir())
+        with pytest.raises(NotInGraph, match="is empty"):
+            copy(empty, target, migrations_dir())
+        empty.upsert_nodes("Method", [{"id": "old"}])
+        with pytest.raises(MigrationInvalid, match="lacks V0001"):
+            copy(empty, target, migrations_dir())
+        for odd in ("CREATE (:Loose {name: 'no id'})", "CREATE (:Loose {id: 7})", "CREATE (:Loose {id: 'twice'})"):
+            source.write(odd)
+            if "twice" in odd:
+                copy(source, target, migrations_dir(), replace=True)
+                source.write(odd)
+            with pytest.raises(SchemaInvalid, match=r"Loose.*cannot be copied"):
+                copy(source, target, migrations_dir(), replace=True)
+            source.write("MATCH (n:Loose) DELETE n")
+
+
+@pytest.mark.neo4j
+def test_the_whole_graph_there_and_back(real_neo4j: str, tmp_path: Path) -> None:
+    from kg.store import connect
+
+    with embedded(tmp_path / "here") as here, connect(tmp_path, real_neo4j) as there:
+        migrate(here, migrations_dir())
+        experience, papers = read_experience()
+        sync(here, read_cards(), experience, papers)
+        rows = here.read("MATCH (s:Strategy {searchable: true}) RETURN s.id AS id").column("id")
+        vectors = [{"id": id, "embedding": [math.sin(i + j / 32) for j in range(32)]} for i, id in enumerate(rows)]
+        here.upsert_nodes("Strategy", vectors)
+        wanted = copy(here, there, migrations_dir())
+        assert wanted.counts["HAS_SETTING"] > 24_000
+        assert not sync(there, read_cards(), experience, papers).changed
+        with embedded(tmp_path / "back") as back:
+            assert copy(there, back, migrations_dir()).digest == wanted.digest
