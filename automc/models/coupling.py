@@ -20,6 +20,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch_pruning import ops
 
 from automc.errors import Infeasible
+from automc.models.lma import LMA
 from automc.models.modes import evaluating, flags_kept
 from automc.models.shortcuts import GatherShortcut
 
@@ -53,7 +54,25 @@ class GatherPruner(torch_pruning.BasePruningFunc):  # type: ignore[misc]
         return layer.in_channels
 
 
-PRUNERS: dict[type[nn.Module], type[torch_pruning.BasePruningFunc]] = {GatherShortcut: GatherPruner}
+class ElementwisePruner(torch_pruning.BasePruningFunc):  # type: ignore[misc]
+    """For an activation whose parameters are shared by all channels: nothing of it goes with a channel."""
+
+    def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
+        """Leave the layer as it is."""
+        return layer
+
+    prune_in_channels = prune_out_channels  # what goes in comes out: one group
+
+    def get_out_channels(self, layer: nn.Module) -> None:
+        """Unknown: whatever comes in."""
+
+    get_in_channels = get_out_channels
+
+
+PRUNERS: dict[type[nn.Module], type[torch_pruning.BasePruningFunc]] = {
+    GatherShortcut: GatherPruner,
+    LMA: ElementwisePruner,
+}
 """Layers of our own that torch-pruning does not know, each with its pruner."""
 
 

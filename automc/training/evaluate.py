@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automc.datasets.base import TrainData
+from automc.models.lma import LMA
 from automc.models.modes import evaluating
 
 PIXELS_AT_ONCE = 1 << 21
@@ -53,11 +54,12 @@ def _outputs(model: nn.Module, data: TrainData, batch: int) -> Iterator[tuple[Te
 def recalibrate(model: nn.Module, data: TrainData, images: int = 2000, batch: int = 500) -> int:
     """Estimate all batch-norm statistics anew on min(images, n) training images; return how many were used.
 
-    Running means and variances are reset and become the plain average over nearly equal batches (momentum None);
-    the images are always the same ones, without augmentation, in float32. So a second call changes nothing.
+    So are those of LMA activations. Running means and variances are reset and become the plain average over nearly
+    equal batches (momentum None); the images are always the same ones, without augmentation, in float32. So a second
+    call changes nothing.
     Weights, momenta and training flags are left as they were; layers without running statistics are not touched.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, LMA) or (isinstance(m, _BatchNorm) and m.track_running_stats)]
     if not norms:
         return 0
     sample = data.without_augmentation().take(images)

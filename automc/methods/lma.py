@@ -1,0 +1,130 @@
+"""Light multi-segment activations: a narrower student whose activations are learned, taught by the step's input.
+
+Xu et al. 2020, "Light Multi-segment Activation for Model Compression".
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from automc.errors import Infeasible, MethodError
+from automc.methods import register
+from automc.methods.base import Method, StepContext, StepReport
+from automc.methods.step import Step, setting
+from automc.models.groups import Groups, Plan
+from automc.models.lma_sites import insert, multi_segment, replaceable
+from automc.models.measure import count_params
+from automc.models.sites import split_activations
+from automc.training.distill import distillation
+from automc.training.evaluate import PIXELS_AT_ONCE
+from automc.training.loop import Loss
+from kg.schema import Strategy
+
+CALIBRATION = 256
+"""Training images from which a new activation takes its statistics; fewer where images are large."""
+
+
+def distilled(teacher: nn.Module, weight: float, temperature: float) -> Loss:
+    """(1 − HP5)·CE + HP5·τ²·KL to the teacher's outputs on the same batch (the paper's Eq. 5, with τ² as in its code).
+
+    The teacher must be in evaluation mode.
+    """
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        logits = model(x)
+        with torch.no_grad():
+            wanted = teacher(x)
+        return (1 - weight) * F.cross_entropy(logits.float(), y) + weight * distillation(logits, wanted, temperature)
+
+    return loss
+
+
+def plan_widths(groups: Groups, target: int, round_to: int) -> tuple[Plan, str]:
+    """Remove one share of every group, its units of lowest L2 norm; also name the scope.
+
+    Inside blocks first, residual streams only where the target is out of reach otherwise.
+    """
+    counts, scope = groups.plan_uniform(target, groups.caps(stream=False), round_to), "blocks"
+    if groups.params(counts) > target:
+        counts, scope = groups.plan_uniform(target, groups.caps(), round_to), "streams"
+    units = [
+        torch.argsort(groups.weight_norms(group), stable=True)[:count].tolist()
+        for group, count in zip(groups.groups, counts, strict=True)
+    ]
+    return groups.removal(units, target), scope
+
+
+@register
+class LightMultiSegmentActivation(Method):
+    """Prune all groups alike, make every activation an LMA, and train with the input model as the teacher.
+
+    HP1 epochs in units of E0; HP2 share of the original parameters to remove; HP3 segments k; HP4 temperature and
+    HP5 weight of the distillation loss, see `distilled`. An LMA has 2k parameters: they count, so as many more are
+    pruned. Activations that are an LMA already stay one; with another k they are fitted anew. Parameter-free
+    activations other than ReLU are fitted likewise.
+
+    Differs from the paper, and from the AutoMC authors' code, in the student: it is the trained input model with its
+    weakest filters removed, not a narrower network with fresh weights, which no later step of a scheme could follow.
+    And an LMA starts as what it replaces, not as a ReLU whose kink sits at the mean.
+
+    A model whose forward pass cannot be traced, or that has no such activation, is refused. Pruning and distillation
+    alone would be another method: HP3 had no effect, and strategies that differ in it would all be tried in vain.
+    """
+
+    name = "LMA"
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """Compress a copy of `model`.
+
+        Raises:
+            Infeasible: no activation can be replaced, they cannot be told apart, or no channel can be removed.
+        """
+        segments = _segments(strategy)
+        temperature, weight = setting(strategy, "HP4", 0.01, 1000.0), setting(strategy, "HP5", 0.0, 1.0)
+        step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
+        teacher = copy.deepcopy(step.model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        step.model = split_activations(step.model)
+        new = replaceable(step.model, step.example, context.keep)
+        known = multi_segment(step.model, context.keep)
+        if not new and not known:
+            raise Infeasible(
+                f"{strategy.id}: the model has no activation that an LMA could replace: it calls no ReLU or the like, "
+                "every one has parameters of its own, or a --keep pattern covers them."
+            )
+        changed = [name for name, lma in known.items() if lma.segments != segments]
+        extra = 2 * segments * len(new) + sum(2 * (segments - known[name].segments) for name in changed)
+        groups = step.groups()
+        target = min(step.target, step.params_in) - extra
+        plan, scope = plan_widths(groups, target, context.recipe.round_to)
+        unit = groups.unit_cost(plan)
+        groups.apply(plan)
+        step.recalibrate()
+        insert(step.model, [*new, *changed], segments, _calibration(context))
+        fitted = step.train(loss=distilled(teacher, weight, temperature))
+        return step.model, step.report(
+            unit, f"removing all but the last filters of every group leaves {count_params(step.model)} parameters",
+            channels=plan.units, scope=scope, sites=len(new), refitted=len(changed), segments=segments,
+            activation_params=extra, temperature=temperature, distillation=weight, loss=fitted.loss,
+        )  # fmt: skip
+
+    def relative_cost(self, strategy: Strategy) -> float:
+        """HP1."""
+        return setting(strategy, "HP1", 0.0, 1000.0)
+
+
+def _segments(strategy: Strategy) -> int:
+    value = setting(strategy, "HP3", 2, 100)
+    if value != int(value):
+        raise MethodError(f"{strategy.id}: HP3 must be a whole number of segments.")
+    return int(value)
+
+
+def _calibration(context: StepContext) -> Tensor:
+    """Normalised training images without augmentation, always the same."""
+    height, width = context.data.images.shape
+    images = context.data.without_augmentation().take(max(1, min(CALIBRATION, PIXELS_AT_ONCE // (height * width))))
+    return images.normalised(slice(None))
