@@ -281,7 +281,10 @@ class Groups:
             with torch.no_grad():
                 after = _run(model, self._example).shape
         except (RuntimeError, IndexError, ValueError) as error:
-            raise Infeasible(f"After removing channels the model no longer runs: {error}") from error
+            raise Infeasible(
+                f"After removing channels the model no longer runs: {error}. It counts on fixed numbers of channels, "
+                "as a reshape into attention heads does: name those layers with --keep."
+            ) from error
         if after != before or actual != plan.params:
             raise Infeasible(
                 f"After removing channels the model gives {tuple(after)} instead of {tuple(before)} and has {actual} "
