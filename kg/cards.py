@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from kg.documents import Document, read_document
+from kg.documents import Document, Readable, read_document
 from kg.errors import CardInvalid
 from kg.resources import methods_dir
 from kg.schema import Hyperparameter, Method, Strategy, Technique, Value, format_value, hyperparameter_order
@@ -100,7 +100,7 @@ def packaged_cards() -> list[Path]:
     return sorted(methods_dir().glob("*.yaml"))
 
 
-def read_cards(paths: Iterable[Path] | None = None) -> tuple[Method, ...]:
+def read_cards(paths: Iterable[Readable] | None = None) -> tuple[Method, ...]:
     """Read method cards and check them one by one and against each other.
 
     Args:
@@ -112,7 +112,8 @@ def read_cards(paths: Iterable[Path] | None = None) -> tuple[Method, ...]:
     Raises:
         CardInvalid: names the file, the field and the reason.
     """
-    cards = [(path, read_document(path, Card, CardInvalid)) for path in (packaged_cards() if paths is None else paths)]
+    places: Iterable[Readable] = packaged_cards() if paths is None else paths
+    cards = [(path, read_document(path, Card, CardInvalid)) for path in places]
     titles = _agree(cards)
     methods = [_method(card, titles) for _, card in cards]
     return tuple(sorted(methods, key=lambda method: (not method.label, method.label, method.id)))
@@ -131,11 +132,11 @@ def enumerate_strategies(method: Method) -> Iterator[Strategy]:
         yield Strategy(method.id, tuple(zip(names, values, strict=True)))
 
 
-def _agree(cards: list[tuple[Path, Card]]) -> dict[str, str]:
+def _agree(cards: list[tuple[Readable, Card]]) -> dict[str, str]:
     """Check what cards share; return the title of every technique."""
-    methods: dict[str, Path] = {}
-    knobs: dict[str, tuple[Path, HyperparameterCard]] = {}
-    titles: dict[str, tuple[Path, str]] = {}
+    methods: dict[str, Readable] = {}
+    knobs: dict[str, tuple[Readable, HyperparameterCard]] = {}
+    titles: dict[str, tuple[Readable, str]] = {}
     for path, card in cards:
         if (first := methods.setdefault(card.method, path)) != path:
             raise CardInvalid(f"{path}: method: {card.method} has a card already, {first}. Rename one of them.")

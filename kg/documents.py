@@ -1,8 +1,9 @@
-"""Read one YAML document into a pydantic model, and say in one line what is wrong with it."""
+"""Read one YAML document into a pydantic model, say in one line what is wrong with it, and write it again."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,20 @@ class Document(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document that is no file of its own, such as one that the graph keeps: its name in messages, and its text."""
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Readable = Path | Source
+"""Where a document is."""
 
 D = TypeVar("D", bound=Document)
 
@@ -36,18 +51,29 @@ class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
         return mapping
 
 
-def read_document(path: Path, shape: type[D], error: type[KGError]) -> D:
-    """Read and validate a YAML file.
+def read_text(path: Path, error: type[KGError]) -> str:
+    """Read a text file.
+
+    Raises:
+        error: it is missing, cannot be read, or is no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as fault:
+        raise error(f"{path} cannot be read: {fault.strerror}.") from None
+    except UnicodeDecodeError:
+        raise error(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
+
+
+def read_document(path: Readable, shape: type[D], error: type[KGError]) -> D:
+    """Read and validate a YAML document.
 
     Raises:
         error: the file is missing, is no YAML, or breaks a rule of `shape`; names file, field and reason.
     """
+    text = path.text if isinstance(path, Source) else read_text(path, error)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except OSError as fault:
-        raise error(f"{path} cannot be read: {fault.strerror}.") from None
-    except UnicodeDecodeError:
-        raise error(f"{path} is not UTF-8 text. Write it as a YAML file.") from None
+        content = yaml.load(text, Loader=_UniqueKeys)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -57,10 +83,16 @@ def read_document(path: Path, shape: type[D], error: type[KGError]) -> D:
     try:
         return shape.model_validate(content)
     except ValidationError as fault:
-        raise error(_explain(path, fault, content)) from None
+        raise error(f"{path}: {problems(fault, content)}") from None
 
 
-def _explain(path: Path, fault: ValidationError, content: Any) -> str:
+def write_document(document: Document) -> str:
+    """Write a document as YAML that reads back as the same; comments of the text it once had are lost."""
+    content = document.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+
+
+def problems(fault: ValidationError, content: Any) -> str:
     """Every problem of a document: its field, by the id of the entry where it has one, and the reason."""
     lines = []
     for problem in fault.errors():
@@ -72,7 +104,7 @@ def _explain(path: Path, fault: ValidationError, content: Any) -> str:
             except (KeyError, IndexError, TypeError):
                 entry = None
             name = entry.get("id") if isinstance(entry, dict) and isinstance(part, int) else None
-            field.append(str(name if name is not None else part))
+            field.append(str(name or part))
         reason = problem["msg"].removeprefix("Value error, ")
         lines.append(f"{'.'.join(field) or 'document'}: {reason}")
-    return f"{path}: " + "; ".join(lines)
+    return "; ".join(lines)

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kg.cards import Identifier, Text, read_cards
-from kg.documents import Document, read_document
+from kg.contradictions import contradictions
+from kg.documents import Document, Readable, Source, read_document
 from kg.errors import ExperienceInvalid
 from kg.resources import experience_dir
 from kg.schema import Experience, Method, Paper, Strategy, Task
@@ -133,7 +134,7 @@ class RecordEntry(Document):
     derived_ratio: DerivedRatio | None = None
     table: Text
     source: Text
-    confidence: Literal["verified-two-sources", "verified-one-source", "authors-table-unverified"]
+    confidence: Literal["verified-two-sources", "verified-one-source", "authors-table-unverified", "measured"]
     assumptions: str = ""
     note: str = ""
     differs_because: str = ""
@@ -172,14 +173,20 @@ def packaged_experience() -> list[Path]:
 
 
 def read_experience(
-    paths: Iterable[Path] | None = None, count: Count | None = None, methods: Sequence[Method] | None = None
+    paths: Iterable[Readable] | None = None,
+    count: Count | None = None,
+    methods: Sequence[Method] | None = None,
+    *,
+    consistent: bool = True,
 ) -> tuple[tuple[Experience, ...], tuple[Paper, ...]]:
     """Read experience files, check them one by one and against each other, and compute their ratios.
 
     Args:
-        paths: the files; None for the packaged ones.
+        paths: the files, one per paper; a Source may bring more records of a paper that has a file. None for the
+            packaged ones.
         count: real params and flops of a zoo architecture, to compare tasks that name one; None to skip that.
         methods: the method cards that records may name; None for the packaged ones.
+        consistent: refuse contradictions that nobody explained.
 
     Returns:
         The experiences in file order, with AR, PR and FR where the source gives them, and the papers.
@@ -189,27 +196,41 @@ def read_experience(
     """
     known = {method.id: method for method in (read_cards() if methods is None else methods)}
     experiences: list[Experience] = []
-    papers: list[Paper] = []
-    papers_at: dict[str, Path] = {}
-    records_at: dict[str, Path] = {}
-    tasks_at: dict[str, tuple[Path, TaskEntry]] = {}
-    for path in packaged_experience() if paths is None else paths:
+    papers: dict[str, tuple[Readable, Paper]] = {}
+    records_at: dict[str, Readable] = {}
+    tasks_at: dict[str, tuple[Readable, TaskEntry]] = {}
+    places: Iterable[Readable] = packaged_experience() if paths is None else paths
+    for path in places:
         file = read_document(path, ExperienceFile, ExperienceInvalid)
-        if (first := papers_at.setdefault(file.paper.id, path)) != path:
-            raise ExperienceInvalid(f"{path}: paper.id: {file.paper.id} is taken by {first}. One file per paper.")
+        _enter_paper(path, file.paper, papers)
         tasks = _tasks(path, file, tasks_at, count)
         for record in file.records:
             if record.id in records_at:
                 raise ExperienceInvalid(f"{path}: {record.id}: the id is taken in {records_at[record.id]}.")
             records_at[record.id] = path
             experiences.append(_experience(path, file.paper.id, record, tasks, known))
-        _no_contradiction(path, file, known)
-        papers.append(Paper(file.paper.id, file.paper.title, file.paper.url, file.paper.year))
-    return tuple(experiences), tuple(papers)
+    for one in contradictions(experiences, experiences, known) if consistent else ():
+        raise ExperienceInvalid(f"{records_at[one.record.id]}: {one}")
+    return tuple(experiences), tuple(paper for _, paper in papers.values())
+
+
+def _enter_paper(path: Readable, entry: PaperEntry, papers: dict[str, tuple[Readable, Paper]]) -> None:
+    paper = Paper(entry.id, entry.title, entry.url, entry.year)
+    if entry.id not in papers:
+        papers[entry.id] = (path, paper)
+        return
+    first, known = papers[entry.id]
+    if not isinstance(path, Source):
+        raise ExperienceInvalid(f"{path}: paper.id: {entry.id} is taken by {first}. One file per paper.")
+    if paper != known:
+        raise ExperienceInvalid(
+            f"{path}: paper: title, url or year differ from those of {entry.id} in {first}. Use the same, or "
+            "another id."
+        )
 
 
 def _tasks(
-    path: Path, file: ExperienceFile, seen: dict[str, tuple[Path, TaskEntry]], count: Count | None
+    path: Readable, file: ExperienceFile, seen: dict[str, tuple[Readable, TaskEntry]], count: Count | None
 ) -> dict[str, TaskEntry]:
     """The tasks of a file by id; one that another file has too must be the same there."""
     tasks: dict[str, TaskEntry] = {}
@@ -225,7 +246,7 @@ def _tasks(
     return tasks
 
 
-def _compare(path: Path, entry: TaskEntry, architecture: ArchitectureEntry, count: Count) -> None:
+def _compare(path: Readable, entry: TaskEntry, architecture: ArchitectureEntry, count: Count) -> None:
     """A task that names an architecture must have its size."""
     params, flops = count(architecture.name, architecture.classes)
     for field, stated, real in (
@@ -241,7 +262,7 @@ def _compare(path: Path, entry: TaskEntry, architecture: ArchitectureEntry, coun
 
 
 def _experience(
-    path: Path, paper: str, record: RecordEntry, tasks: dict[str, TaskEntry], methods: dict[str, Method]
+    path: Readable, paper: str, record: RecordEntry, tasks: dict[str, TaskEntry], methods: dict[str, Method]
 ) -> Experience:
     def wrong(field: str, reason: str) -> ExperienceInvalid:
         return ExperienceInvalid(f"{path}: {record.id}: {field}: {reason}")
@@ -306,20 +327,3 @@ def _parameter_rate(record: RecordEntry, task: TaskEntry, wrong: Wrong) -> float
     if len(given) > 1:
         raise wrong("derived_ratio.pr", "PR is published; a derived one is for sources that do not print it.")
     return next(iter(given.values()), None)
-
-
-def _no_contradiction(path: Path, file: ExperienceFile, methods: dict[str, Method]) -> None:
-    """The same fully known strategy, task and table with other figures needs an explanation."""
-    first: dict[tuple[str, str, str], RecordEntry] = {}
-    for record in file.records:
-        knobs = methods[record.method].hyperparameters
-        if not knobs or len(record.settings) < len(knobs) or record.differs_because:
-            continue
-        strategy = Strategy(record.method, tuple(record.settings.items()))
-        other = first.setdefault((strategy.id, record.task, record.table), record)
-        figures = [(r.top1_percent, r.params, r.published_ratio, r.derived_ratio) for r in (record, other)]
-        if figures[0] != figures[1]:
-            raise ExperienceInvalid(
-                f"{path}: {record.id}: contradicts {other.id}: same strategy, task and table, other figures. "
-                "Say why in differs_because."
-            )

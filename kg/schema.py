@@ -262,3 +262,9 @@ class Experience:
     confidence: str = ""
     note: str = ""
     details: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def mark(self) -> str:
+        """All that embeddings learn from it, as text: another text where a correction changed that."""
+        features = ["" if value is None else f"{value:.9g}" for value in (*self.task.features, self.ar, self.pr)]
+        return "|".join((self.id, self.source, self.strategy.id, *features))

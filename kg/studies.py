@@ -78,7 +78,8 @@ def _forget_experience(store: GraphStore, study: str) -> None:
     """Remove what only this study observed; what others observed too is theirs from now on."""
     store.write(
         "MATCH (e:Experience)-[:OBSERVED_IN]->(:Study {id: $id}) "
-        "WHERE NOT EXISTS { MATCH (e)-[:OBSERVED_IN]->(o:Study) WHERE o.id <> $id } DETACH DELETE e",
+        "WHERE NOT EXISTS { MATCH (e)-[:OBSERVED_IN]->(o:Study) WHERE o.id <> $id } "
+        "AND NOT EXISTS { MATCH (e)-[:REPORTED_IN]->(:Paper) } DETACH DELETE e",
         {"id": study},
     )
     store.write(
@@ -154,26 +155,27 @@ def load_trials(store: GraphStore, study_id: str) -> list[dict[str, Any]]:
 def save_trial_experience(store: GraphStore, study_id: str, experiences: Iterable[Experience]) -> None:
     """Write what a study's trials teach, with their tasks and strategies.
 
-    An experience that another study had already keeps its figures and its source; this study observed it too.
+    An experience that another study had already, or that was added from a file, keeps its figures and its source;
+    this study observed it too.
 
     Raises:
         NotInGraph: the study, or a strategy's method, is not in the graph.
     """
     records = list(experiences)
     with store.transaction():
-        nodes.add_strategies(store, (record.strategy for record in records))
-        tasks = {record.task.id: nodes.task_row(record.task) for record in records}
-        store.upsert_nodes("Task", list(tasks.values()))
         taken = store.read(
-            "UNWIND $ids AS id MATCH (e:Experience {id: id})-[:OBSERVED_IN]->(o:Study) WHERE o.id <> $study "
-            "RETURN DISTINCT e.id AS id",
+            "UNWIND $ids AS id MATCH (e:Experience {id: id}) WHERE e.origin = 'paper' "
+            "OR EXISTS { MATCH (e)-[:OBSERVED_IN]->(o:Study) WHERE o.id <> $study } RETURN DISTINCT e.id AS id",
             {"ids": [record.id for record in records], "study": study_id},
         ).column("id")
-        own = [nodes.experience_row(record) for record in records if record.id not in taken]
-        store.upsert_nodes("Experience", own)
+        own = [record for record in records if record.id not in taken]
+        nodes.add_strategies(store, (record.strategy for record in own))
+        tasks = {record.task.id: nodes.task_row(record.task) for record in own}
+        store.upsert_nodes("Task", list(tasks.values()))
+        store.upsert_nodes("Experience", [nodes.experience_row(record) for record in own])
         links = {
-            ("OF_STRATEGY", "Strategy"): [(record.id, record.strategy.id) for record in records],
-            ("ON_TASK", "Task"): [(record.id, record.task.id) for record in records],
+            ("OF_STRATEGY", "Strategy"): [(record.id, record.strategy.id) for record in own],
+            ("ON_TASK", "Task"): [(record.id, record.task.id) for record in own],
             ("OBSERVED_IN", "Study"): [(record.id, study_id) for record in records],
         }
         for (type, label), ends in links.items():

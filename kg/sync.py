@@ -107,36 +107,46 @@ def sync(
 
     Strategies on a card's grid are `searchable`; those of experience that lie elsewhere become nodes with their
     known settings that are not. What a card or file no longer holds is removed, unless a scheme or a trial uses it:
-    then it only stops being searchable. Nothing is written where nothing changed; an error leaves the graph as it was.
+    then it only stops being searchable. A retired method keeps its node, without a grid; a node that carries an added
+    document is never removed. Nothing is written where nothing changed; an error leaves the graph as it was.
 
     Raises:
         NotInGraph: an experience names an unknown method or paper.
         GraphUnavailable: the store cannot be reached.
     """
-    wanted = _wanted(methods, experience, papers)
     changes: dict[str, Changes] = {}
     with store.transaction():
+        wanted = _wanted(methods, experience, papers, _ids(store, "Method", "n.retired_at IS NOT NULL"))
         known = {label: _known_nodes(store, label, rows) for label, rows in wanted.nodes.items()}
         for label, rows in wanted.nodes.items():
             changes[label] = store.write_nodes(label, list(rows.values()), known[label])
         for type, start, end in _LINKS:
             changes[type] = _sync_links(store, type, start, end, wanted)
         for label, users in _REMOVAL.items():
-            stale = sorted(set(known[label]) - set(wanted.nodes[label]))
-            changes[label] += _remove(store, label, users, stale, known[label])
+            stale = set(known[label]) - set(wanted.nodes[label])
+            if stale:
+                stale -= _ids(store, label, "n.document IS NOT NULL")
+            changes[label] += _remove(store, label, users, sorted(stale), known[label])
     return SyncReport(changes)
 
 
-def _wanted(methods: Sequence[Method], experience: Iterable[Experience], papers: Iterable[Paper]) -> _Wanted:
+def _ids(store: GraphStore, label: str, condition: str) -> set[str]:
+    return set(store.read(f"MATCH (n:{label}) WHERE {condition} RETURN n.id AS id").column("id"))
+
+
+def _wanted(
+    methods: Sequence[Method], experience: Iterable[Experience], papers: Iterable[Paper], retired: set[str]
+) -> _Wanted:
     wanted = _Wanted()
-    _want_grids(wanted, methods)
+    _want_grids(wanted, methods, retired)
     for ordinal, method in enumerate(methods):
         texts = {name: getattr(method, name) for name in ("id", "title", "citation", "label", "url")}
-        wanted.node("Method", {**texts, "ordinal": ordinal, "searchable": bool(method.hyperparameters)})
+        searched = bool(method.hyperparameters) and method.id not in retired
+        wanted.node("Method", {**texts, "ordinal": ordinal, "searchable": searched})
         for place, technique in enumerate(method.techniques):
             wanted.node("Technique", {"id": technique.id, "title": technique.title})
             wanted.rel("USES_TECHNIQUE", method.id, technique.id, ordinal=place)
-        for strategy in enumerate_strategies(method):
+        for strategy in enumerate_strategies(method) if searched else ():
             wanted.strategy(strategy, searchable=True)
     for paper in papers:
         wanted.node("Paper", nodes.paper_row(paper))
@@ -150,14 +160,16 @@ def _wanted(methods: Sequence[Method], experience: Iterable[Experience], papers:
     return wanted
 
 
-def _want_grids(wanted: _Wanted, methods: Sequence[Method]) -> None:
-    """Hyperparameters with the union of their values over all methods, in order."""
+def _want_grids(wanted: _Wanted, methods: Sequence[Method], retired: set[str]) -> None:
+    """Hyperparameters with the union of their values over all methods that are searched, in order."""
     grids: dict[str, list[Value]] = {}
     for method in methods:
         for knob in method.hyperparameters:
             wanted.node("Hyperparameter", {"id": knob.id, "meaning": knob.meaning, "unit": knob.unit})
             values = [format_value(value) for value in knob.values]
             wanted.rel("HAS_HYPERPARAMETER", method.id, knob.id, meaning=knob.meaning, unit=knob.unit, values=values)
+            if method.id in retired:
+                continue
             grid = grids.setdefault(knob.id, [])
             seen = {format_value(value) for value in grid}
             grid += [parse_value(text) for text in values if text not in seen]
@@ -224,7 +236,7 @@ def triples(store: GraphStore, *, next_value: bool = False) -> list[Triple]:
     """Return the triples that the embedding learns from, in a fixed order.
 
     The five relations of the AutoMC paper, section 3.2, on the searchable grid, and the techniques of every
-    method, also of those that are knowledge only. Nothing of an experience is among them.
+    method, also of those that are knowledge only. Nothing of an experience, and nothing retired, is among them.
 
     Args:
         next_value: add the links between neighbouring numbers, which the paper does not have.
@@ -232,8 +244,8 @@ def triples(store: GraphStore, *, next_value: bool = False) -> list[Triple]:
     patterns = {
         "OF_METHOD": "(h:Strategy {searchable: true})-[:OF_METHOD]->(t:Method)",
         "HAS_SETTING": "(h:Strategy {searchable: true})-[:HAS_SETTING]->(t:Setting)",
-        "HAS_HYPERPARAMETER": "(h:Method)-[:HAS_HYPERPARAMETER]->(t:Hyperparameter)",
-        "USES_TECHNIQUE": "(h:Method)-[:USES_TECHNIQUE]->(t:Technique)",
+        "HAS_HYPERPARAMETER": "(h:Method)-[:HAS_HYPERPARAMETER]->(t:Hyperparameter) WHERE h.retired_at IS NULL",
+        "USES_TECHNIQUE": "(h:Method)-[:USES_TECHNIQUE]->(t:Technique) WHERE h.retired_at IS NULL",
         "HAS_VALUE": "(h:Hyperparameter)-[:HAS_VALUE]->(t:Setting)",
     }
     if next_value:
@@ -251,7 +263,7 @@ def strategy_ids(store: GraphStore) -> list[str]:
 
 
 def read_methods(store: GraphStore) -> tuple[Method, ...]:
-    """Return the method cards as the graph has them, in the order in which they were given."""
+    """Return the method cards as the graph has them, in the order in which they were given, without retired ones."""
     knobs: dict[str, list[Hyperparameter]] = {}
     for row in store.read(
         "MATCH (m:Method)-[r:HAS_HYPERPARAMETER]->(h:Hyperparameter) "
@@ -266,8 +278,8 @@ def read_methods(store: GraphStore) -> tuple[Method, ...]:
     ).rows:
         techniques.setdefault(method, []).append(Technique(id, title))
     rows = store.read(
-        "MATCH (m:Method) RETURN m.id AS id, m.title AS title, m.citation AS citation, m.label AS label, "
-        "m.url AS url ORDER BY m.ordinal"
+        "MATCH (m:Method) WHERE m.retired_at IS NULL RETURN m.id AS id, m.title AS title, m.citation AS citation, "
+        "m.label AS label, m.url AS url ORDER BY m.ordinal"
     ).dicts()
     return tuple(
         Method(
@@ -280,9 +292,10 @@ def read_methods(store: GraphStore) -> tuple[Method, ...]:
 
 
 def read_experience(store: GraphStore) -> tuple[Experience, ...]:
-    """Return all experience, published and of our own trials, sorted by id."""
+    """Return all experience, published and of our own trials, sorted by id; nothing that is retired."""
     table = store.read(
-        "MATCH (t:Task)<-[:ON_TASK]-(e:Experience)-[:OF_STRATEGY]->(s:Strategy) "
+        "MATCH (t:Task)<-[:ON_TASK]-(e:Experience)-[:OF_STRATEGY]->(s:Strategy)-[:OF_METHOD]->(m:Method) "
+        "WHERE e.retired_at IS NULL AND m.retired_at IS NULL "
         "RETURN properties(e) AS experience, s.id AS strategy, properties(t) AS task"
     )
     found = [nodes.read_experience_row(row, strategy, nodes.read_task(task)) for row, strategy, task in table.rows]

@@ -1,17 +1,27 @@
-"""`automc experience`: what published tables say strategies did."""
+"""`automc experience`: what published tables, and studies elsewhere, say that strategies did."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from automc.cli.output import Format, FormatOption, guarded, say, show
+from automc.cli.curate import By, Undo, edited_text, origin, reason, show_edition
+from automc.cli.output import Format, FormatOption, guarded, say, show, write_file
+from automc.errors import AutoMCError
 
 app = typer.Typer(help="What published tables say strategies did to models.", no_args_is_help=True)
 
-Files = Annotated[list[Path] | None, typer.Argument(help="Experience files; without any, those that come with AutoMC.")]
+Files = Annotated[list[Path] | None, typer.Argument(help="Experience files; without any, all that is known.")]
+Rows = Annotated[
+    Path | None, typer.Option("--rows", help="A CSV file with more records: id, method, task, settings.HP1, table, …")
+]
+Sizes = Annotated[bool, typer.Option("--count/--no-count", help="Build named architectures, compare params and FLOPs.")]
+Because = Annotated[
+    str, typer.Option("--differs-because", help="Why records that contradict known ones have other figures.")
+]
 
 
 @app.command("list")
@@ -24,44 +34,209 @@ def list_experience(
 ) -> None:
     """List the records of experience files with the ratios that follow from them.
 
-    AR is the accuracy increase rate, PR and FR are the shares of parameters and FLOPs removed.
+    AR is the accuracy increase rate, PR and FR are the shares of parameters and FLOPs removed. Without files, those
+    that come with AutoMC and those that were added to the graph of this home; not what its own studies measured.
 
     Example: automc experience list --method NS
     """
     from automc import knowledge
+    from automc.knowledge.known import known, known_method, origins
 
     if method is not None:
-        method = knowledge.method(method).id
+        method = known_method(method).id
+    marks = {} if files else origins("Experience")
     records = [
         one
-        for one in knowledge.published(files)[0]
+        for one in (knowledge.published(files)[0] if files else known().experience)
         if method in (None, one.strategy.method) and source in (None, one.source)
     ]
-    columns = ("id", "strategy", "task", "ar", "pr", "fr", "source", "table", "confidence", "pr_derived", "note")
+    columns = (
+        "id",
+        "strategy",
+        "task",
+        "ar",
+        "pr",
+        "fr",
+        "source",
+        "table",
+        "origin",
+        "confidence",
+        "pr_derived",
+        "note",
+    )
     rows = [
-        (e.id, e.strategy.id, e.task.id, e.ar, e.pr, e.fr, e.source, e.table, e.confidence, e.pr_derived, e.note)
+        (e.id, e.strategy.id, e.task.id, e.ar, e.pr, e.fr, e.source, e.table, origin(marks.get(e.id)), e.confidence,
+         e.pr_derived, e.note)
         for e in records
-    ]
-    wide = 8 if format is Format.table else len(columns)
+    ]  # fmt: skip
+    wide = 9 if format is Format.table else len(columns)
     show(columns[:wide], [row[:wide] for row in rows], format)
     say(f"{len(rows)} records of {len({one.source for one in records})} sources.")
 
 
 @app.command()
 @guarded
-def check(
-    files: Files = None,
-    count: Annotated[bool, typer.Option(help="Build named architectures and compare params and FLOPs.")] = True,
-) -> None:
-    """Check experience files: arithmetic, units, hyperparameter names, and the size of named architectures.
+def check(files: Files = None, rows: Rows = None, count: Sizes = True, format: FormatOption = Format.table) -> None:
+    """Check experience files, and say what adding them would change: nothing is written.
 
-    Ends with 0 when everything holds, with 2 and the file, record and field that breaks a rule otherwise.
+    Arithmetic, units, hyperparameter names, the size of named architectures, and whether records contradict known ones.
+    Ends with 0 when everything holds, with 2 and the file, record and field that breaks a rule otherwise. Without
+    files, all that is known is checked.
 
-    Example: automc experience check data/experience/he2018_sfp.yaml
+    Example: automc experience check mypaper.yaml
     """
     from automc import knowledge
+    from automc.knowledge.curation import check_experience
+    from automc.knowledge.known import known
 
-    experiences, papers = knowledge.published(files, count=count)
-    known = {name: sum(getattr(one, name.lower()) is not None for one in experiences) for name in ("AR", "PR", "FR")}
-    figures = ", ".join(f"{n} with {name}" for name, n in known.items())
-    say(f"{len(experiences)} records of {len(papers)} sources hold: {figures}.")
+    found, papers = knowledge.published(files, count=count)
+    if not files:
+        everything = known()
+        found, papers = everything.experience, everything.papers
+    said = {name: sum(getattr(one, name.lower()) is not None for one in found) for name in ("AR", "PR", "FR")}
+    figures = ", ".join(f"{n} with {name}" for name, n in said.items())
+    say(f"{len(found)} records of {len(papers)} sources hold: {figures}.")
+    for file in files or ():
+        show_edition(check_experience(file, rows=rows), format)
+
+
+@app.command()
+@guarded
+def add(
+    file: Annotated[Path, typer.Argument(help="An experience file: one paper or shared study, its tasks and records.")],
+    rows: Rows = None,
+    differs_because: Because = "",
+    by: By = "",
+    count: Sizes = True,
+    format: FormatOption = Format.table,
+) -> None:
+    """Add an experience file to the graph, or more records of a paper that is known; the same twice changes nothing.
+
+    It is checked with all that is known before anything is written. A record that has all settings of its method and
+    other figures than a known one of the same task and table is shown, and needs --differs-because. What is new is
+    learned by the next search, or by automc kg embed.
+
+    Example: automc experience add mypaper.yaml --by 'A. Author'
+    """
+    from automc.knowledge.curation import add_experience
+
+    edition = add_experience(file, rows=rows, by=by, because=differs_because.strip(), sizes=count)
+    show_edition(edition, format)
+
+
+@app.command()
+@guarded
+def new(
+    out: Annotated[Path | None, typer.Option("--out", help="A file that does not exist yet; without, stdout.")] = None,
+    ask: Annotated[
+        bool | None, typer.Option("--ask/--no-ask", help="Ask for what it holds; default: on a terminal.")
+    ] = None,
+) -> None:
+    """Write an annotated template of an experience file, filled with what you answer.
+
+    Example: automc experience new --out mypaper.yaml
+    """
+    from kg.template import fill
+
+    if out is not None and out.exists():
+        raise AutoMCError(f"{out} exists already. Name another file.")
+    asked = sys.stdin.isatty() if ask is None else ask
+    text = fill(_answers() if asked else {})
+    if out is None:
+        print(text, end="")
+    else:
+        write_file(out, text)
+        say(f"Wrote {out}. Next: automc experience check {out}")
+
+
+def _answers() -> dict[str, str]:
+    """Ask each question of the template until its answer can be understood; Enter leaves out what may be left out."""
+    from kg.errors import ExperienceInvalid
+    from kg.template import QUESTIONS
+
+    answers: dict[str, str] = {}
+    for question in QUESTIONS:
+        hint = f" (such as {question.example})" if question.example else ""
+        while True:
+            prompt = question.text + hint + ("" if question.needed else ", Enter for unknown")
+            answer = _ask(prompt)
+            if not answer and question.needed:
+                say("This one is needed.")
+                continue
+            try:
+                if answer:
+                    question.read(answer)
+            except ExperienceInvalid as error:
+                say(str(error))
+                continue
+            answers[question.name] = answer
+            break
+    return answers
+
+
+def _ask(prompt: str) -> str:
+    print(f"{prompt}: ", end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise AutoMCError("The answers ended before the last question; nothing was written.")
+    return line.strip()
+
+
+@app.command()
+@guarded
+def edit(
+    paper: Annotated[str, typer.Argument(help="A paper whose file was added, by its id.")],
+    file: Annotated[Path | None, typer.Option("--file", help="The new file; without, an editor is opened.")] = None,
+    differs_because: Because = "",
+    by: By = "",
+    format: FormatOption = Format.table,
+) -> None:
+    """Change an experience file that was added, in $EDITOR or by a file; records it no longer has are removed.
+
+    Example: automc experience edit me2026_mine --file mypaper.yaml
+    """
+    from automc.knowledge.curation import document, edit_experience
+    from kg.errors import ExperienceInvalid
+
+    with edited_text(lambda: document("Paper", paper), file, f"{paper}.yaml", ExperienceInvalid) as (text, source):
+        edition = edit_experience(paper, text, by=by, because=differs_because.strip(), source=source)
+    show_edition(edition, format)
+
+
+@app.command()
+@guarded
+def retire(
+    name: Annotated[str, typer.Argument(help="A record, or a paper with all its records, also of AutoMC's own.")],
+    because: Annotated[str, typer.Option("--because", help="Why; needed unless --undo.")] = "",
+    by: By = "",
+    undo: Undo = False,
+) -> None:
+    """Stop learning from a record or a paper: it stays in the graph with the reason, and is no longer used.
+
+    Example: automc experience retire sfp_001 --because 'cannot be reproduced'
+    """
+    from automc.knowledge.curation import retire_experience
+
+    ids = retire_experience(name, reason(because, undo), by=by, undo=undo)
+    what = f"{len(ids)} records of {name}" if ids != [name] else name
+    say(f"{what}: used again." if undo else f"{what}: kept, and no longer used.")
+
+
+@app.command()
+@guarded
+def export(
+    study: Annotated[str, typer.Argument(help="A study, see: automc study list.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write the file; without, stdout.")] = None,
+) -> None:
+    """Write what a study measured as an experience file that others can add: no weights, no images, no model.
+
+    Example: automc experience export resnet20-cifar10-1 --out ours.yaml
+    """
+    from automc.knowledge.curation import share
+
+    text, count = share(study)
+    if out is None:
+        print(text, end="")
+    else:
+        write_file(out, text)
+    say(f"{count} records. Elsewhere: automc experience add {out or 'FILE'}")

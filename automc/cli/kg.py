@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automc.cli import kg_server
+from automc.cli import kg_ask, kg_server
 from automc.cli.output import Format, FormatOption, guarded, progress, say, show, show_json, show_record, write_file
 from automc.errors import AutoMCError
 
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from automc.knowledge import Prepared
 
 app = typer.Typer(help="The knowledge graph: fill it, ask it, learn from it.", no_args_is_help=True)
-for command in (kg_server.up, kg_server.down, kg_server.logs, kg_server.copy):
+for command in (kg_ask.query, kg_ask.explain, kg_server.up, kg_server.down, kg_server.logs, kg_server.copy):
     app.command(command.__name__)(command)
-
-LIMIT = 1000
-"""Rows that a query prints unless told otherwise."""
 
 Seed = Annotated[int | None, typer.Option(help="Seed of the learning; without, any vectors at hand will do.")]
 
@@ -101,43 +98,8 @@ def status(format: FormatOption = Format.table) -> None:
         say("The graph is not up to date. Run `automc kg init`.")
     elif said["embedding"] != "fresh":
         say(f"Embeddings: {said['embedding']}. Run `automc kg embed`.")
-
-
-@app.command()
-@guarded
-def query(
-    text: Annotated[str, typer.Argument(help="One Cypher statement.")],
-    param: Annotated[
-        list[str] | None, typer.Option(help="A value of a $name: k=v, v as JSON, else as text. May be repeated.")
-    ] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds.")] = 30.0,
-    limit: Annotated[int, typer.Option(min=1, help="Greatest number of rows.")] = LIMIT,
-    write: Annotated[bool, typer.Option("--write", help="Allow the statement to write.")] = False,
-    format: FormatOption = Format.table,
-) -> None:
-    """Ask the graph in Cypher. Read-only unless --write is given; the store itself refuses writes.
-
-    Example: automc kg query 'MATCH (s:Strategy)-[:OF_METHOD]->(m:Method {id: $m}) RETURN count(s)' --param m=NS
-    """
-    from automc import knowledge
-
-    table = knowledge.query(text, _params(param or []), timeout=timeout, limit=limit, write=write)
-    show(table.columns, table.rows, format)
-    if table.truncated:
-        say(f"Cut after {limit} rows; --limit shows more.")
-
-
-def _params(items: list[str]) -> dict[str, Any]:
-    params: dict[str, Any] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name.strip().isidentifier():
-            raise AutoMCError(f"--param {item} is not name=value. Write it like --param m=NS.")
-        try:
-            params[name.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            params[name.strip()] = value
-    return params
+        for change in said.get("changed_since_embedding", ()):
+            say(f"  since then: {change}")
 
 
 @app.command()
@@ -153,8 +115,9 @@ def similar(
     Example: automc kg similar 'NS[HP1=0.2,HP2=0.12,HP6=0.9]' --method SFP
     """
     from automc import knowledge
+    from automc.knowledge.known import known_method
 
-    only = knowledge.method(method).id if method else None
+    only = known_method(method).id if method else None
     show(("strategy", "cosine"), knowledge.similar(strategy, k, only), format)
 
 

@@ -76,8 +76,8 @@ def executable(method: str) -> bool:
 
 
 @cache
-def _count(architecture: str, classes: int) -> tuple[int, int]:
-    """Params and FLOPs of a zoo architecture on one 32 × 32 colour image."""
+def real_size(architecture: str, classes: int) -> tuple[int, int]:
+    """Return params and FLOPs of a zoo architecture on one 32 × 32 colour image."""
     import torch
 
     from automc.models import zoo
@@ -101,4 +101,4 @@ def published(
     """
     from kg.experience import read_experience
 
-    return read_experience(paths or None, _count if count else None, methods())
+    return read_experience(paths or None, real_size if count else None, methods())

@@ -56,7 +56,7 @@ def learnable(own_trials: bool = True) -> Knowledge:
         if not triples:
             raise NotInGraph("The graph holds no strategies. Run `automc kg init`.")
         experience = tuple(e for e in sync.read_experience(store) if own_trials or e.origin == "paper")
-        mark = fingerprint(triples, [e.id for e in experience])
+        mark = fingerprint(triples, [e.mark for e in experience])
         return Knowledge(tuple(sync.read_methods(store)), triples, experience, mark, sync.latest_run(store))
 
 
@@ -193,6 +193,7 @@ def _kept(seed: int | None) -> list[Path]:
 def _publish(known: Knowledge, path: Path, vectors: Vectors) -> None:
     """Write vectors to the graph unless it holds them."""
     from kg import sync
+    from kg.changes import snapshot
 
     run = {
         "id": path.stem,
@@ -201,6 +202,7 @@ def _publish(known: Knowledge, path: Path, vectors: Vectors) -> None:
         "epochs": vectors.epochs,
         "triples": len(known.triples),
         "experience": len(known.experience),
+        "knowledge": snapshot(known.triples, known.experience),
         "losses": vectors.losses,
     }
     if known.run is not None and all(known.run.get(name) == run[name] for name in ("id", "epochs")):
@@ -212,8 +214,10 @@ def _publish(known: Knowledge, path: Path, vectors: Vectors) -> None:
 def status() -> dict[str, Any]:
     """Say what the graph is and holds: store, nodes per label, pending migrations, and how old the embeddings are.
 
-    `embedding` is "none", "fresh", or "stale" where the knowledge has changed since they were learned.
+    `embedding` is "none", "fresh", or "stale" where the knowledge has changed since they were learned;
+    `changed_since_embedding` then says what. `added` and `retired` count what a person did to the knowledge.
     """
+    from kg.changes import since, snapshot
     from kg.resources import migrations_dir
     from kg.store.migrate import pending
 
@@ -221,10 +225,16 @@ def status() -> dict[str, Any]:
         waiting = list(pending(store, migrations_dir()))
         nodes = {label: store.read(f"MATCH (n:{label}) RETURN count(n) AS n").rows[0][0] for label in LABELS}
         said: dict[str, Any] = {"store": store.kind, "place": store.place, "version": store.version()}
+        for name in ("added", "retired"):
+            count = f"MATCH (n:{{}}) WHERE n.{name}_at IS NOT NULL RETURN count(n) AS n"
+            said[name] = {label: store.read(count.format(label)).rows[0][0] for label in ("Method", "Experience")}
     said |= {"pending_migrations": waiting, "nodes": nodes, "embedding": "none"}
     if nodes["EmbeddingRun"] and nodes["Strategy"]:
         known = learnable()
         if known.run is not None:
             said["embedding"] = "fresh" if known.run.get("fingerprint") == known.fingerprint else "stale"
+            then = known.run.get("knowledge")
+            if then is not None:
+                said["changed_since_embedding"] = since(then, snapshot(known.triples, known.experience))
             said["embedding_run"] = {k: known.run.get(k) for k in ("id", "seed", "epochs", "triples", "experience")}
     return said

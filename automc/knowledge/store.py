@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from automc.errors import AutoMCError
 from automc.home import home
-from automc.knowledge.cards import methods, published
 from kg.errors import NotInGraph
 from kg.schema import LABELS, RELATIONSHIPS, Strategy
 
@@ -37,6 +37,13 @@ def graph(create: bool = True) -> Iterator[GraphStore]:
         yield store
 
 
+def graph_exists() -> bool:
+    """Tell whether this home has a graph; a server that AUTOMC_GRAPH names counts as one."""
+    from kg.store.arcade import exists
+
+    return bool(os.environ.get("AUTOMC_GRAPH")) or exists(home(create=False) / "graph")
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What `prepare` did."""
@@ -52,21 +59,23 @@ class Prepared:
 
 
 def prepare() -> Prepared:
-    """Bring the graph up to the migrations, cards and experience files; where nothing changed, nothing is written.
+    """Bring the graph up to the migrations, cards and experience files, and to what was added to it.
+
+    Where nothing changed, nothing is written.
 
     Raises:
         CardInvalid, ExperienceInvalid, MigrationInvalid: a file breaks a rule; nothing was written.
         GraphUnavailable: the graph cannot be reached.
     """
+    from automc.knowledge.known import everything
     from kg.resources import migrations_dir
     from kg.store.migrate import migrate
     from kg.sync import sync
 
-    known = methods()
-    experiences, papers = published()
     with graph() as store:
+        known = everything(store)
         applied = migrate(store, migrations_dir())
-        return Prepared(tuple(applied), sync(store, known, experiences, papers))
+        return Prepared(tuple(applied), sync(store, known.methods, known.experience, known.papers))
 
 
 def query(

@@ -82,6 +82,18 @@ class Outcome:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a searcher asked for a scheme: what it expected of the last step, against its input model."""
+
+    step_ar: float
+    step_pr: float
+    drawn: bool = False
+    """Taken at random, whatever was expected."""
+    rivals: tuple[tuple[int, float, float], ...] = ()
+    """Other next steps that it weighed for the same prefix, best first: (strategy, step AR, step PR)."""
+
+
 class Searcher(ABC):
     """Asks for schemes and learns from outcomes; registered by name."""
 
@@ -103,3 +115,7 @@ class Searcher(ABC):
     @abstractmethod
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Learn one complete round, in ordinal order: what was asked and the parents it needed."""
+
+    def why(self, scheme: SchemeIndices) -> Reason | None:
+        """Return why a scheme of the last `ask` was asked for; None where nothing was predicted."""
+        return None

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automc.search import register
-from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Searcher, Space
+from automc.search.base import FloatArray, Limits, Outcome, Reason, SchemeIndices, Searcher, Space
 from automc.search.evaluator import Evaluator, StepModel
 from automc.search.history import History, points
 from automc.search.pareto import hypervolume_gain, non_dominated
@@ -21,6 +21,8 @@ EXPLORE = 0.1
 """Share of the asked schemes that are drawn from all candidates, whatever is predicted of them."""
 ON_THE_WAY = 0.25
 """Weight of hypervolume over all sizes, beside that of schemes that meet the target."""
+RIVALS = 3
+"""Other next steps that are remembered beside each one that is asked for."""
 REPEAT = 0.5
 """What a candidate's gain is multiplied with for each one of the same method and HP2 already in the round."""
 
@@ -38,6 +40,13 @@ class Candidates:
     def scheme(self, i: int) -> SchemeIndices:
         """Return candidate i as a scheme."""
         return (*self.prefixes[self.prefix[i]].scheme, int(self.strategy[i]))
+
+    def step(self, i: int) -> tuple[float, float]:
+        """Return (step AR, step PR) that were predicted for candidate i."""
+        before, (accuracy, removed) = self.prefixes[self.prefix[i]], self.predicted[i]
+        left = 1 - (before.pr or 0.0)
+        ar = accuracy / before.accuracy - 1 if before.accuracy else 0.0
+        return float(ar), float(1 - (1 - removed) / left if left > 0 else 0.0)
 
 
 @register
@@ -61,6 +70,7 @@ class ProgressiveSearch(Searcher):
         self.evaluator: StepModel = evaluator or Evaluator(space, limits.base_accuracy, seed)
         self._own_size = own_size
         self._rounds = 0
+        self._reasons: dict[SchemeIndices, Reason] = {}
         pairs = np.stack([space.method, space.hp2], axis=1)
         self._kind = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
@@ -68,7 +78,13 @@ class ProgressiveSearch(Searcher):
         """Return up to `k` new schemes, each one step longer than a measured one."""
         rng = np.random.default_rng((self.seed, self._rounds))
         candidates = self.candidates(rng)
-        return [candidates.scheme(i) for i in self._choose(candidates, k, rng)]
+        chosen = self._choose(candidates, k, rng)
+        self._reasons = self._reason(candidates, chosen)
+        return [candidates.scheme(i) for i in chosen]
+
+    def why(self, scheme: SchemeIndices) -> Reason | None:
+        """Return what F_mo expected of a scheme's last step, and of the best others after the same prefix."""
+        return self._reasons.get(scheme)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Add one round to the tree and train the evaluator on all steps told so far (Eq. 5)."""
@@ -138,28 +154,48 @@ class ProgressiveSearch(Searcher):
                 (good if outcome.status == "ok" else bad)[self.space.method[scheme[-1]]] += 1
         return np.asarray((1 + good) / (1 + good + bad) * 0.5 ** np.maximum(bad - good, 0))
 
-    def _choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[int]:
-        """Pick up to `k` candidates: the Pareto set, by hypervolume gain and diversity, and a few at random."""
+    def _reason(self, candidates: Candidates, chosen: dict[int, bool]) -> dict[SchemeIndices, Reason]:
+        """Return what was expected of the chosen candidates, and of those near the Pareto set that were not chosen."""
+        if not chosen:
+            return {}
+        best = non_dominated_first(candidates.predicted, 4 * len(chosen))
+        rest = best[~np.isin(best, list(chosen))]
+        gain = self._gain(candidates.predicted[rest], points(self.history.frontier()))
+        rest = rest[np.lexsort((rest, -gain))]
+        reasons = {}
+        for i, drawn in chosen.items():
+            beside = rest[candidates.prefix[rest] == candidates.prefix[i]][:RIVALS]
+            rivals = tuple((int(candidates.strategy[j]), *candidates.step(j)) for j in beside)
+            reasons[candidates.scheme(i)] = Reason(*candidates.step(i), drawn, rivals)
+        return reasons
+
+    def _choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> dict[int, bool]:
+        """Pick up to `k` candidates: the Pareto set, by hypervolume gain and diversity, and a few at random.
+
+        Returns:
+            The picked ones, and whether each was drawn at random.
+        """
         total = len(candidates.strategy)
         kind = self._kind[candidates.strategy]
         shuffled = rng.permutation(total)
         shuffled = shuffled[non_dominated_first(candidates.predicted[shuffled], 4 * k)]
         known = points(self.history.frontier())
-        chosen: list[int] = []
-        while len(chosen) < min(k, total):
+        picked: dict[int, bool] = {}
+        while len(picked) < min(k, total):
+            chosen = list(picked)
             rest = np.setdiff1d(np.arange(total), chosen)
             if rng.random() < EXPLORE:
                 # Kinds first: a method with a thousand strategies is no likelier than one with fifty.
                 pick = rng.choice(rest[kind[rest] == rng.choice(np.unique(kind[rest]))])
-                chosen.append(int(pick))
+                picked[int(pick)] = True
             else:
                 pool = shuffled[~np.isin(shuffled, chosen)]
                 pool = pool if len(pool) else rest
                 seen = np.concatenate([known, candidates.predicted[chosen]])
                 gain = self._gain(candidates.predicted[pool], seen)
                 repeats = (kind[pool][:, None] == kind[chosen][None, :]).sum(axis=1)
-                chosen.append(int(pool[np.argmax((gain + 1e-9) * REPEAT**repeats)]))
-        return chosen
+                picked[int(pool[np.argmax((gain + 1e-9) * REPEAT**repeats)])] = False
+        return picked
 
 
 def expected(prefixes: FloatArray, steps: FloatArray) -> FloatArray:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from automc.errors import EnvironmentFault
 from automc.execution.outcome import StepOutcome
@@ -83,6 +84,7 @@ class Loop:
         self._keep_models = keep_models
         self._outbox = outbox
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
+        self._expected: dict[Scheme, dict[str, Any]] = {}
         self.base = Figures(subject.accuracy, subject.params, subject.flops)
         self._elapsed_before = elapsed
         self._started = time.monotonic()
@@ -110,6 +112,7 @@ class Loop:
             if self.spec.budget.steps is not None:
                 planned = planned[: max(0, self.spec.budget.steps - len(before))]
             first = max((t.ordinal for t in before), default=0) + 1
+            self._expected = {self.space.scheme(i): self.space.expected(searcher.why(i)) for i in planned}
             complete = bool(planned) and self._round(workers, number, size, first, planned)
             self._keep_models([t.scheme for t in self.front()])
             if not complete:
@@ -197,6 +200,7 @@ class Loop:
         """Bring a trial and its experience to the graph, then tell the listener; the searcher hears of it later."""
         parent = self._figures(scheme.parent)
         trial = Trial.of(ordinal, number, asked, scheme, outcome, self.base, parent)
+        trial = replace(trial, **self._expected.get(scheme, {}))
         if outcome.cached:
             self._charged += outcome.seconds
         elif outcome.status == "ok":

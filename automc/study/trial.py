@@ -26,7 +26,12 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The outcome of a scheme's last step. ar, pr, fr are against M; step_* against the step's input model."""
+    """The outcome of a scheme's last step. ar, pr, fr are against M; step_* against the step's input model.
+
+    `predicted_step_ar` and `predicted_step_pr` are what the searcher expected when it asked, None where it predicts
+    nothing; `drawn`: it took this step at random. `rivals` are the other next steps that it weighed: strategy, and
+    predicted step AR and PR.
+    """
 
     ordinal: int
     round: int
@@ -48,6 +53,10 @@ class Trial:
     seconds: float = 0.0
     iterations: int = 0
     reached: bool | None = None
+    predicted_step_ar: float | None = None
+    predicted_step_pr: float | None = None
+    drawn: bool = False
+    rivals: tuple[tuple[str, float, float], ...] = ()
 
     @classmethod
     def of(
@@ -55,7 +64,7 @@ class Trial:
         base: Figures, parent: Figures,
     ) -> Trial:  # fmt: skip
         """Derive a trial's rates from measured figures: AR = (A(S[M]) − A(M))/A(M), PR and FR the share removed."""
-        rates: dict[str, float | None] = {}
+        rates: dict[str, Any] = {}
         if outcome.accuracy is not None and outcome.params is not None and outcome.flops is not None:
             for prefix, reference in (("", base), ("step_", parent)):
                 rates[f"{prefix}ar"] = outcome.accuracy / reference.accuracy - 1 if reference.accuracy > 0 else None
@@ -83,7 +92,8 @@ class Trial:
         """Read what `as_row` wrote, also where the graph left out what was None."""
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in row.items() if name in known and value is not None}
-        return cls(**{**values, "scheme": Scheme.parse(values["scheme"])})
+        rivals = tuple((str(strategy), float(ar), float(pr)) for strategy, ar, pr in values.get("rivals", ()))
+        return cls(**{**values, "scheme": Scheme.parse(values["scheme"]), "rivals": rivals})
 
     def outcome(self, indices: tuple[int, ...]) -> Outcome:
         """Return what a searcher is told of this trial."""

@@ -64,7 +64,7 @@ def learn(
     """
     # Order and repetition must not change the result, and a graph promises neither.
     triples = sorted(set(triples))
-    mark = fingerprint(triples, (item.id for item in experience))
+    mark = fingerprint(triples, (item.mark for item in experience))
     methods, kept = _select(methods, triples, only_methods)
     strategies = [strategy.id for method in methods for strategy in enumerate_strategies(method)]
     entities = name_entities(strategies, methods, kept)

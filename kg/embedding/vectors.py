@@ -138,7 +138,7 @@ class Vectors:
 
 
 def fingerprint(triples: Iterable[tuple[str, str, str]], experience: Iterable[str]) -> str:
-    """Digest of what embeddings are learnt from: the triples and the ids of the experience, in any order."""
+    """Digest of what embeddings are learnt from: the triples and the marks of the experience, in any order."""
     digest = hashlib.sha256()
     for line in sorted({"\t".join(triple) for triple in triples}):
         digest.update(line.encode() + b"\n")

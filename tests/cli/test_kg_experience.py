@@ -12,6 +12,8 @@ from typer.testing import CliRunner, Result
 from automc.cli.experience import app
 from kg.resources import experience_dir
 
+pytestmark = pytest.mark.usefixtures("automc_home")
+
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(app, list(words))

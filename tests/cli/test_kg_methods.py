@@ -16,6 +16,8 @@ from automc.cli.methods import app
 from kg.errors import CardInvalid
 from kg.resources import methods_dir
 
+pytestmark = pytest.mark.usefixtures("automc_home")
+
 
 def test_list():
     result = CliRunner().invoke(app, ["list", "--format", "csv"])

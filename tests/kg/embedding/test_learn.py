@@ -120,10 +120,10 @@ def test_a_strategy_without_triple_is_refused(world: World) -> None:
 
 
 def test_fingerprint(world: World, learnt: Vectors) -> None:
-    triples, ids = world["triples"], [item.id for item in world["experience"]]
-    assert learnt.fingerprint == fingerprint(triples[::-1], ids[::-1])
-    assert learnt.fingerprint != fingerprint(triples[1:], ids)
-    assert learnt.fingerprint != fingerprint(triples, ids[1:])
+    triples, marks = world["triples"], [item.mark for item in world["experience"]]
+    assert learnt.fingerprint == fingerprint(triples[::-1], marks[::-1])
+    assert learnt.fingerprint != fingerprint(triples[1:], marks)
+    assert learnt.fingerprint != fingerprint(triples, marks[1:])
 
 
 def test_save_and_load(learnt: Vectors, tmp_path: Any) -> None:
