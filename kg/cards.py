@@ -103,6 +103,9 @@ def packaged_cards() -> list[Path]:
 def read_cards(paths: Iterable[Readable] | None = None) -> tuple[Method, ...]:
     """Read method cards and check them one by one and against each other.
 
+    A later card with a grid replaces one of the same method that is knowledge only: so a package can bring the code
+    of a method whose citation and results are known already.
+
     Args:
         paths: the cards; None for the packaged ones. To add some, pass `[*packaged_cards(), extra]`.
 
@@ -113,7 +116,13 @@ def read_cards(paths: Iterable[Readable] | None = None) -> tuple[Method, ...]:
         CardInvalid: names the file, the field and the reason.
     """
     places: Iterable[Readable] = packaged_cards() if paths is None else paths
-    cards = [(path, read_document(path, Card, CardInvalid)) for path in places]
+    found = [(path, read_document(path, Card, CardInvalid)) for path in places]
+    cards = [
+        (path, card)
+        for place, (path, card) in enumerate(found)
+        if card.hyperparameters
+        or not any(later.method == card.method and later.hyperparameters for _, later in found[place + 1 :])
+    ]
     titles = _agree(cards)
     methods = [_method(card, titles) for _, card in cards]
     return tuple(sorted(methods, key=lambda method: (not method.label, method.label, method.id)))

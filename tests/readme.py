@@ -1,6 +1,6 @@
-"""Run every command of the README, in order, in an empty folder; a block that fails fails the run.
+"""Run every command of the README, or of the page that is named, in order, in an empty folder; one that fails ends it.
 
-```sh blocks run under bash, ```python blocks under Python, ```python NAME is written to NAME first.
+```sh blocks run under bash, ```python blocks under Python; what has a name, such as ```python NAME, is written to NAME.
 The block with `make` is what CI runs before; ```text blocks are for reading.
 """
 
@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> int:
-    blocks = re.findall(r"^```(sh|python)(?: (\S+))?\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    page = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "README.md"
+    blocks = re.findall(r"^```(sh|python|yaml|toml)(?: (\S+))?\n(.*?)^```", page.read_text(), re.M | re.S)
     bin_folder = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(prefix="automc-readme-") as folder:
         environment = {
@@ -35,7 +36,9 @@ def main() -> int:
             if re.search(r"^make ", text, re.M):
                 continue
             if name:
-                (Path(folder) / name).write_text(text)
+                file = Path(folder) / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
                 continue
             print(f"--- {text.strip()}", flush=True)
             command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]

@@ -132,8 +132,9 @@ def embed(
 ) -> None:
     """Learn the strategies' embeddings from the graph and write them back (AutoMC paper, Algorithm 1).
 
-    Where nothing changed since they were learned, they stay as they are; --full learns them anew. --report measures
-    link prediction on held-out triples and AR of left-out papers, and writes nothing.
+    Where nothing changed since they were learned, they stay as they are. Where strategies or experience came or
+    went, learning continues from the old vectors, which hardly move; --full learns all anew. --report measures link
+    prediction on held-out triples and AR of left-out papers, and writes nothing.
 
     Example: automc kg embed --epochs 200 --seed 0
     """
@@ -143,7 +144,7 @@ def embed(
         if report:
             measured = knowledge.quality(epochs=epochs or knowledge.EPOCHS, seed=seed or 0, progress=tell)
         else:
-            vectors = knowledge.vectors(epochs=epochs, seed=seed, full=full, progress=tell)
+            vectors = knowledge.vectors(epochs=epochs, seed=seed, full=full, progress=tell, say=say)
     if report:
         _show_report(measured, format)
         return
@@ -152,6 +153,8 @@ def embed(
             "strategies": len(vectors.strategies),
             "seed": vectors.seed,
             "epochs": vectors.epochs,
+            "continued_from": vectors.continued_from,
+            "new_strategies": vectors.new_strategies,
             "fingerprint": vectors.fingerprint,
         },
         format,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,11 @@ EPOCHS = 200
 CONTINUED_EPOCHS = 20
 """Epochs of learning on from the vectors at hand, where knowledge changed."""
 
-PREFIX = 16
-"""Characters of the fingerprint in the name of a file of vectors."""
+RUN = ("id", "seed", "epochs", "continued_from", "new_strategies", "triples", "experience")
+"""What `status` says of an embedding run."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,13 @@ def vectors(
     full: bool = False,
     own_trials: bool = True,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Vectors:
     """Return the strategies' vectors for what the graph knows now, and keep the graph's copy up to date.
 
     Vectors learned before from the same knowledge are used as they are. Where the knowledge changed, learning goes
-    on from the newest ones for a few epochs; with `full`, or without any, it starts from nothing.
+    on from the newest ones for a few epochs, in which mainly what is new moves (`kg.embedding.learn.learn`); with
+    `full`, or without any, it starts from nothing.
 
     Args:
         epochs: of learning; None for 200 from nothing and 20 going on.
@@ -79,13 +83,14 @@ def vectors(
         full: learn from nothing.
         own_trials: count what our own trials measured.
         progress: called with (epoch, epochs, losses).
+        say: called with a sentence about what is going to be learned.
 
     Raises:
         NotInGraph: the graph has not been filled.
         VectorsInvalid: the file of vectors is damaged; learn them with `full`.
         EnvironmentFault: they cannot be saved.
     """
-    from kg.embedding.vectors import Vectors
+    from kg.embedding.vectors import PREFIX, Vectors
 
     known = learnable(own_trials)
     kept = [] if full else _kept(seed)
@@ -93,8 +98,12 @@ def vectors(
     if path is not None:
         found = Vectors.load(path)
     else:
-        path, found = _learn(known, epochs, seed or 0, Vectors.load(kept[0]) if kept else None, progress)
-    _publish(known, path, found)
+        start = Vectors.load(kept[0]) if kept else None
+        epochs = epochs or (CONTINUED_EPOCHS if start else EPOCHS)
+        if say:
+            say(_intention(known, start, epochs))
+        found = _learn(known, epochs, seed or 0, start, progress)
+    _publish(known, found)
     return found
 
 
@@ -125,7 +134,7 @@ def ablated(
         EnvironmentFault: they cannot be saved.
     """
     from kg.embedding.learn import learn
-    from kg.embedding.vectors import Vectors
+    from kg.embedding.vectors import PREFIX, Vectors
 
     known = learnable(own_trials)
     parts = [known.fingerprint[:PREFIX], f"seed{seed}", f"{epochs}epochs", *sorted(only)]
@@ -140,27 +149,37 @@ def ablated(
     return _saved(found, path)
 
 
-def _learn(
-    known: Knowledge, epochs: int | None, seed: int, start: Vectors | None, progress: Progress | None
-) -> tuple[Path, Vectors]:
+def _intention(known: Knowledge, start: Vectors | None, epochs: int) -> str:
+    """Say what is going to be learned, and how much of it is new."""
+    from kg.cards import enumerate_strategies
+
+    now = {strategy.id: method.id for method in known.methods for strategy in enumerate_strategies(method)}
+    if start is None:
+        return f"Embeddings: learning {len(now):,} strategies from nothing, {epochs} epochs."
+    old = set(start.strategies)
+    new = Counter(method for id, method in now.items() if id not in old)
+    gone = len(old - now.keys())
+    return (
+        f"Embeddings: continuing from {start.id}, {epochs} epochs: {new.total():,} new strategies"
+        + (f" ({', '.join(f'{name} {n:,}' for name, n in new.items())})" if new else "")
+        + f", {gone:,} gone. What was learned before hardly moves; automc kg embed --full learns all anew."
+    )
+
+
+def _learn(known: Knowledge, epochs: int, seed: int, start: Vectors | None, progress: Progress | None) -> Vectors:
     """Learn and keep vectors; going on keeps the seed that `start` had."""
     from kg.embedding.learn import learn
 
-    learned = learn(
+    found = learn(
         known.methods,
         known.triples,
         known.experience,
-        epochs=epochs or (CONTINUED_EPOCHS if start else EPOCHS),
+        epochs=epochs,
         seed=start.seed if start else seed,
         start=start,
         progress=progress,
     )
-    path = home() / "vectors" / f"{known.fingerprint[:PREFIX]}-seed{learned.seed}.safetensors"
-    try:
-        learned.save(path)
-    except OSError as error:
-        raise EnvironmentFault(f"The vectors cannot be saved: {error}. Make room, or set AUTOMC_HOME.") from None
-    return path, learned
+    return _saved(found, home() / "vectors" / f"{found.id}.safetensors")
 
 
 def _saved(vectors: Vectors, path: Path) -> Vectors:
@@ -190,22 +209,24 @@ def _kept(seed: int | None) -> list[Path]:
     return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
 
 
-def _publish(known: Knowledge, path: Path, vectors: Vectors) -> None:
+def _publish(known: Knowledge, vectors: Vectors) -> None:
     """Write vectors to the graph unless it holds them."""
     from kg import sync
     from kg.changes import snapshot
 
     run = {
-        "id": path.stem,
+        "id": vectors.id,
         "fingerprint": vectors.fingerprint,
         "seed": vectors.seed,
         "epochs": vectors.epochs,
+        "continued_from": vectors.continued_from,
+        "new_strategies": vectors.new_strategies,
         "triples": len(known.triples),
         "experience": len(known.experience),
         "knowledge": snapshot(known.triples, known.experience),
         "losses": vectors.losses,
     }
-    if known.run is not None and all(known.run.get(name) == run[name] for name in ("id", "epochs")):
+    if known.run is not None and all(known.run.get(name) == run[name] for name in ("id", "epochs", "continued_from")):
         return
     with graph() as store:
         sync.write_embeddings(store, vectors.strategies, vectors.vectors, run)
@@ -236,5 +257,5 @@ def status() -> dict[str, Any]:
             then = known.run.get("knowledge")
             if then is not None:
                 said["changed_since_embedding"] = since(then, snapshot(known.triples, known.experience))
-            said["embedding_run"] = {k: known.run.get(k) for k in ("id", "seed", "epochs", "triples", "experience")}
+            said["embedding_run"] = {k: known.run.get(k) for k in RUN}
     return said

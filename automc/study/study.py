@@ -364,7 +364,7 @@ def _vectors(spec: StudySpec, listener: Listener) -> Vectors:
         listener.progress("learning embeddings", done, of)
 
     if spec.use_graph and spec.use_experience and not spec.only:
-        return knowledge.vectors(own_trials=spec.own_experience, progress=progress)
+        return knowledge.vectors(own_trials=spec.own_experience, progress=progress, say=listener.say)
     listener.say(f"Ablation: {', '.join(spec.ablations)}.")
     return knowledge.ablated(
         use_graph=spec.use_graph, use_experience=spec.use_experience, only=spec.only, own_trials=spec.own_experience,

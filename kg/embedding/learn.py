@@ -16,7 +16,7 @@ from kg.cards import enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining
 from kg.embedding.records import Records, coverage, map_records
 from kg.embedding.threads import one_thread
-from kg.embedding.transr import GraphModel, Triple, first_tensors, make_factory
+from kg.embedding.transr import GraphModel, Triple, first_tensors, make_factory, paces
 from kg.embedding.vectors import Vectors, fingerprint
 from kg.errors import NotInGraph
 from kg.schema import Experience, Method
@@ -49,10 +49,12 @@ def learn(
         methods: the cards; their grids are the strategies.
         triples: (head, relation, tail) of the graph, heads and tails by node id; their order is of no account.
         experience: the records. Those without PR and those of other methods are left out of Eq. 3.
-        epochs: of this run; 0 only places new entities beside `start`.
+        epochs: of this run; 0 only places new entities among those of `start`.
         seed: of the first vectors, negative triples and the order of the records.
-        start: continue from these: known entities keep their vectors, new ones begin at the mean of their
-            neighbours, NN_exp keeps its weights and scales.
+        start: continue from these. What they know begins where it was and hardly moves in TransR's steps, see
+            `transr.paces`; a new entity begins at the mean of its peers, see `transr.first_tensors`; NN_exp keeps
+            its weights and scales and goes on as ever. So links that changed between old nodes alone are hardly
+            learnt: that takes a run without `start`.
         use_graph: False leaves TransR out; vectors start random and are moved by Eq. 3 only.
         use_experience: False leaves Eq. 3 out; then `predict` gives zeros, unless `start` had learnt some.
         only_methods: leave out all other methods, their strategies, triples and experience.
@@ -81,7 +83,8 @@ def learn(
             net.fit_scales(records)
         turns = _Alternation(net, records if use_experience else None, seed, progress)
         if use_graph and kept:
-            model = GraphModel(make_factory(kept, entities, relations), tensors)
+            steps = None if start is None else paces(kept, entities, relations, start)
+            model = GraphModel(make_factory(kept, entities, relations), tensors, steps)
             model.constrain()
             turns.with_graph(model, epochs)
             tensors = model.tensors()
@@ -101,6 +104,8 @@ def learn(
         fingerprint=mark,
         seed=seed,
         epochs=epochs + (start.epochs if start else 0),
+        continued_from=start.id if start else "",
+        new_strategies=len(set(strategies) - set(start.strategies if start else ())),
         losses=turns.losses,
         coverage=coverage(experience, methods),
         options={

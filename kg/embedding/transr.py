@@ -30,6 +30,18 @@ Triple = tuple[str, str, str]
 BATCH = 4096
 LEARNING_RATE = 0.02
 MARGIN = 1.0
+PACE = 0.05
+"""Length of a known row's step beside a new one's: with it, TransR moves what is known at NN_exp's learning rate."""
+
+Paces = Mapping[str, Tensor]
+"""For each tensor, the length of its rows' steps as a share of the usual one: (n,) and (r,), in (0, 1]."""
+
+
+class _Copied(PretrainedInitializer):  # type: ignore[misc]
+    """PyKEEN makes a parameter of the very tensor it is given, and draws over it at the next reset: give it a copy."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x).clone()
 
 
 class GraphModel:
@@ -40,18 +52,24 @@ class GraphModel:
     `constrain` does the same for others.
 
     Randomness is torch's global generator: seed it before.
+
+    Args:
+        factory: the numbered triples.
+        tensors: what training starts from, as `first_tensors` makes them.
+        paces: as `paces` makes them; None where all is new.
     """
 
-    def __init__(self, factory: CoreTriplesFactory, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, factory: CoreTriplesFactory, tensors: Mapping[str, Tensor], paces: Paces | None = None) -> None:
         self.factory = factory
+        self.paces = paces
         self.model = TransR(
             triples_factory=factory,
             embedding_dim=DIMENSION,
             relation_dim=DIMENSION,
             scoring_fct_norm=2,
-            entity_initializer=PretrainedInitializer(tensors["entities"]),
-            relation_initializer=PretrainedInitializer(tensors["relations"]),
-            relation_projection_initializer=PretrainedInitializer(tensors["projections"]),
+            entity_initializer=_Copied(tensors["entities"]),
+            relation_initializer=_Copied(tensors["relations"]),
+            relation_projection_initializer=_Copied(tensors["projections"]),
             loss="marginranking",
             loss_kwargs={"margin": MARGIN},
             random_seed=NoRandomSeedNecessary,
@@ -71,9 +89,21 @@ class GraphModel:
 
     def tensors(self) -> dict[str, Tensor]:
         """Copies of the entities (n × 32), relations (r × 32) and projections (r × 32 × 32)."""
+        return {name: part(indices=None).detach().clone() for name, part in self._parts().items()}
+
+    def _parts(self) -> dict[str, nn.Module]:
         relation, projection = self.model.relation_representations
-        parts = {"entities": self.model.entity_representations[0], "relations": relation, "projections": projection}
-        return {name: part(indices=None).detach().clone() for name, part in parts.items()}
+        return {"entities": self.model.entity_representations[0], "relations": relation, "projections": projection}
+
+    def _paced(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Every parameter with the paces of its rows; nothing where all is new."""
+        if self.paces is None:
+            return []
+        paced = []
+        for name, part in self._parts().items():
+            (weight,) = part.parameters()
+            paced.append((weight, self.paces[name].view(-1, *[1] * (weight.dim() - 1))))
+        return paced
 
     def train(self, epochs: int, after: Callable[[int, float], None]) -> None:
         """Train; `after(epoch from 1, mean loss)` is called when an epoch's steps are done."""
@@ -97,7 +127,7 @@ class GraphModel:
                 use_tqdm=False,
                 pin_memory=False,
                 checkpoint_directory=folder,
-                callbacks=_AfterEpoch(after),
+                callbacks=_Turns(self._paced(), after),
             )
 
 
@@ -115,15 +145,32 @@ def _light_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-class _AfterEpoch(TrainingCallback):  # type: ignore[misc]
-    """Call a function between two epochs."""
+class _Turns(TrainingCallback):  # type: ignore[misc]
+    """Shorten the steps of rows that have a pace, and call a function between two epochs.
 
-    def __init__(self, after: Callable[[int, float], None]) -> None:
+    PyKEEN calls back before an update, not after it: the last one is shortened when the next batch begins, or
+    the epoch ends, and nothing reads the parameters in between.
+    """
+
+    def __init__(self, paced: list[tuple[nn.Parameter, Tensor]], after: Callable[[int, float], None]) -> None:
         super().__init__()
-        self.after = after
+        self.paced, self.after = paced, after
+        self.before: list[Tensor] = []
+
+    def pre_batch(self, **kwargs: Any) -> None:
+        self._shorten()
+        self.before = [weight.detach().clone() for weight, _ in self.paced]
 
     def post_epoch(self, epoch: int, epoch_loss: float, **kwargs: Any) -> None:
+        self._shorten()
+        self.before = []
         self.after(epoch, float(epoch_loss))
+
+    @torch.no_grad()
+    def _shorten(self) -> None:
+        if self.before:
+            for (weight, pace), before in zip(self.paced, self.before, strict=True):
+                weight.copy_(torch.lerp(before, weight, pace))
 
 
 def make_factory(triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str]) -> CoreTriplesFactory:
@@ -136,14 +183,37 @@ def make_factory(triples: Sequence[Triple], entities: Sequence[str], relations: 
     )
 
 
+def paces(triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str], start: Vectors) -> Paces:
+    """Tell how far each row may move in a run that goes on from `start`.
+
+    What is new moves at full length, a relation that is known at `PACE`, and a known entity in between, by the
+    share of its links that lead to new entities: a setting that a few of hundreds of strategies share hardly
+    moves, and a method whose first strategies have come goes where they belong.
+    """
+    old = _known(entities, start.entities)
+    mapped = make_factory(triples, entities, relations).mapped_triples
+    ends = torch.cat([mapped[:, [0, 2]], mapped[:, [2, 0]]])
+    links = torch.bincount(ends[:, 0], minlength=len(entities))
+    new = torch.bincount(ends[~old[ends[:, 1]], 0], minlength=len(entities))
+    share = torch.where(old, new / links.clamp(min=1), 1.0)
+    kind = torch.where(_known(relations, start.relations), PACE, 1.0)
+    return {"entities": PACE + (1 - PACE) * share, "relations": kind, "projections": kind}
+
+
+def _known(names: Sequence[str], learnt: Sequence[str]) -> Tensor:
+    """Tell which names were learnt before, (n,)."""
+    old = set(learnt)
+    return torch.tensor([name in old for name in names], dtype=torch.bool)
+
+
 def first_tensors(
     triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str], start: Vectors | None
 ) -> dict[str, Tensor]:
     """Make the tensors that training starts from.
 
     Without `start` they are drawn from torch's global generator as PyKEEN draws them. With it, whatever it knows
-    keeps its values, and a new entity gets the mean of the entities it shares triples with, the nearest first:
-    those beside known ones, then those beside these. What touches nothing known stays drawn.
+    keeps its values, and a new entity gets the mean of its peers, see `_place_new`; what `start` knows and the
+    graph no longer has is left behind.
     """
     tensors = {
         "entities": xavier_uniform_(torch.empty(len(entities), DIMENSION)),
@@ -152,30 +222,44 @@ def first_tensors(
     }
     if start is None:
         return tensors
-    old = {name: row for row, name in enumerate(start.entities)}
-    known = np.array([name in old for name in entities])
-    tensors["entities"][torch.from_numpy(known)] = torch.from_numpy(
-        start.entity_vectors[[old[name] for name in entities if name in old]]
-    )
-    for place, name in enumerate(relations):
-        if name in start.relations:
-            row = start.relations.index(name)
-            tensors["relations"][place] = torch.from_numpy(start.relation_vectors[row])
-            tensors["projections"][place] = torch.from_numpy(start.projections[row])
-    _fill_new(tensors["entities"], known, make_factory(triples, entities, relations).mapped_triples)
+    for name, values, names, learnt in (
+        ("entities", start.entity_vectors, entities, start.entities),
+        ("relations", start.relation_vectors, relations, start.relations),
+        ("projections", start.projections, relations, start.relations),
+    ):
+        place = {id: row for row, id in enumerate(learnt)}
+        tensors[name][_known(names, learnt)] = torch.from_numpy(values[[place[id] for id in names if id in place]])
+    mapped = make_factory(triples, entities, relations).mapped_triples
+    _place_new(tensors["entities"], _known(entities, start.entities), mapped)
     return tensors
 
 
-def _fill_new(vectors: Tensor, known: np.ndarray[Any, np.dtype[np.bool_]], mapped: Tensor) -> None:
-    """Give unknown rows the mean of their known neighbours, wave by wave."""
-    ends = torch.cat([mapped[:, [0, 2]], mapped[:, [2, 0]]])
-    have = torch.from_numpy(known)
-    while True:
-        links = ends[~have[ends[:, 0]] & have[ends[:, 1]]]
-        if not len(links):
-            return
-        sums = torch.zeros_like(vectors).index_add_(0, links[:, 0], vectors[links[:, 1]])
-        counts = torch.bincount(links[:, 0], minlength=len(vectors))
-        fresh = counts > 0
-        vectors[fresh] = sums[fresh] / counts[fresh, None]
-        have = have | fresh
+def _place_new(vectors: Tensor, known: Tensor, mapped: Tensor) -> None:
+    """Give new rows the mean of their known peers, over their links.
+
+    The peers of an entity in a link are the entities that hold the same end of the same relation with the same
+    partner: for a strategy with HP2 = 0.2, all strategies with HP2 = 0.2. An entity whose partners are all new, or
+    had no such link, gets the mean of all that hold that end of its relations, such as all settings. What has no
+    peers at all stays as it was drawn.
+    """
+    ends = torch.cat([mapped, mapped[:, [2, 1, 0]]])
+    side = torch.arange(len(ends)) >= len(mapped)
+    role = ends[:, 1] * 2 + side
+    partner = torch.unique(torch.stack([role, ends[:, 2]], dim=1), dim=0, return_inverse=True)[1]
+    placed = known.clone()
+    for key in (partner, role):
+        sums, counts = _sums(vectors, ends[:, 0], key, known[ends[:, 0]], int(key.max()) + 1)
+        links = ~placed[ends[:, 0]] & (counts[key] > 0)
+        means = sums[key[links]] / counts[key[links], None]
+        rows = ends[links, 0]
+        total = torch.zeros_like(vectors).index_add_(0, rows, means)
+        n = torch.bincount(rows, minlength=len(vectors))
+        fresh = n > 0
+        vectors[fresh] = total[fresh] / n[fresh, None]
+        placed |= fresh
+
+
+def _sums(vectors: Tensor, rows: Tensor, key: Tensor, use: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Sum the vectors of the used rows, and count these, by key."""
+    sums = torch.zeros(size, vectors.shape[1]).index_add_(0, key[use], vectors[rows[use]])
+    return sums, torch.bincount(key[use], minlength=size)

@@ -27,6 +27,8 @@ from kg.schema import Task
 Floats = NDArray[np.float32]
 
 FORMAT = 1
+PREFIX = 16
+"""Characters of the fingerprint in a run's id."""
 _ARRAYS = ("entity_vectors", "relation_vectors", "projections")
 _NET = "net."
 
@@ -38,9 +40,10 @@ class Vectors:
     The strategies are the first of the entities, method by method in the order of the cards, each grid in the
     order of `kg.cards.enumerate_strategies`. Every entity vector lies in the unit ball.
 
-    `epochs` counts all epochs, also those of the runs this one continued from; `losses` are this run's, one per
-    epoch: "graph" (margin ranking) and "experience" (Eq. 3). `coverage` counts the records per method; `options`
-    are the ablations.
+    `epochs` counts all epochs, also those of the runs this one continued from; `continued_from` is the id of the
+    last of those, "" for a run from nothing, and `new_strategies` counts what it did not know. `losses` are this
+    run's, one per epoch: "graph" (margin ranking) and "experience" (Eq. 3). `coverage` counts the records per
+    method; `options` are the ablations.
     """
 
     strategies: tuple[str, ...]
@@ -54,8 +57,15 @@ class Vectors:
     seed: int
     epochs: int
     losses: dict[str, list[float]]
+    continued_from: str = ""
+    new_strategies: int = 0
     coverage: dict[str, dict[str, int]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Name of the run: what it learnt from, shortened, and its seed."""
+        return f"{self.fingerprint[:PREFIX]}-seed{self.seed}"
 
     @property
     def vectors(self) -> Floats:
@@ -95,6 +105,7 @@ class Vectors:
             "format": FORMAT,
             "strategies": len(self.strategies),
             **{name: getattr(self, name) for name in ("entities", "relations", "fingerprint", "seed", "epochs")},
+            **{name: getattr(self, name) for name in ("continued_from", "new_strategies")},
             **{name: getattr(self, name) for name in ("losses", "coverage", "options")},
         }
         path.parent.mkdir(parents=True, exist_ok=True)

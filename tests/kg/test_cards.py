@@ -129,6 +129,17 @@ def test_cards_must_agree(tmp_path, changes, said):
         read_cards([*packaged_cards(), write(tmp_path, **changes)])
 
 
+def test_a_grid_replaces_a_card_that_is_knowledge_only(tmp_path):
+    mine = write(tmp_path, method="FPGM")
+    known = read_cards([*packaged_cards(), mine])
+    assert [m.title for m in known if m.id == "FPGM"] == ["My method"]
+    assert sum(len(list(enumerate_strategies(m))) for m in known) == 4525 + 2
+    bare = write(tmp_path, "bare.yaml", method="FPGM", hyperparameters=[])
+    for order in ([*packaged_cards(), bare], [*packaged_cards(), mine, bare]):
+        with pytest.raises(CardInvalid, match="FPGM has a card already"):
+            read_cards(order)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -106,8 +106,8 @@ def labelled_noise(size: int, seed: int = 0) -> TrainData:
 
 
 def context(params: int, data: TrainData, seed: int = 0, original: nn.Module | None = None) -> StepContext:
-    """One iteration for every phase of a step."""
-    recipe = Recipe(unit_epochs=1.0, batch=IMAGES // 2, recalibration_images=IMAGES)
+    """One iteration for every phase of a step, short ones: networks with random weights soon diverge."""
+    recipe = Recipe(unit_epochs=1.0, batch=IMAGES // 2, lr=1e-4, recalibration_images=IMAGES)
     return StepContext(
         data=data, recipe=recipe, original_params=params, seed=seed, device=torch.device("cpu"), max_iterations=1,
         original=original,

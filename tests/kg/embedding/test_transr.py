@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from kg.embedding.learn import clamp_rows, learn, name_entities
-from kg.embedding.transr import GraphModel, first_tensors, make_factory
-from kg.schema import Method
+from kg.embedding.transr import LEARNING_RATE, PACE, GraphModel, first_tensors, make_factory, paces
+from kg.schema import Method, Technique
 
 Triple = tuple[str, str, str]
 
@@ -68,19 +68,70 @@ def test_entities_are_live(methods: tuple[Method, ...], triples: list[Triple]) -
     assert float(seen[1].abs().max()) <= 0.021
 
 
-def test_new_entities_begin_at_the_mean_of_neighbours(methods: tuple[Method, ...], triples: list[Triple]) -> None:
+def test_new_entities_begin_at_the_mean_of_their_peers(methods: tuple[Method, ...], triples: list[Triple]) -> None:
     start = learn(methods[:1], [t for t in triples if t[0].startswith(("A", "HP"))], (), epochs=2, seed=1)
     old = {name: start.entity_vectors[row] for row, name in enumerate(start.entities)}
-    now = learn(methods, triples, (), epochs=0, seed=2, start=start)
+    strange = Method("N", "n", "", (Technique("T9", "new"),))
+    now = learn([*methods, strange], [*triples, ("N", "USES_TECHNIQUE", "T9")], (), epochs=0, seed=2, start=start)
     new = {name: now.entity_vectors[row] for row, name in enumerate(now.entities)}
     for name, vector in old.items():
         np.testing.assert_allclose(new[name], vector, atol=1e-6, err_msg=name)
-    # K shares T1 with A, and T3 with nobody known. B's strategies share their setting; B itself shares HP2.
-    np.testing.assert_allclose(new["K"], old["T1"], atol=1e-6)
-    np.testing.assert_allclose(new["B"], old["HP2"], atol=1e-6)
-    np.testing.assert_allclose(new["B[HP2=0.1]"], old["HP2=0.1"], atol=1e-6)
-    # T3 is a wave further: beside B and K, which have just got theirs.
-    np.testing.assert_allclose(new["T3"], (new["B"] + new["K"]) / 2, atol=1e-6)
+    peers = {
+        "B[HP2=0.1]": np.mean([old[s] for s in start.strategies if "HP2=0.1" in s], axis=0),
+        "B": old["A"],  # both have HP2
+        "K": old["A"],  # both use T1
+        "T3": old["T1"],  # K uses both
+        # Nobody uses T9 beside N: the mean over all links of that kind, three of them to known techniques.
+        "N": old["A"],
+        "T9": (2 * old["T1"] + old["T2"]) / 3,
+    }
+    for name, vector in peers.items():
+        np.testing.assert_allclose(new[name], vector, atol=1e-6, err_msg=name)
     kept = start.relations.index("OF_METHOD"), now.relations.index("OF_METHOD")
     np.testing.assert_allclose(now.relation_vectors[kept[1]], start.relation_vectors[kept[0]], atol=1e-6)
+    np.testing.assert_allclose(now.projections[kept[1]], start.projections[kept[0]], atol=1e-6)
     assert now.epochs == 2
+    assert (now.continued_from, now.new_strategies) == (start.id, 2)
+
+
+def test_training_starts_from_the_tensors_and_leaves_them_alone(
+    methods: tuple[Method, ...], triples: list[Triple]
+) -> None:
+    model, _, _ = build(methods, triples)
+    first = model.tensors()
+    kept = {name: tensor.clone() for name, tensor in first.items()}
+    again = GraphModel(model.factory, first)
+    again.train(1, lambda epoch, loss: None)
+    for name, tensor in again.tensors().items():
+        torch.testing.assert_close(first[name], kept[name])
+        # Adam's first step is 0.02 long, the clamp may add to it; drawing anew moves the projections by units.
+        assert 0 < float((tensor - kept[name]).abs().max()) <= 2 * LEARNING_RATE, name
+
+
+def test_paces_follow_what_is_new_around(methods: tuple[Method, ...], triples: list[Triple]) -> None:
+    start = learn(methods[:1], [t for t in triples if t[0].startswith(("A", "HP"))], (), epochs=1, seed=1)
+    entities = name_entities([], methods, triples)
+    relations = sorted({relation for _, relation, _ in triples})
+    found = dict(zip(entities, paces(triples, entities, relations, start)["entities"].tolist(), strict=True))
+    # HP2 has two values and belongs to A, and now to B; T1 is A's and K's; HP2=0.1 belongs to HP2, six and one.
+    shares = {"B": 1, "B[HP2=0.1]": 1, "T3": 1, "A": 0, "HP1=0.1": 0, "HP2": 1 / 4, "T1": 1 / 2, "HP2=0.1": 1 / 8}
+    for name, share in shares.items():
+        assert abs(found[name] - (PACE + (1 - PACE) * share)) < 1e-6, name
+    kinds = paces(triples, entities, relations, start)["relations"]
+    assert torch.equal(kinds, torch.full((len(relations),), PACE))
+
+
+def test_rows_step_at_their_pace(methods: tuple[Method, ...], triples: list[Triple]) -> None:
+    model, entities, relations = build(methods, triples)
+    slow = torch.tensor([not name.startswith("B") for name in entities])
+    steps = {"entities": torch.where(slow, PACE, 1.0), "relations": torch.full((len(relations),), PACE)}
+    steps["projections"] = steps["relations"]
+    before = model.tensors()
+    held = GraphModel(model.factory, before, steps)
+    held.train(1, lambda epoch, loss: None)
+    moved = {name: (tensor - before[name]).abs() for name, tensor in held.tensors().items()}
+    # All triples are one batch, and Adam's first step is as long as its rate; the clamp may add to it.
+    assert 0 < moved["entities"][slow].max() <= 2 * LEARNING_RATE * PACE
+    assert moved["entities"][~slow].max() > 0.9 * LEARNING_RATE
+    assert 0 < moved["relations"].max() <= 2 * LEARNING_RATE * PACE
+    assert 0 < moved["projections"].max() <= 2 * LEARNING_RATE * PACE

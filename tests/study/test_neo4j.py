@@ -1,0 +1,179 @@
+"""Searches whose graph is a real Neo4j: the same graph as in the embedded store, and no outcome lost or twice
+when the server or the search is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_tools import counts, create, run, same, stored
+
+from automc import knowledge
+from automc.study import Listener, Study, outbox
+from automc.study import study as studies
+from automc.study.trial import Trial
+from kg.store import server
+from kg.store.copy import read_contents
+
+pytestmark = pytest.mark.neo4j
+
+AUTOMC = [sys.executable, "-c", "from automc.cli.main import main; main()"]
+CLOCK = ("seconds", "cached", "started", "updated", "ended", "elapsed_seconds", "probe", "final")
+"""Properties that differ from run to run."""
+KILLS = [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])]
+
+
+def contents() -> tuple[list[Any], list[Any]]:
+    """The whole graph but for clocks, in an order of its own."""
+    with knowledge.graph() as store:
+        found = read_contents(store)
+    nodes = [(label, {k: v for k, v in properties.items() if k not in CLOCK}) for label, properties in found.nodes]
+    return sorted(nodes, key=repr), sorted(found.rels, key=repr)
+
+
+def on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Move the graph of this home to a server, and use it from here on."""
+    knowledge.copy(target=url)
+    monkeypatch.setenv("AUTOMC_GRAPH", url)
+
+
+def reference(home: Path, steps: int) -> tuple[list[dict[str, Any]], Counter[str], Any]:
+    """What an undisturbed study on the embedded store comes to: trials, counts, contents. Its traces are removed."""
+    study = create(home, f"{steps}steps", workers=1)
+    found = same(run(study).trials), counts(), contents()
+    studies.delete(study.spec.id)
+    return found
+
+
+def test_a_search_leaves_the_same_graph_as_in_the_embedded_store(
+    full_home: Path, real_neo4j: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = counts()
+    rows, found, everything = reference(full_home, 9)
+    # The cache would hide an execution.
+    shutil.rmtree(full_home / "cache")
+    on(real_neo4j, monkeypatch)
+    study = create(full_home, "5steps", workers=1)
+    run(study)
+    result = run(Study.open(study.spec.id, budget=studies.Budget.parse("9steps")))
+    assert same(result.trials) == same(stored(study)) == rows
+    assert counts() == found
+    nodes, rels = contents()
+    # A study that was given more budget says so; all else is equal.
+    assert [n for n in nodes if n[0] != "Study"] == [n for n in everything[0] if n[0] != "Study"]
+    assert rels == everything[1]
+    monkeypatch.setenv("AUTOMC_GRAPH", "")
+    assert counts() == before
+    monkeypatch.setenv("AUTOMC_GRAPH", real_neo4j)
+    studies.delete(study.spec.id)
+    assert counts() == before
+
+
+class Storm(Listener):
+    """Ends the server at random moments, and starts it again when the search has gone on for some trials."""
+
+    def __init__(self, home: Path, blows: list[signal.Signals]) -> None:
+        self.home = home
+        self.blows = blows
+        self.dealt: list[signal.Signals] = []
+        self.random = random.Random(7)
+        self.pause = 2
+        self.blow: threading.Timer | None = None
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def trial(self, trial: Trial, spent_steps: int, spent_seconds: float) -> None:
+        self.pause -= 1
+        if self.pause:
+            return
+        if self.blow is not None:
+            # It is down, or will be in a moment.
+            self.blow.join()
+            self.blow = None
+            server.up(self.home, lambda text: None, docker=False)
+        elif self.blows:
+            self.blow = threading.Timer(self.random.uniform(0, 0.3), self.strike)
+            self.blow.start()
+        self.pause = self.random.randint(2, 3)
+
+    def strike(self) -> None:
+        found = server.find(self.home)
+        assert found is not None
+        os.kill(found.pid, self.blows[0])
+        while found.running:
+            time.sleep(0.01)
+        self.dealt.append(self.blows.pop(0))
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_a_search_survives_the_server(
+    kills: int, prepared_home: Path, own_neo4j: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(prepared_home, own_neo4j, dirs_exist_ok=True)
+    monkeypatch.setattr(outbox, "_LONGEST_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(outbox, "_FIRST_PAUSE_SECONDS", 0.1)
+    # Stopped in good order, too: then it ends what it is doing.
+    blows = [signal.SIGTERM, *[signal.SIGKILL] * kills]
+    steps = 6 * len(blows) + 3
+    rows, found, everything = reference(own_neo4j, steps)
+    shutil.rmtree(own_neo4j / "cache")
+    on(server.up(own_neo4j, lambda text: None, port=0, docker=False).url, monkeypatch)
+    study = create(own_neo4j, f"{steps}steps", workers=1)
+    storm = Storm(own_neo4j, list(blows))
+    result = run(study, storm)
+    assert storm.dealt == blows
+    assert any("The search goes on" in text for text in storm.said)
+    assert same(result.trials) == same(stored(study)) == rows
+    assert counts() == found
+    assert contents() == everything
+    assert not (own_neo4j / "studies" / study.spec.id / "outbox.jsonl").exists()
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_a_killed_search_loses_nothing_on_a_server(
+    kills: int, full_home: Path, real_neo4j: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 5 * kills + 5
+    rows, found, everything = reference(full_home, steps)
+    shutil.rmtree(full_home / "cache")
+    on(real_neo4j, monkeypatch)
+    study, chance = create(full_home, f"{steps}steps", workers=1), random.Random(11)
+    committed: list[dict[str, Any]] = []
+    for _ in range(kills):
+        process = subprocess.Popen(
+            [*AUTOMC, "resume", study.spec.id], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("["):
+                break
+        # Somewhere in the next steps: while one is executed, or written.
+        time.sleep(chance.uniform(0, 0.5))
+        assert process.poll() is None, "".join(lines)
+        process.kill()
+        process.wait()
+        now = same(stored(study), but=())
+        assert len(now) > len(committed)
+        assert all(row in now for row in committed)
+        committed = now
+    assert len(committed) < steps
+    result = run(Study.open(study.spec.id))
+    assert same(result.trials) == same(stored(study)) == rows
+    assert all(row in same(result.trials, but=()) for row in committed)
+    assert max(Counter(t.scheme for t in result.trials).values()) == 1
+    assert counts() == found
+    assert contents() == everything
