@@ -117,7 +117,7 @@ def ablated(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Vectors:
-    """Return vectors learned from a part of what the graph knows: an ablation (AutoMC paper, section 4.4).
+    """Return vectors learned from a part of what the graph knows: one of the ablations of the AutoMC paper.
 
     Learned from nothing and kept in this home, apart from the others: nothing continues from them, and the graph
     never holds them.
