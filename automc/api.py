@@ -219,7 +219,7 @@ def measure(
     if data is not None:
         subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device)
         source, prepared, example = subject.source, subject.model, subject.example
-        accuracies = subject.accuracy, subject.test_accuracy()
+        accuracies: tuple[float | None, float | None] = subject.accuracy, subject.test_accuracy()
     else:
         loaded = _models.load(model, weights=Path(weights) if weights else None)
         side, where = size or _models.default_size(model), resolve_device(device)

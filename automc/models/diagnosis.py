@@ -109,7 +109,7 @@ def _whole(name: str, module: nn.Module, keep: Sequence[str]) -> str:
         return f"{type(module).__name__} is not factored"
     if isinstance(module, nn.Conv2d) and module.groups > 1:
         return f"grouped in {module.groups}"
-    inputs = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
+    inputs = module.in_features if isinstance(module, nn.Linear) else int(module.in_channels)
     if inputs < MIN_INPUTS:
         return f"only {inputs} inputs"
     return "rank 1 saves nothing, or it is used twice"

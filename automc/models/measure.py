@@ -92,11 +92,11 @@ def peak_memory(model: nn.Module, example: Tensor) -> int:
     return fixed + live.peak
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the bytes of all results that still exist; the model's own tensors are not counted."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._known = WeakSet(t.untyped_storage() for t in (*model.parameters(), *model.buffers()))
         self._bytes = 0
         self.peak = 0

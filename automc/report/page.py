@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from torch import nn
 
 from automc.models import structure
@@ -97,7 +98,7 @@ def volume_plots(trials: Sequence[Trial], gamma: float, base: float) -> list[str
         if trial.accuracy is not None and trial.pr is not None and meets(trial.pr, gamma):
             points.append((trial.accuracy, trial.pr))
         whole = 0.5 * base * (1 - gamma)
-        values.append(hypervolume(points, (0.5 * base, gamma)) / whole if points and whole else 0.0)
+        values.append(hypervolume(np.array(points), (0.5 * base, gamma)) / whole if points and whole else 0.0)
     minutes = [s / 60 for s in accumulate(t.seconds for t in trials)]
     plots = []
     for x, positions in (("executed steps", range(1, len(trials) + 1)), ("minutes of executed steps", minutes)):

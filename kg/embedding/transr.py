@@ -41,7 +41,8 @@ class _Copied(PretrainedInitializer):  # type: ignore[misc]
     """PyKEEN makes a parameter of the very tensor it is given, and draws over it at the next reset: give it a copy."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        return super().__call__(x).clone()
+        copied: Tensor = super().__call__(x).clone()
+        return copied
 
 
 class GraphModel:
