@@ -216,7 +216,9 @@ class Neo4jStore(GraphStore):
             )
         if code.endswith("Statement.ParameterMissing"):
             return missing_parameters(message.rpartition(":")[2].strip())
-        if ".ClientError." in code:
+        # A server that stops ends what is under way; the driver counts that among the client's errors.
+        stopped = code.endswith(("Transaction.Terminated", "Transaction.LockClientStopped"))
+        if ".ClientError." in code and not stopped:
             return QueryInvalid(f"The query cannot be read: {message}")
         return GraphUnavailable(f"The Neo4j at {self.place} could not do this: {message} ({code}). Try again.")
 

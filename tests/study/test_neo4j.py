@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_tools import counts, create, run, same, stored
+from study_tools import Interrupt, counts, create, run, same, stored
 
 from automc import knowledge
 from automc.study import Listener, Study, outbox
@@ -63,15 +63,13 @@ def test_a_search_leaves_the_same_graph_as_in_the_embedded_store(
     # The cache would hide an execution.
     shutil.rmtree(full_home / "cache")
     on(real_neo4j, monkeypatch)
-    study = create(full_home, "5steps", workers=1)
-    run(study)
-    result = run(Study.open(study.spec.id, budget=studies.Budget.parse("9steps")))
+    study = create(full_home, "9steps", workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, Interrupt(5))
+    result = run(Study.open(study.spec.id))
     assert same(result.trials) == same(stored(study)) == rows
     assert counts() == found
-    nodes, rels = contents()
-    # A study that was given more budget says so; all else is equal.
-    assert [n for n in nodes if n[0] != "Study"] == [n for n in everything[0] if n[0] != "Study"]
-    assert rels == everything[1]
+    assert contents() == everything
     monkeypatch.setenv("AUTOMC_GRAPH", "")
     assert counts() == before
     monkeypatch.setenv("AUTOMC_GRAPH", real_neo4j)
@@ -145,7 +143,7 @@ def test_a_search_survives_the_server(
 def test_a_killed_search_loses_nothing_on_a_server(
     kills: int, full_home: Path, real_neo4j: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = 5 * kills + 5
+    steps = 8 * kills + 5
     rows, found, everything = reference(full_home, steps)
     shutil.rmtree(full_home / "cache")
     on(real_neo4j, monkeypatch)
@@ -162,7 +160,7 @@ def test_a_killed_search_loses_nothing_on_a_server(
             if line.startswith("["):
                 break
         # Somewhere in the next steps: while one is executed, or written.
-        time.sleep(chance.uniform(0, 0.5))
+        time.sleep(chance.uniform(0, 0.2))
         assert process.poll() is None, "".join(lines)
         process.kill()
         process.wait()
