@@ -48,8 +48,8 @@ def page(nodes: Iterable[Row], rels: Iterable[Row]) -> str:
     )  # fmt: skip
     return environment.get_template("graph_page.html.j2").render(
         graph=graph, places=places, width=COLUMN * len(COLUMNS) + MARGIN, height=height, counts=counts,
-        # "</" would end the script element, whatever the text is
-        details=json.dumps(details, ensure_ascii=False).replace("</", "<\\/"),
+        # "<" could end the script element, or begin another
+        details=json.dumps(details, ensure_ascii=False).replace("<", "\\u003c"),
         columns=[(label, MARGIN + COLUMN * i) for i, label in enumerate(COLUMNS)],
     )  # fmt: skip
 

@@ -24,10 +24,10 @@ def searcher(request):
 
 
 def test_every_registered_searcher_is_here():
-    assert {"evolution", "progressive", "progressive-blind", "progressive-mean", "random", "reinforce"} <= set(
-        registered()
-    )
-    assert set(registered()) < set(MADE)
+    # other tests register searchers of their own in this process
+    ours = {name for name, kind in registered().items() if kind.__module__.startswith("automc.")}
+    assert {"evolution", "progressive", "progressive-blind", "progressive-mean", "random", "reinforce"} <= ours
+    assert ours < set(MADE)
 
 
 def third_method_fails(scheme):
