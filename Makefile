@@ -17,7 +17,7 @@ search: .venv/installed
 
 test: .venv/installed lint
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not neo4j'
-	tests/neo4j.sh --if-possible -m 'neo4j and not slow' tests/kg tests/cli
+	tests/neo4j.sh --if-possible -m 'neo4j and not slow' tests/kg/store
 
 test-all: .venv/installed lint
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not neo4j'
