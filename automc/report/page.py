@@ -153,6 +153,13 @@ def command(spec: StudySpec) -> str:
     for flag, value, default in options:
         if value != default:
             words += [flag, value]
+    for flag, used in (
+        ("--no-graph", spec.use_graph), ("--no-experience", spec.use_experience),
+        ("--no-own-experience", spec.own_experience),
+    ):  # fmt: skip
+        words += [] if used else [flag]
+    for method in spec.only:
+        words += ["--only", method]
     for pattern in spec.keep:
         words += ["--keep", pattern]
     return shlex.join(str(word) for word in words)
