@@ -4,7 +4,7 @@ Everything here is one call, and the command line only prints it. torch and the 
 are needed, so this package is cheap to import.
 """
 
-from automc.knowledge.cards import card_paths, executable, grid_size, method, methods, published
+from automc.knowledge.cards import card_paths, executable, grid_size, methods, published
 from automc.knowledge.learned import EPOCHS, Knowledge, ablated, learnable, quality, status, vectors
 from automc.knowledge.store import Prepared, contents, copy, graph, prepare, query, similar
 
@@ -20,7 +20,6 @@ __all__ = [
     "graph",
     "grid_size",
     "learnable",
-    "method",
     "methods",
     "prepare",
     "published",

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
-from kg.errors import CardInvalid, NotInGraph
+from kg.errors import CardInvalid
 from kg.schema import Experience, Method, Paper
 
 
@@ -48,19 +48,6 @@ def methods(extra: Sequence[Path] = ()) -> tuple[Method, ...]:
     from kg.cards import read_cards
 
     return read_cards([*card_paths(), *extra])
-
-
-def method(id: str) -> Method:
-    """Return one method by its id, whatever its case.
-
-    Raises:
-        NotInGraph: there is none of that name.
-    """
-    known = methods()
-    for card in known:
-        if card.id.lower() == id.lower():
-            return card
-    raise NotInGraph(f"There is no method {id}. Known: {', '.join(card.id for card in known)}.")
 
 
 def grid_size(method: Method) -> int:

@@ -21,7 +21,7 @@ from torch_pruning import ops
 
 from automc.errors import Infeasible
 from automc.models.lma import LMA
-from automc.models.modes import evaluating, flags_kept
+from automc.models.modes import flags_kept, observe
 from automc.models.shortcuts import GatherShortcut
 
 Side = Literal["in", "out", "both"]
@@ -180,13 +180,7 @@ def _reused(model: nn.Module, example: torch.Tensor) -> set[nn.Module]:
     """Layers with parameters that run more than once in a forward pass, or sit in the tree twice."""
     calls: Counter[nn.Module] = Counter()
     layers = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
-    hooks = [m.register_forward_pre_hook(lambda module, _: calls.update([module])) for m in layers]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(model, example, [m.register_forward_pre_hook(lambda module, _: calls.update([module])) for m in layers])
     names = Counter(module for _, module in model.named_modules(remove_duplicate=False))
     return {module for module in layers if calls[module] > 1 or names[module] > 1}
 

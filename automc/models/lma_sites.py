@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from automc.models.coupling import kept
 from automc.models.lma import LMA, fit, statistics
-from automc.models.modes import evaluating
+from automc.models.modes import observe
 from automc.models.sites import activation_sites
 
 
@@ -57,12 +57,7 @@ def insert(model: nn.Module, names: Sequence[str], segments: int, batch: Tensor)
         for name, child in list(parent._modules.items()):
             if child is not None and child in new:
                 setattr(parent, name, new[child])
-    try:
-        with evaluating(model), torch.no_grad():
-            model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(model, batch, hooks)
 
 
 def _calibrate(old: nn.Module, lma: LMA, inputs: tuple[Any, ...]) -> None:
@@ -78,11 +73,5 @@ def _calibrate(old: nn.Module, lma: LMA, inputs: tuple[Any, ...]) -> None:
 def _ran(model: nn.Module, example: Tensor) -> set[nn.Module]:
     """Modules that run in a forward pass."""
     ran: set[nn.Module] = set()
-    hooks = [m.register_forward_pre_hook(lambda module, _: ran.add(module)) for m in model.modules()]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(model, example, [m.register_forward_pre_hook(lambda module, _: ran.add(module)) for m in model.modules()])
     return ran

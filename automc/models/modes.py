@@ -1,11 +1,13 @@
-"""A model's mode for a while: evaluation inside, every module's own flag restored afterwards."""
+"""A model's mode for a while: evaluation inside, every module's own flag restored afterwards; and one look inside."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
@@ -25,3 +27,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     with flags_kept(model):
         model.eval()
         yield
+
+
+def observe(model: nn.Module, batch: Tensor, hooks: Iterable[RemovableHandle]) -> None:
+    """Run one forward pass, evaluating and without gradients, for the sake of `hooks`, which it takes off again."""
+    hooks = list(hooks)
+    try:
+        with evaluating(model), torch.no_grad():
+            model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from automc.models.edits import insertable
-from automc.models.modes import evaluating
+from automc.models.modes import observe
 
 
 @insertable("GatherShortcut")
@@ -145,13 +145,7 @@ def _observe(model: nn.Module, example: Tensor) -> dict[nn.Module, set[tuple[int
     candidates = [
         m for m in model.modules() if m is not model and not isinstance(m, GatherShortcut) and not list(m.parameters())
     ]
-    hooks = [m.register_forward_hook(watch) for m in candidates]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(model, example, [m.register_forward_hook(watch) for m in candidates])
     return {m: seen[m] for m in candidates if m in seen and m not in other}
 
 

@@ -82,8 +82,7 @@ def fit(
         [p for p in model.parameters() if p.requires_grad], lr=peak, momentum=recipe.momentum,
         weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True,
     )  # fmt: skip
-    window = torch.zeros((), device=device)
-    since, mean = 0, math.nan
+    losses = _Losses(iterations, peak, device)
     try:
         with seeded(seed, device):
             stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
@@ -100,21 +99,34 @@ def fit(
                 optimizer.step()
                 if after_update is not None:
                     after_update(step)
-                window += value.detach()
-                since += 1
-                if since == CHECK_EVERY or step == iterations - 1:
-                    mean = float(window) / since
-                    if not math.isfinite(mean):
-                        raise Diverged(_diverged(step + 1, iterations, peak))
-                    window.zero_()
-                    since = 0
+                losses.add(step, value.detach())
                 if progress is not None:
                     progress(step + 1, iterations)
     finally:
         model.train(was_training)
     if not all_finite(model):
         raise Diverged(_diverged(iterations, iterations, peak))
-    return FitReport(mean, iterations, time.perf_counter() - started)
+    return FitReport(losses.mean, iterations, time.perf_counter() - started)
+
+
+class _Losses:
+    """The mean loss between two looks at it, each of which waits for the device."""
+
+    def __init__(self, iterations: int, peak: float, device: torch.device) -> None:
+        self.iterations, self.peak = iterations, peak
+        self.sum = torch.zeros((), device=device)
+        self.since, self.mean = 0, math.nan
+
+    def add(self, step: int, value: Tensor) -> None:
+        """Take the loss of update `step`; at a look, refuse a mean that is not finite."""
+        self.sum += value
+        self.since += 1
+        if self.since == CHECK_EVERY or step == self.iterations - 1:
+            self.mean = float(self.sum) / self.since
+            if not math.isfinite(self.mean):
+                raise Diverged(_diverged(step + 1, self.iterations, self.peak))
+            self.sum.zero_()
+            self.since = 0
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -77,17 +77,12 @@ def learn(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tensors = first_tensors(kept, entities, relations, start)
-        net = ExperienceNet() if start is None else start.experience_net().train()
-        if not net.taught:
-            # Task features are scaled also where Eq. 3 is left out: the search's own model needs them.
-            net.fit_scales(records)
+        net = _first_net(start, records)
         turns = _Alternation(net, records if use_experience else None, seed, progress)
         if use_graph and kept:
             steps = None if start is None else paces(kept, entities, relations, start)
             model = GraphModel(make_factory(kept, entities, relations), tensors, steps)
-            model.constrain()
-            turns.with_graph(model, epochs)
-            tensors = model.tensors()
+            tensors = turns.with_graph(model, epochs)
         else:
             tensors["entities"] = turns.without_graph(tensors["entities"], epochs)
     if not net.taught:
@@ -116,6 +111,14 @@ def learn(
     )
 
 
+def _first_net(start: Vectors | None, records: Records) -> ExperienceNet:
+    net = ExperienceNet() if start is None else start.experience_net().train()
+    if not net.taught:
+        # Task features are scaled also where Eq. 3 is left out: the search's own model needs them.
+        net.fit_scales(records)
+    return net
+
+
 class _Alternation:
     """The two kinds of epochs, in turn."""
 
@@ -123,14 +126,16 @@ class _Alternation:
         self.net, self.records, self.seed, self.progress = net, records, seed, progress
         self.losses: dict[str, list[float]] = {}
 
-    def with_graph(self, model: GraphModel, epochs: int) -> None:
+    def with_graph(self, model: GraphModel, epochs: int) -> dict[str, Tensor]:
         """TransR's own loop, with an epoch of NN_exp after each of its epochs."""
+        model.constrain()
         lesson = self._lesson(model.entities, model.constrain)
 
         def after(epoch: int, loss: float) -> None:
             self._tell(epoch, epochs, {"graph": loss, **self._teach(lesson)})
 
         model.train(epochs, after)
+        return model.tensors()
 
     def without_graph(self, vectors: Tensor, epochs: int) -> Tensor:
         """Epochs of NN_exp alone."""

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from kg.errors import GraphUnavailable
+from kg.store.lock import command_line
 
 POM = Path(__file__).with_name("pom.xml")
 LEAST_JAVA = 17
@@ -155,6 +157,9 @@ def launch(folder: Path, java: tuple[Path, int], lib: Path, version: str, port: 
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+    # Known again by its command line, which the system tells only some milliseconds after the start.
+    while process.poll() is None and not command_line(str(process.pid)):
+        time.sleep(0.01)
     return process.pid
 
 

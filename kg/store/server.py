@@ -34,6 +34,7 @@ DEFAULT_PORT = 7687
 _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
 _LOOK_SECONDS = 0.3
+_RELEASE_SECONDS = 5.0
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 Say = Callable[[str], None]
@@ -146,7 +147,9 @@ def up(home: Path, say: Say, *, port: int | None = None, docker: bool | None = N
             return known
         wanted = port if port is not None else known.port if known else DEFAULT_PORT
         by: Literal["docker", "java"] = "docker" if (_engine_answers() if docker is None else docker) else "java"
-        server = Server(folder, by, _free(wanted), known.version if known else "")
+        # A server that was killed lets go of its port, and with it of its data, a moment after it is gone.
+        patience = _RELEASE_SECONDS if known is not None and wanted == known.port else 0.0
+        server = Server(folder, by, _free(wanted, patience), known.version if known else "")
         _make_password(folder / "password")
         server = _start_container(server, say) if by == "docker" else _start_java(server, say)
         _note(server)
@@ -273,18 +276,22 @@ def _note(server: Server) -> None:
     (server.folder / "server.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
 
 
-def _free(port: int) -> int:
-    """Return the port, or for 0 one that is free."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise GraphUnavailable(
-                f"Port {port} cannot be used: {error.strerror}. Another program may have it; choose one: "
-                f"automc kg up --port {port + 1}"
-            ) from None
-        return int(probe.getsockname()[1])
+def _free(port: int, patience: float) -> int:
+    """Return the port once it is free, waiting `patience` seconds at most; for 0 any free one."""
+    deadline = time.monotonic() + patience
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise GraphUnavailable(
+                        f"Port {port} cannot be used: {error.strerror}. Another program may have it; choose one: "
+                        f"automc kg up --port {port + 1}"
+                    ) from None
+        time.sleep(_LOOK_SECONDS)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

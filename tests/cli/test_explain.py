@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from automc import knowledge
 from automc.cli.main import app
 from automc.knowledge.explain import agreement
+from automc.knowledge.known import known_method
 from automc.report.why import text, why
 from automc.study.study import Result as StudyResult
 from automc.study.study import load_trials
@@ -116,7 +117,7 @@ def test_why_in_words(searched):
     assert "Also executed after the same steps" in said
     assert "[" in said
     for step in target.scheme.steps:
-        assert knowledge.method(step.method).citation in said
+        assert known_method(step.method).citation in said
 
 
 def test_why_says_what_became_of_each(searched):
@@ -175,7 +176,7 @@ def test_explain_finds_the_nearest_and_their_records(home):
 
 
 def test_how_much_a_record_agrees():
-    method = knowledge.method("LFB")
+    method = known_method("LFB")
     strategy = Strategy.parse("LFB[HP1=0.1,HP2=0.2,HP15=1,HP16=MSE]")
 
     def record(settings: str, pr: float | None = None) -> Experience:
@@ -187,7 +188,7 @@ def test_how_much_a_record_agrees():
     # HP1 at the other end of its grid; HP2 two places of four away; HP15 unknown; another category.
     far = record("HP1=0.5,HP2=0.9,HP16=CE")
     assert agreement(strategy, far, method) == pytest.approx((0 + 0.5 + 0.5 + 0) / 4)
-    assert agreement(Strategy("TRP"), replace(far, strategy=Strategy("TRP")), knowledge.method("TRP")) == 1
+    assert agreement(Strategy("TRP"), replace(far, strategy=Strategy("TRP")), known_method("TRP")) == 1
 
 
 def test_explain_in_words_with_citations(home):

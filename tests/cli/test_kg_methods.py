@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from automc import knowledge
 from automc.cli.methods import app
+from automc.knowledge.known import known_method
 from kg.errors import CardInvalid
 from kg.resources import methods_dir
 
@@ -87,7 +88,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_another_package_brings_a_method(package):
     card = {"format": 1, "method": "Mine", "title": "Mine", "citation": "Me.", "techniques": [{"id": "TE3"}]}
     (package / "mine_method.yaml").write_text(yaml.safe_dump(card))
-    assert knowledge.method("Mine").techniques[0].title == "fine tune"
+    assert known_method("Mine").techniques[0].title == "fine tune"
 
 
 def test_entry_point_without_a_card(package):

@@ -56,4 +56,8 @@ def test_a_plot_of_text_puts_the_best_last_and_on_top():
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_few_marks_do_not_break_it(n):
-    ET.fromstring(svg([Mark(1.0, 1.0)] * n, x="x", y="y", title="t", lines=[("front", [(0, 0)])]))
+    page = ET.fromstring(svg([Mark(1.0, 1.0)] * n, x="x", y="y", title="t", lines=[("front", [(0, 0)])]))
+    circles = [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in page.findall("circle")]
+    (line,) = (tuple(map(float, p.attrib["points"].split(","))) for p in page.findall("polyline"))
+    assert len(circles) == n
+    assert all(x > line[0] and y < line[1] for x, y in circles), "each mark is right of and above the line's one point"

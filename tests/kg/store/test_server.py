@@ -158,7 +158,6 @@ def test_nothing_to_stop_and_nothing_to_show(tmp_path: Path) -> None:
     assert server.logs(tmp_path, 10) == ""
 
 
-@pytest.mark.slow  # known to fail at the restart after kill -9 on some machines
 @pytest.mark.neo4j
 def test_a_server_from_its_first_start_to_its_end(own_neo4j: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, said = own_neo4j, []
