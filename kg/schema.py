@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from kg.errors import SchemaInvalid
@@ -110,6 +111,7 @@ class Strategy:
         return float(value)
 
     @classmethod
+    @lru_cache(maxsize=16_384)  # a study reads the same thousands of ids again and again
     def parse(cls, text: str) -> Strategy:
         """Read a strategy from its id.
 

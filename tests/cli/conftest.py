@@ -1,13 +1,17 @@
-"""A command line that runs in the test's own process, and the helpers of the studies' tests."""
+"""A command line that runs in the test's own process, small cards, and the helpers of the studies' tests."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
+
+from automc import knowledge
+from kg.resources import methods_dir
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "study"))
 
@@ -20,3 +24,17 @@ def automc() -> Run:
     from automc.cli.main import app
 
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def small_cards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The real cards with no more than two values of each hyperparameter; how many strategies that makes."""
+    folder = tmp_path_factory.mktemp("cards")
+    for path in methods_dir().glob("*.yaml"):
+        card = yaml.safe_load(path.read_text())
+        for knob in card.get("hyperparameters", ()):
+            knob["values"] = knob["values"][1:3] if knob["id"] == "HP2" else knob["values"][:2]
+        (folder / path.name).write_text(yaml.safe_dump(card))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kg.cards.methods_dir", lambda: folder)
+        yield sum(knowledge.grid_size(method) for method in knowledge.methods())

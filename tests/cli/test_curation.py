@@ -23,8 +23,10 @@ from automc.search import get
 from automc.search.base import Limits
 from automc.study import Study
 from automc.study.space import StrategySpace
-from kg.resources import experience_dir, methods_dir
+from kg.resources import experience_dir
 from kg.sync import read_experience
+
+pytestmark = pytest.mark.usefixtures("small_cards")
 
 CARD = """
 format: 1
@@ -78,20 +80,6 @@ def done(*words: object) -> Any:
 
 def query(text: str) -> list[dict[str, Any]]:
     return done("kg", "query", text)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_cards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The real cards with no more than two values of each hyperparameter; how many strategies that makes."""
-    folder = tmp_path_factory.mktemp("cards")
-    for path in methods_dir().glob("*.yaml"):
-        card = yaml.safe_load(path.read_text())
-        for knob in card.get("hyperparameters", ()):
-            knob["values"] = knob["values"][1:3] if knob["id"] == "HP2" else knob["values"][:2]
-        (folder / path.name).write_text(yaml.safe_dump(card))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kg.cards.methods_dir", lambda: folder)
-        yield sum(knowledge.grid_size(method) for method in knowledge.methods())
 
 
 @pytest.fixture(scope="module")
