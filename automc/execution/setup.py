@@ -49,8 +49,8 @@ class Setup:
     """Modules to import first: those that register methods and models besides entry points."""
 
     def open(self) -> Bench:
-        """Open this Setup, once in a process: a second call returns the same Bench."""
-        return _opened(self)
+        """Open this Setup, once in a process: a second call returns the same Bench while M's file is the same."""
+        return _opened(self, _stamp(self.base))
 
     def key(self, scheme: Scheme) -> str:
         """Key of a scheme in the prefix cache: see `Bench.key`."""
@@ -148,7 +148,18 @@ def open_bench(setup: Setup) -> Bench:
     )
 
 
-_opened = lru_cache(maxsize=2)(open_bench)
+@lru_cache(maxsize=2)
+def _opened(setup: Setup, stamp: tuple[int, ...]) -> Bench:
+    return open_bench(setup)
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """What changes when a file is written anew: a study that was deleted may give its name to another."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def open_device(name: str) -> torch.device:

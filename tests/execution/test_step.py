@@ -170,6 +170,21 @@ def test_without_any_room_the_result_is_the_same(setup: Setup, bench: Bench, log
     assert not list((tmp_path / "small" / "weights").iterdir())
 
 
+def test_a_model_that_is_written_anew_is_opened_anew(setup: Setup, tmp_path: Path) -> None:
+    again = replace(setup, base=tmp_path / "base.am")
+    shutil.copy(setup.base, again.base)
+    before = again.open()
+    assert again.open() is before
+    # What a deleted study leaves to the next one of its name: the folder, the settings, but another model.
+    shutil.rmtree(again.cache)
+    torch.manual_seed(1)
+    other = load("resnet8", classes=10, channels=1)
+    structure.save(again.base, other.model, other.source, metadata={})
+    after = again.open()
+    assert after.identity != before.identity
+    assert result(execute(after, Scheme((A,))))["status"] == "ok"
+
+
 def test_order_and_workers_change_nothing(setup: Setup, log: Path, tmp_path: Path) -> None:
     schemes = [Scheme(steps) for steps in ((A,), (A, B), (C,), (C, B), (A, B, C))]
     here = open_bench(setup)
