@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from automc.study.study import Result
 
 
-def search(model: str, data: str | DataRef, *, gamma: float = 0.3, budget: str = "30m", **options: Any) -> Result:
-    """Search compression schemes for a model; see `automc.api.search`."""
+def search(model: str, data: str | DataRef, *, budget: str = "30m", **options: Any) -> Result:
+    """Search compression schemes for a model; see `automc.api.search` for what can be asked of it."""
     from automc import api
 
-    return api.search(model, data, gamma=gamma, budget=budget, **options)
+    return api.search(model, data, budget=budget, **options)
 
 
 def __getattr__(name: str) -> Any:

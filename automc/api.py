@@ -21,8 +21,9 @@ from automc.models import structure
 from automc.models.measure import Latency, artefact_bytes, count_flops, count_params, latency, peak_memory
 from automc.study import Budget, Listener, Study
 from automc.study.doctor import Diagnosis, examine, scratch
-from automc.study.study import Result, open_figures
-from automc.study.task import open_subject, resolve_device, settle_precision
+from automc.study.limits import asked
+from automc.study.study import Result
+from automc.study.task import open_figures, open_subject, resolve_device, settle_precision
 from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training.loop import train_model
@@ -49,15 +50,20 @@ def load(model: str, *, weights: str | Path | None = None, classes: int | None =
 
 
 def search(
-    model: str, data: str | DataRef, *, gamma: float = 0.3, budget: str = "30m", listener: Listener | None = None,
-    **options: Any,
+    model: str, data: str | DataRef, *, gamma: float | None = None, max_flops: str | None = None,
+    max_size: str | None = None, max_latency: str | None = None, max_drop: str | None = None, budget: str = "30m",
+    listener: Listener | None = None, **options: Any,
 ) -> Result:  # fmt: skip
     """Search compression schemes for a model, and return the front with one recommended, saved model.
 
     Args:
         model: as for `load`; it must be trained for these data.
         data: a name, an image folder, `file.py:factory`, or a DataRef with its options.
-        gamma: share of the parameters to remove, in (0, 0.84].
+        gamma: share of the parameters to remove, in (0, 0.84]; 0.3 where nothing else is asked for.
+        max_flops: limit on the FLOPs (2 × MACs of one image): a share of the model's, "40%", or "20M".
+        max_size: limit on the saved file: "50%" or "500KB".
+        max_latency: limit on the time of one image on this device: "60%" or "3ms".
+        max_drop: validation accuracy that may be lost, "0.5pp"; the smallest model within is recommended.
         budget: such as "30m", "2h" or "40steps".
         listener: is told of the plan, each trial and progress.
         options: see `Study.create`.
@@ -65,7 +71,8 @@ def search(
     Raises:
         AutoMCError: something given is wrong.
     """
-    study = Study.create(model, reference(data), gamma=gamma, budget=Budget.parse(budget), listener=listener, **options)
+    target = asked(gamma, max_flops, max_size, max_latency, max_drop)
+    study = Study.create(model, reference(data), budget=Budget.parse(budget), listener=listener, **target, **options)
     return study.run(listener)
 
 

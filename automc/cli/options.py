@@ -68,6 +68,46 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class TargetOptions:
+    """What the smaller model must meet, all together."""
+
+    gamma: Annotated[
+        float | None,
+        typer.Option(
+            "--gamma",
+            help="Share of the parameters to remove, in (0, 0.84].",
+            show_default="0.3 where nothing else is asked for",
+        ),
+    ] = None
+    max_flops: Annotated[
+        str | None, typer.Option("--max-flops", help="At most so many FLOPs: 40% of the model's, or 20M.")
+    ] = None
+    max_size: Annotated[
+        str | None, typer.Option("--max-size", help="Saved file at most so large: 50% of the model's, or 500KB.")
+    ] = None
+    max_latency: Annotated[
+        str | None,
+        typer.Option("--max-latency", help="One image at most so slow on this device: 60% of the model's, or 3ms."),
+    ] = None
+    max_drop: Annotated[
+        str | None,
+        typer.Option(
+            "--max-drop", help="Recommend the smallest model that loses at most so much validation accuracy: 0.5pp."
+        ),
+    ] = None
+
+    def asked(self) -> dict[str, Any]:
+        """Return them as fields of a study's spec.
+
+        Raises:
+            StudyError: one of them cannot be read.
+        """
+        from automc.study.limits import asked
+
+        return asked(self.gamma, self.max_flops, self.max_size, self.max_latency, self.max_drop)
+
+
+@dataclass(frozen=True)
 class RecipeOptions:
     """How steps are executed; the precision is settled once the device is known."""
 
@@ -106,7 +146,7 @@ class RecipeOptions:
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take a dataclass above as one parameter: its fields become options of the command line."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if kind in (DataOptions, RecipeOptions)}
+    groups = {name: kind for name, kind in hints.items() if kind in (DataOptions, RecipeOptions, TargetOptions)}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name not in groups:

@@ -37,14 +37,14 @@ def show_study(
             print(accounts.text(account))
         return
     from automc.cli.watch import percent, plot_trials, show_trials
+    from automc.study.protocol import Protocol
     from automc.study.spec import StudySpec
     from automc.study.study import load_record, load_trials
-    from automc.study.trial import front, recommended
 
     record = load_record(study)
-    spec = StudySpec.from_dict(record["spec"])
+    protocol = Protocol.of(StudySpec.from_dict(record["spec"]), record)
     done = load_trials(study)
-    choice = recommended(done, spec.gamma, int(record["validation_images"]))
+    choice, front = protocol.recommended(done), protocol.front(done)
     chosen = choice.trial if choice else None
     final = record.get("final")
     if trials:
@@ -60,14 +60,17 @@ def show_study(
         show(columns, rows, format, f"Trials of {study}")
         return
     if format is Format.json:
-        fronted = [t.as_row() for t in front(done, spec.gamma)]
-        show_json({"study": study, "status": record["status"], "front": fronted, "final": final,
-                   "recommended": chosen.as_row() if chosen else None, "why": choice.why if choice else None})  # fmt: skip
+        show_json({"study": study, "status": record["status"], "target": protocol.asked,
+                   "front": [t.as_row() for t in front], "final": final,
+                   "recommended": chosen.as_row() if chosen else None, "why": choice.why if choice else None,
+                   "nearest": None if choice else protocol.nearest_text(done) or None})  # fmt: skip
         return
-    show_trials(front(done, spec.gamma), chosen, format, f"Front of {study}: {len(done)} trials, {record['status']}")
-    plot_trials(done, front(done, spec.gamma), chosen, format)
+    show_trials(front, chosen, format, f"Front of {study}: {len(done)} trials, {record['status']}", protocol)
+    plot_trials(done, front, chosen, format)
     if choice is None:
-        say(f"Nothing removed {spec.gamma:.0%} of the parameters yet.")
+        say(f"Nothing {protocol.unmet} yet.")
+        if nearest := protocol.nearest_text(done):
+            say(nearest)
     else:
         say(f"Recommended: trial {choice.trial.ordinal}, {choice.why}.")
     if final:

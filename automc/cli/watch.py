@@ -11,8 +11,9 @@ from typing import Any
 from automc.cli.output import Format, say, show
 from automc.study import Listener
 from automc.study.loop import Plan
+from automc.study.protocol import Protocol
 from automc.study.study import Result
-from automc.study.trial import Trial, nearest_miss
+from automc.study.trial import Trial
 
 FRONT_COLUMNS = ("", "trial", "scheme", "accuracy", "params", "removed", "FLOPs removed", "AR")
 _EVERY_SECONDS = 10.0
@@ -66,7 +67,11 @@ class Watch(Listener):
         """Print what will be done, and how long it takes."""
         self._plan = plan
         spec, space = plan.spec, plan.space
-        self.say(f"Study {plan.study}: {spec.searcher} search, at least {spec.gamma:.0%} of the parameters removed.")
+        self.say(f"Study {plan.study}: {spec.searcher} search, {plan.protocol.asked}.")
+        if spec.max_drop is not None:
+            self.say("              Of what meets that, the smallest model is recommended.")
+        for sentence in plan.protocol.loose:
+            self.say(f"              {sentence}")
         self.say(
             f"  model       {spec.model}: {plan.base.params:,} parameters, {plan.base.flops / 1e6:.1f} MFLOPs, "
             f"validation accuracy {plan.base.accuracy:.2%}"
@@ -127,22 +132,20 @@ class Watch(Listener):
             self._bar.remove_task(self._tasks.pop(what))
 
 
-def front_rows(trials: Sequence[Trial], chosen: Trial | None) -> list[tuple[Any, ...]]:
-    """Return the rows of a front under FRONT_COLUMNS, the recommended one marked."""
-    return [
-        ("*" if t is chosen else "", t.ordinal, t.scheme.id, t.accuracy, t.params, t.pr, t.fr, t.ar) for t in trials
-    ]
-
-
-def show_trials(trials: Sequence[Trial], chosen: Trial | None, format: Format, title: str = "") -> None:
-    """Print trials: percentages in a table, plain numbers in JSON and CSV."""
-    rows = front_rows(trials, chosen)
-    if format is Format.table:
-        rows = [
-            (m, o, _wrapped(s), percent(a), f"{p:,}" if p else "", percent(pr), percent(fr), percent(ar))
-            for m, o, s, a, p, pr, fr, ar in rows
-        ]
-    show(("recommended", *FRONT_COLUMNS[1:]) if format is not Format.table else FRONT_COLUMNS, rows, format, title)
+def show_trials(trials: Sequence[Trial], chosen: Trial | None, format: Format, title: str, protocol: Protocol) -> None:
+    """Print a front, with a column for each limited figure: percentages in a table, plain numbers in JSON and CSV."""
+    rows: list[tuple[Any, ...]] = []
+    for t in trials:
+        mark = "*" if t is chosen else ""
+        limited = [getattr(t, limit.figure) for limit in protocol.limits]
+        if format is not Format.table:
+            rows.append((mark, t.ordinal, t.scheme.id, t.accuracy, t.params, t.pr, t.fr, t.ar, *limited))
+            continue
+        shares = percent(t.accuracy), f"{t.params:,}", percent(t.pr), percent(t.fr), percent(t.ar)
+        figures = (limit.kind.text(value) for limit, value in zip(protocol.limits, limited, strict=True))
+        rows.append((mark, t.ordinal, _wrapped(t.scheme.id), *shares, *figures))
+    first = FRONT_COLUMNS[0] if format is Format.table else "recommended"
+    show((first, *FRONT_COLUMNS[1:], *(limit.figure for limit in protocol.limits)), rows, format, title)
 
 
 def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial | None, format: Format) -> None:
@@ -167,18 +170,14 @@ def _wrapped(scheme: str) -> str:
 def show_result(result: Result, format: Format) -> int:
     """Print the front, the recommended scheme and the saved model; return the exit code."""
     if result.recommendation is None:
-        say(f"No scheme removed {result.spec.gamma:.0%} of the parameters within the budget.")
-        missed = nearest_miss(result.trials)
-        if missed is not None:
-            say(
-                f"Nearest: trial {missed.ordinal} removed {percent(missed.pr)} at {percent(missed.accuracy)}: {missed.scheme.id}"
-            )
+        say(f"No scheme {result.protocol.unmet} within the budget.")
+        if nearest := result.protocol.nearest_text(result.trials):
+            say(nearest)
         say(f"Go on with: automc resume {result.spec.id} --budget 2h")
         return 3
     chosen = result.recommendation.trial
-    show_trials(
-        result.front, chosen, format, f"Front of {result.spec.id}: validation accuracy against parameters removed"
-    )
+    title = f"Front of {result.spec.id}: validation accuracy against parameters removed"
+    show_trials(result.front, chosen, format, title, result.protocol)
     plot_trials(result.trials, result.front, chosen, format)
     say(f"Recommended: trial {chosen.ordinal}, {result.recommendation.why}.")
     if result.final:

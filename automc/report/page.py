@@ -14,13 +14,14 @@ import numpy as np
 from torch import nn
 
 from automc.models import structure
-from automc.report.plot import Mark, svg
-from automc.search.base import meets
+from automc.report.plot import Line, Mark, svg
 from automc.search.pareto import hypervolume
+from automc.study.limits import drop_text
 from automc.study.place import folder
+from automc.study.protocol import Protocol
 from automc.study.spec import StudySpec
 from automc.study.study import load_record, load_trials
-from automc.study.trial import Trial, front, recommended
+from automc.study.trial import Trial
 from kg.schema import Scheme
 
 
@@ -43,7 +44,8 @@ def page(study: str) -> str:
     """
     record, trials = load_record(study), load_trials(study)
     spec = StudySpec.from_dict(record["spec"])
-    choice = recommended(trials, spec.gamma, int(record["validation_images"]))
+    protocol = Protocol.of(spec, record)
+    choice = protocol.recommended(trials)
     chosen = choice.trial if choice else None
     done = [t for t in trials if t.status == "ok"]
     by_scheme = {t.scheme: t for t in trials}
@@ -55,20 +57,22 @@ def page(study: str) -> str:
     environment.filters["thousands"] = lambda value: "" if value is None else f"{value:,.0f}"
     return environment.get_template("page.html.j2").render(
         study=study, record=record, spec=spec, trials=trials, chosen=chosen, why=choice.why if choice else "",
-        front=front(trials, spec.gamma), failed=[t for t in trials if t.status != "ok"],
+        protocol=protocol, front=protocol.front(trials), nearest=protocol.nearest_text(trials),
+        failed=[t for t in trials if t.status != "ok"],
         steps=_steps(chosen, by_scheme) if chosen else [],
         final=record.get("final"), widths=widths(folder(study)), command=command(spec),
         infeasible=(record.get("probe") or {}).get("infeasible", {}),
         missed=[t for t in done if t.reached is False],
-        front_plot=front_plot(trials, spec.gamma, chosen, float(record["base_accuracy"])) if done else "",
-        volume_plots=volume_plots(trials, spec.gamma, float(record["base_accuracy"])) if done else [],
+        front_plot=front_plot(trials, protocol, chosen) if done else "",
+        volume_plots=volume_plots(trials, protocol) if done else [],
     )  # fmt: skip
 
 
-def front_plot(trials: Sequence[Trial], gamma: float, chosen: Trial | None, base: float) -> str:
-    """Every ok trial by parameters removed and validation accuracy, with the front as a line."""
+def front_plot(trials: Sequence[Trial], protocol: Protocol, chosen: Trial | None) -> str:
+    """Every ok trial by parameters removed and validation accuracy, with the front and what is asked for as lines."""
+    gamma, least, base = protocol.gamma, protocol.least_accuracy, protocol.base["accuracy"]
     done = [t for t in trials if t.pr is not None and t.accuracy is not None]
-    best = front(trials, gamma)
+    best = protocol.front(trials)
     kinds = {t.ordinal: "front" for t in best}
     if chosen:
         kinds[chosen.ordinal] = "chosen"
@@ -80,22 +84,27 @@ def front_plot(trials: Sequence[Trial], gamma: float, chosen: Trial | None, base
         for t in sorted(done, key=lambda t: kinds.get(t.ordinal, ""))
     ]  # fmt: skip
     low, high = min(m.y for m in marks), 100 * base
-    end = max([*(m.x for m in marks), 100 * gamma])
-    lines = [
+    end = max([*(m.x for m in marks), 100 * (gamma or 0.0)])
+    lines: list[Line] = [
         ("front", [(100 * (t.pr or 0), 100 * (t.accuracy or 0)) for t in best]),
         ("base", [(0, 100 * base), (end, 100 * base)]),
-        ("target", [(100 * gamma, low), (100 * gamma, high)]),
     ]
+    lines += [] if gamma is None else [("target", [(100 * gamma, low), (100 * gamma, high)])]
+    lines += [] if least is None else [("target", [(0, 100 * least), (end, 100 * least)])]
     axes = {"x": "parameters removed, %", "y": "validation accuracy, %"}
     return svg(marks, **axes, title="Accuracy against parameters removed", lines=lines)
 
 
-def volume_plots(trials: Sequence[Trial], gamma: float, base: float) -> list[str]:
-    """Hypervolume beyond (half the base accuracy, γ) as a share of the whole, over steps and over charged minutes."""
+def volume_plots(trials: Sequence[Trial], protocol: Protocol) -> list[str]:
+    """Hypervolume of what meets the target beyond (half the base accuracy, γ), over steps and over charged minutes.
+
+    As a share of the whole.
+    """
+    gamma, base = protocol.gamma or 0.0, protocol.base["accuracy"]
     points: list[tuple[float, float]] = []
     values = []
     for trial in trials:
-        if trial.accuracy is not None and trial.pr is not None and meets(trial.pr, gamma):
+        if trial.accuracy is not None and trial.pr is not None and protocol.feasible(trial):
             points.append((trial.accuracy, trial.pr))
         whole = 0.5 * base * (1 - gamma)
         values.append(hypervolume(np.array(points), (0.5 * base, gamma)) / whole if points and whole else 0.0)
@@ -139,8 +148,10 @@ def command(spec: StudySpec) -> str:
     """Return the command that starts the same study again; options at their defaults are left out."""
     recipe, data = spec.recipe, spec.data
     budget = f"{spec.budget.steps}steps" if spec.budget.steps is not None else f"{spec.budget.seconds or 0:g}s"
-    words: list[Any] = ["automc", "search", spec.model, "--data", data.spec, "--gamma", spec.gamma, "--budget", budget]
+    words: list[Any] = ["automc", "search", spec.model, "--data", data.spec, "--budget", budget]
     options = (
+        ("--gamma", spec.gamma, None), *((limit.kind.option, limit, None) for limit in spec.limits),
+        ("--max-drop", None if spec.max_drop is None else drop_text(spec.max_drop), None),
         ("--searcher", spec.searcher, "progressive"), ("--max-length", spec.max_length, 5), ("--seed", spec.seed, 0),
         ("--run-seed", spec.run_seed, 0), ("--fraction", recipe.fraction, 1.0),
         ("--unit-epochs", recipe.unit_epochs, 10.0), ("--batch", recipe.batch, 128), ("--lr", recipe.lr, 0.01),

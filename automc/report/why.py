@@ -8,10 +8,10 @@ from typing import Any
 from automc.errors import StudyError
 from automc.knowledge import explain as known
 from automc.knowledge import graph
-from automc.search.base import meets
+from automc.study.protocol import Protocol, Recommendation
 from automc.study.spec import StudySpec
 from automc.study.study import load_record, load_trials
-from automc.study.trial import Recommendation, Trial, front, recommended
+from automc.study.trial import Trial
 from kg.errors import NotInGraph, SchemaInvalid
 from kg.schema import Scheme
 
@@ -41,7 +41,8 @@ def why(study: str, wanted: str) -> Account:
     """
     record, trials = load_record(study), load_trials(study)
     spec = StudySpec.from_dict(record["spec"])
-    choice = recommended(trials, spec.gamma, int(record["validation_images"]))
+    protocol = Protocol.of(spec, record)
+    choice = protocol.recommended(trials)
     target = _find(study, trials, wanted, choice)
     with graph(create=False) as store:
         evidence = known.read_evidence(store)
@@ -54,7 +55,7 @@ def why(study: str, wanted: str) -> Account:
         "study": study,
         "scheme": target.scheme.id,
         "trial": target.ordinal,
-        "standing": _standing(target, trials, spec.gamma, choice),
+        "standing": _standing(target, trials, protocol, choice),
         "steps": steps,
     }
 
@@ -79,7 +80,7 @@ def _find(study: str, trials: Sequence[Trial], wanted: str, choice: Recommendati
     )
 
 
-def _standing(trial: Trial, trials: Sequence[Trial], gamma: float, choice: Recommendation | None) -> str:
+def _standing(trial: Trial, trials: Sequence[Trial], protocol: Protocol, choice: Recommendation | None) -> str:
     """What became of a scheme in its study."""
     if trial.status != "ok":
         return f"It ended as {trial.status}: {trial.reason.splitlines()[0] if trial.reason else 'no reason given'}"
@@ -87,10 +88,12 @@ def _standing(trial: Trial, trials: Sequence[Trial], gamma: float, choice: Recom
     said = f"It has {trial.accuracy:.2%} accuracy{change} and removes {trial.pr:.2%} of the parameters. "
     if choice and choice.trial is trial:
         return said + f"It is recommended: {choice.why}."
-    if trial in front(trials, gamma):
+    if trial in protocol.front(trials):
         return said + "It is on the front: nothing measured has more accuracy and fewer parameters."
-    if not meets(trial.pr or 0.0, gamma):
-        return said + f"That is less than the {gamma:.0%} asked for, so it is not on the front."
+    if missed := protocol.misses(trial):
+        if protocol.gamma_alone:
+            return said + f"That is less than the {protocol.gamma:.0%} asked for, so it is not on the front."
+        return said + f"It is not on the front, because it misses the target: {'; '.join(m.text for m in missed)}."
     better = [t for t in trials if t.status == "ok" and _beats(t, trial)]
     if not better:
         return said + "Another trial has the same accuracy and size."

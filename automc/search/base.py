@@ -65,6 +65,8 @@ class Limits:
     max_length: int = 5
     max_removed: float = 0.85
     """Upper bound of ΣHP2."""
+    least_accuracy: float | None = None
+    """Accuracy on validation that must be kept; None: as much as can be had."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,9 +136,10 @@ class ProgressiveSearch(Searcher):
         return total / count
 
     def _gain(self, predicted: FloatArray, seen: FloatArray) -> FloatArray:
-        """Return what candidates add beyond γ, where the user gets it, and on the way there; (c,)."""
+        """Return what candidates add beyond γ and the least accuracy, where the user gets it, and on the way; (c,)."""
         accuracy = 0.5 * self.limits.base_accuracy
-        beyond = hypervolume_gain(predicted, seen, (accuracy, self.limits.gamma))
+        least = self.limits.least_accuracy
+        beyond = hypervolume_gain(predicted, seen, (accuracy if least is None else least, self.limits.gamma))
         return beyond + ON_THE_WAY * hypervolume_gain(predicted, seen, (accuracy, 0.0))
 
     def _success(self) -> FloatArray:

@@ -14,10 +14,11 @@ from automc.search import get as searcher_named
 from automc.search.base import Limits, Searcher
 from automc.study.forecast import Forecast
 from automc.study.outbox import Outbox, entry
+from automc.study.protocol import Protocol
 from automc.study.space import SpaceReport, StrategySpace
 from automc.study.spec import MAX_REMOVED, StudySpec
 from automc.study.task import Subject
-from automc.study.trial import Figures, Trial, front
+from automc.study.trial import Figures, Trial
 from kg.schema import Scheme
 
 _PAUSE_SECONDS = 0.5
@@ -43,6 +44,7 @@ class Plan:
     done: int
     """Trials that are in the graph already."""
     saw_validation: bool
+    protocol: Protocol
 
 
 class Listener:
@@ -70,11 +72,13 @@ class Loop:
     def __init__(
         self, spec: StudySpec, subject: Subject, space: StrategySpace, forecast: Forecast, trials: Sequence[Trial],
         elapsed: float, listener: Listener, keep_models: Callable[[list[Scheme]], None], outbox: Outbox,
+        protocol: Protocol, gauge: Callable[[Trial], Trial],
     ) -> None:  # fmt: skip
         """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds.
 
         `keep_models` is called after each round with the schemes of the front, whose models must not be evicted;
-        `outbox` takes trials to the graph.
+        `outbox` takes trials to the graph; `gauge` returns a trial with what the protocol needs of it beyond its step's
+        outcome, and is called while no step runs.
         """
         self.spec = spec
         self.subject = subject
@@ -83,6 +87,8 @@ class Loop:
         self.listener = listener
         self._keep_models = keep_models
         self._outbox = outbox
+        self.protocol = protocol
+        self._gauge = gauge
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
         self._expected: dict[Scheme, dict[str, Any]] = {}
         self.base = Figures(subject.accuracy, subject.params, subject.flops)
@@ -97,12 +103,9 @@ class Loop:
 
     def run(self, workers: Workers) -> None:
         """Search. Complete rounds that the graph holds are told again, the last one is asked again."""
-        searcher = searcher_named(self.spec.searcher)(
-            self.space.space,
-            Limits(self.spec.gamma, self.base.accuracy, self.spec.max_length, MAX_REMOVED),
-            self.spec.seed,
-        )
+        searcher = searcher_named(self.spec.searcher)(self.space.space, self._limits(), self.spec.seed)
         number, asked = self._replay(searcher)
+        self._complete()
         while True:
             before = [t for t in self.trials.values() if t.round < number]
             size = asked or self._round_size(len(before))
@@ -114,12 +117,28 @@ class Loop:
             first = max((t.ordinal for t in before), default=0) + 1
             self._expected = {self.space.scheme(i): self.space.expected(searcher.why(i)) for i in planned}
             complete = bool(planned) and self._round(workers, number, size, first, planned)
+            self._complete()
             self._keep_models([t.scheme for t in self.front()])
             if not complete:
                 return
             told = sorted((t for t in self.trials.values() if t.round == number), key=lambda t: t.ordinal)
             searcher.tell([t.outcome(self.space.indices(t.scheme)) for t in told])
             number, asked = number + 1, 0
+
+    def _limits(self) -> Limits:
+        """Return what the searcher is told of the target: it plans in parameters and accuracy."""
+        space, length = self.space.space, self.spec.max_length
+        reachable = length * float(max(space.hp2[space.mask], default=0.0))
+        aim, least = self.protocol.aim(reachable), self.protocol.least_accuracy
+        return Limits(aim, self.base.accuracy, length, MAX_REMOVED, least)
+
+    def _complete(self) -> None:
+        """Measure what the protocol needs of trials beyond their outcome, and bring it to the graph."""
+        for trial in list(self.trials.values()):
+            found = self._gauge(trial)
+            if found is not trial:
+                self.trials[found.scheme] = found
+                self._outbox.deliver(entry(found, self._figures(found.scheme.parent), self.seconds))
 
     def _replay(self, searcher: Searcher) -> tuple[int, int]:
         """Tell the complete rounds; return the number of the round to go on with, and its size when it has begun."""
@@ -232,4 +251,4 @@ class Loop:
 
     def front(self) -> list[Trial]:
         """Return what the user gets so far."""
-        return front(list(self.trials.values()), self.spec.gamma)
+        return self.protocol.front(list(self.trials.values()))

@@ -8,10 +8,9 @@ from typing import Any
 
 from automc.datasets.base import DataRef
 from automc.errors import StudyError
+from automc.study.limits import MAX_GAMMA, Limit
 from automc.training.recipe import Recipe
 
-MAX_GAMMA = 0.84
-"""The largest reduction that can be asked for: a scheme removes at most 0.85."""
 MAX_REMOVED = 0.85
 """Upper bound of the planned removals of one scheme."""
 _UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -59,7 +58,8 @@ class StudySpec:
     model: str
     """What the user named, for people; the model itself is kept as base.am in the study's folder."""
     data: DataRef
-    gamma: float
+    gamma: float | None
+    """Share of the parameters to remove, in (0, 0.84]; None: parameters are not limited."""
     budget: Budget
     recipe: Recipe
     searcher: str = "progressive"
@@ -84,9 +84,17 @@ class StudySpec:
     only: tuple[str, ...] = ()
     """Ablation: the methods whose strategies, links and experience alone are used; () for all."""
     versions: dict[str, str] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
+    """What the smaller model may have of FLOPs, file size and latency."""
+    max_drop: float | None = None
+    """Validation accuracy that it may lose, in [0, 1), where the smallest model within is to be recommended."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.gamma <= MAX_GAMMA:
+        if self.gamma is None and not self.limits and self.max_drop is None:
+            raise StudyError("A study needs a target: --gamma, --max-flops, --max-size, --max-latency or --max-drop.")
+        if self.max_drop is not None and not 0 <= self.max_drop < 1:
+            raise StudyError(f"--max-drop must lie in [0, 100) points, it is {100 * self.max_drop:g}pp.")
+        if self.gamma is not None and not 0 < self.gamma <= MAX_GAMMA:
             raise StudyError(
                 f"--gamma must lie in (0, {MAX_GAMMA}], it is {self.gamma:g}: the share of the parameters to remove "
                 "(0.3 leaves 70% of them)."
@@ -130,6 +138,7 @@ class StudySpec:
                 "recipe": Recipe(**values["recipe"]),
                 "keep": tuple(values["keep"]),
                 "only": tuple(values.get("only", ())),
+                "limits": tuple(Limit(**limit) for limit in values.get("limits", ())),
             }
             return cls(**{**values, **parts})
         except (TypeError, KeyError, ValueError) as error:

@@ -16,20 +16,23 @@ from automc import knowledge, methods
 from automc.datasets import DataRef
 from automc.errors import StudyError
 from automc.execution.cache import PrefixCache
-from automc.execution.jobs import final, local_workers, probe_with
+from automc.execution.jobs import local_workers, probe_with
 from automc.execution.setup import Setup
 from automc.execution.workers import Workers
 from automc.home import home
 from automc.models import structure
 from automc.search import get as searcher_named
+from automc.study.finish import finish
 from automc.study.forecast import Forecast
+from automc.study.gauge import base_figures, gauge_with
 from automc.study.loop import Listener, Loop, Plan
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
+from automc.study.protocol import Protocol, Recommendation
 from automc.study.space import StrategySpace, lightest
 from automc.study.spec import Budget, StudySpec
 from automc.study.task import Subject, open_subject, settle_precision
-from automc.study.trial import Figures, Recommendation, Trial, front, recommended
+from automc.study.trial import Figures, Trial
 from automc.training.recipe import Recipe
 from kg import studies
 from kg.embedding.vectors import Vectors
@@ -49,6 +52,7 @@ class Result:
     front: tuple[Trial, ...]
     recommendation: Recommendation | None
     final: dict[str, Any] | None
+    protocol: Protocol
 
     @property
     def model(self) -> Path | None:
@@ -65,6 +69,7 @@ class Study:
         self.subject = subject
         self.vectors = vectors
         self.record = record
+        self.protocol = Protocol.of(spec, record)
         self.setup = Setup(
             base=folder(spec.id) / "base.am",
             data=spec.data,
@@ -79,7 +84,7 @@ class Study:
 
     @classmethod
     def create(
-        cls, model: str, data: DataRef, *, gamma: float, budget: Budget, weights: Path | None = None,
+        cls, model: str, data: DataRef, *, gamma: float | None, budget: Budget, weights: Path | None = None,
         recipe: Recipe | None = None, precision: str = "auto", device: str = "auto", workers: int | None = None,
         learn_from_trials: bool = True, listener: Listener | None = None, **options: Any,
     ) -> Study:  # fmt: skip
@@ -87,7 +92,7 @@ class Study:
 
         Args:
             model: a zoo name, `file.py:factory`, `torchvision:NAME` or a saved `.am`.
-            gamma: share of the parameters to remove, in (0, 0.84].
+            gamma: share of the parameters to remove, in (0, 0.84]; None where `limits` or `max_drop` say what is asked.
             precision: "float32", "bfloat16", or "auto": timed once per device and remembered.
             workers: processes; default one per core on a CPU, one on a GPU.
             learn_from_trials: whether what earlier studies measured counts as experience.
@@ -122,7 +127,7 @@ class Study:
                 normalisation=(subject.dataset.mean, subject.dataset.std),
             )  # fmt: skip
             vectors.save(folder(name) / "vectors.safetensors")
-            record = _record(spec, subject)
+            record = _record(spec, subject) | base_figures(spec.limits, subject, folder(name) / "base.am")
             with knowledge.graph() as store:
                 studies.save_study(store, record, task=subject.task())
         return cls(spec, subject, vectors, record)
@@ -200,7 +205,10 @@ class Study:
         def keep_models(schemes: list[Scheme]) -> None:
             bench.cache.pin((bench.key(scheme) for scheme in schemes), owner=self.spec.id)
 
-        loop = Loop(self.spec, self.subject, space, forecast, trials, elapsed, listener, keep_models, outbox)
+        loop = Loop(
+            self.spec, self.subject, space, forecast, trials, elapsed, listener, keep_models, outbox,
+            self.protocol, gauge_with(bench, self.protocol),
+        )  # fmt: skip
         listener.plan(self._plan(space, forecast, infeasible, trials, elapsed))
         return loop
 
@@ -242,52 +250,29 @@ class Study:
             base=Figures(self.subject.accuracy, self.subject.params, self.subject.flops),
             n_validation=self.subject.splits.validation.n, step_seconds=step, seconds=seconds,
             final_seconds=final_seconds, done=len(trials), saw_validation=self.subject.saw_validation,
+            protocol=self.protocol,
         )  # fmt: skip
 
     def _finish(self, trials: list[Trial], listener: Listener) -> Result:
         base = Figures(self.subject.accuracy, self.subject.params, self.subject.flops)
-        chosen = recommended(trials, self.spec.gamma, self.subject.splits.validation.n)
+        chosen = self.protocol.recommended(trials)
         outcome: dict[str, Any] | None = None
         if chosen is None:
             self._save_at_last(listener, status="unmet", ended=now())
         else:
             done = {"recommended": chosen.trial.scheme.id, "why": chosen.why}
             self._save_at_last(listener, status="done", ended=now(), **done)
-            outcome = self._final(chosen.trial.scheme, listener)
-        return Result(self.spec, base, tuple(trials), tuple(front(trials, self.spec.gamma)), chosen, outcome)
+            outcome = self._final(chosen.trial, listener)
+        front = tuple(self.protocol.front(trials))
+        return Result(self.spec, base, tuple(trials), front, chosen, outcome, self.protocol)
 
-    def _final(self, scheme: Scheme, listener: Listener) -> dict[str, Any]:
-        """Run the recommended scheme on everything but validation, save and test it; or save the trial's own model."""
+    def _final(self, trial: Trial, listener: Listener) -> dict[str, Any]:
+        """Return the figures of the saved model; what was saved before is not made again."""
         out = folder(self.spec.id) / "final.am"
         known: dict[str, Any] | None = self.record.get("final")
-        if known and known["scheme"] == scheme.id and out.is_file():
+        if known and known["scheme"] == trial.scheme.id and out.is_file():
             return known
-        rerun = self.spec.final
-        if rerun:
-            done = final(
-                self.setup, scheme, out, metadata={"study": self.spec.id},
-                progress=lambda did, of: listener.progress("final run", did, of),
-            )  # fmt: skip
-            rerun = done.status == "ok"
-            if not rerun:
-                listener.say(
-                    f"The final run ended as {done.status}: {done.reason} The trial's own model is saved instead."
-                )
-        if not rerun:
-            bench = self.setup.open()
-            kept = bench.cache.model_path(bench.key(scheme))
-            if kept is None:
-                raise StudyError(
-                    "The recommended model is no longer in the cache. Start the study again with --final full."
-                )
-            shutil.copyfile(kept, out)
-        model = structure.read(out).model.to(self.subject.device)
-        measured = open_figures(model, self.subject)
-        result = {
-            "scheme": scheme.id, "path": str(out), "params": measured.params, "flops": measured.flops,
-            "accuracy": measured.accuracy, "test_accuracy": self.subject.test_accuracy(model),
-            "base_test_accuracy": self.subject.test_accuracy(), "ended": now(),
-        }  # fmt: skip
+        result = finish(self.spec, self.setup, self.subject, self.protocol, trial, out, listener)
         self._save_at_last(listener, final=result)
         return result
 
@@ -335,15 +320,6 @@ def delete(name: str) -> None:
             studies.delete_study(store, name)
         PrefixCache(home() / "cache").unpin(name)
         shutil.rmtree(folder(name), ignore_errors=True)
-
-
-def open_figures(model: Any, subject: Subject) -> Figures:
-    """Measure a model on a subject's validation split."""
-    from automc.models.measure import count_flops, count_params
-    from automc.training import evaluate
-
-    data = subject.dataset.data(subject.splits.validation, subject.device)
-    return Figures(evaluate.accuracy(model, data), count_params(model), count_flops(model, subject.example))
 
 
 def default_workers(device: str) -> int:

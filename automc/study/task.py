@@ -16,6 +16,7 @@ from automc.execution.setup import open_device
 from automc.home import home
 from automc.models.load import FactoryRef, input_channels, load, output_classes, prepare
 from automc.models.measure import count_flops, count_params
+from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training import precision as precisions
 from automc.training.recipe import Recipe
@@ -119,6 +120,12 @@ def open_subject(
         flops=count_flops(prepared, on_device),
         saw_validation=known.metadata.get("left_out") != content_hash(splits.validation),
     )
+
+
+def open_figures(model: nn.Module, subject: Subject) -> Figures:
+    """Measure a model on a subject's validation split."""
+    data = subject.dataset.data(subject.splits.validation, subject.device)
+    return Figures(evaluate.accuracy(model, data), count_params(model), count_flops(model, subject.example))
 
 
 def settle_precision(

@@ -1,17 +1,12 @@
-"""One study's result for one scheme, and what a study's trials say together."""
+"""One study's result for one scheme."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import numpy as np
-
 from automc.execution.outcome import StepOutcome
-from automc.search.base import Outcome, meets
-from automc.search.pareto import non_dominated, recommend
+from automc.search.base import Outcome
 from kg.schema import Scheme, Status
 
 
@@ -57,6 +52,13 @@ class Trial:
     predicted_step_pr: float | None = None
     drawn: bool = False
     rivals: tuple[tuple[str, float, float], ...] = ()
+    file_bytes: int | None = None
+    """Of the saved model; None where the study does not limit it."""
+    latency_ms: float | None = None
+    """Median time of one forward pass of one image on the study's device; None where it is not limited, or where
+    the trial misses something else."""
+    latency_iqr_ms: float | None = None
+    """Its spread: upper minus lower quartile."""
 
     @classmethod
     def of(
@@ -108,45 +110,3 @@ class Trial:
             self.reached,
             self.reason,
         )
-
-
-def front(trials: Sequence[Trial], gamma: float) -> list[Trial]:
-    """Return the non-dominated `ok` trials with PR ≥ γ, smallest removal first; repeats of a point once."""
-    meeting = [t for t in trials if t.status == "ok" and t.pr is not None and meets(t.pr, gamma)]
-    points = np.array([(t.accuracy, t.pr) for t in meeting], dtype=float).reshape(-1, 2)
-    chosen = [t for t, kept in zip(meeting, non_dominated(points), strict=True) if kept]
-    distinct = {(t.accuracy, t.params): t for t in reversed(chosen)}
-    return sorted(distinct.values(), key=lambda t: (t.pr or 0.0, t.ordinal))
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """The one trial to take from a front, and why."""
-
-    trial: Trial
-    why: str
-
-
-def recommended(trials: Sequence[Trial], gamma: float, validation_images: int) -> Recommendation | None:
-    """Return the smallest model on the front within one standard error of its best accuracy; None without a front.
-
-    The standard error is that of a share measured on `validation_images`: closer than that is a tie.
-    """
-    chosen = front(trials, gamma)
-    if not chosen:
-        return None
-    best = max(t.accuracy or 0.0 for t in chosen)
-    error = math.sqrt(best * (1 - best) / max(1, validation_images))
-    trial = chosen[recommend(np.array([(t.accuracy, t.pr) for t in chosen], dtype=float), error)]
-    why = f"the most accurate scheme that removes at least {gamma:.0%} of the parameters"
-    if trial.accuracy != best:
-        why = (
-            f"the smallest model whose validation accuracy is within one standard error ({error:.2%}, "
-            f"n = {validation_images:,}) of the best on the front ({best:.2%})"
-        )
-    return Recommendation(trial, why)
-
-
-def nearest_miss(trials: Sequence[Trial]) -> Trial | None:
-    """Return the `ok` trial that removed most, for a study that met nothing."""
-    return max((t for t in trials if t.status == "ok" and t.pr is not None), key=lambda t: t.pr or 0.0, default=None)

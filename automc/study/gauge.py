@@ -1,0 +1,69 @@
+"""The figures that only limits need: file size, and latency on the study's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from automc.errors import ArtefactError, ModelError
+from automc.execution.setup import Bench
+from automc.models import structure
+from automc.models.measure import Latency, latency
+from automc.study.limits import Limit
+from automc.study.protocol import Protocol
+from automc.study.task import Subject
+from automc.study.trial import Trial
+
+_RUNS = 3
+
+
+def quiet_latency(model: nn.Module, example: Tensor) -> Latency:
+    """Time a model three times and return the measurement that other work on the machine disturbed least."""
+    return min((latency(model, example) for _ in range(_RUNS)), key=lambda found: found.median_ms + found.iqr_ms / 2)
+
+
+def base_figures(limits: tuple[Limit, ...], subject: Subject, file: Path) -> dict[str, float]:
+    """Return what limits need of the base model, saved as `file`, as properties of a study's node."""
+    limited = {limit.figure for limit in limits}
+    found: dict[str, float] = {}
+    if "file_bytes" in limited:
+        found["base_file_bytes"] = file.stat().st_size
+    if "latency_ms" in limited:
+        timed = quiet_latency(subject.model, subject.example)
+        found |= {"base_latency_ms": timed.median_ms, "base_latency_iqr_ms": timed.iqr_ms}
+    return found
+
+
+def gauge(trial: Trial, protocol: Protocol, file: Path, example: Tensor) -> Trial:
+    """Return a trial with the figures that the protocol limits, measured on its model, saved as `file`.
+
+    What the trial has is not measured again. Latency is measured only where everything else is met.
+
+    Raises:
+        OSError, ArtefactError, ModelError: the file cannot be read.
+    """
+    if protocol.limited("file_bytes") and trial.file_bytes is None:
+        trial = replace(trial, file_bytes=file.stat().st_size)
+    if protocol.limited("latency_ms") and trial.latency_ms is None and not protocol.misses(trial, "latency_ms"):
+        timed = quiet_latency(structure.read(file).model.to(example.device), example)
+        trial = replace(trial, latency_ms=timed.median_ms, latency_iqr_ms=timed.iqr_ms)
+    return trial
+
+
+def gauge_with(bench: Bench, protocol: Protocol) -> Callable[[Trial], Trial]:
+    """Return a function that measures what the protocol limits of a trial whose model is still in the cache."""
+
+    def measured(trial: Trial) -> Trial:
+        if not protocol.limits or trial.status != "ok":
+            return trial
+        file = bench.cache.model_path(bench.key(trial.scheme))
+        try:
+            return trial if file is None else gauge(trial, protocol, file, bench.example)
+        except (OSError, ArtefactError, ModelError):
+            # Evicted or damaged meanwhile: the trial stays as it was, and says that it was not measured.
+            return trial
+
+    return measured

@@ -1,0 +1,209 @@
+"""Which trials meet what a study was asked for, and which one it recommends: both protocols of AMC (He et al., 2018).
+
+Resource-constrained: the most accurate model within limits on parameters (γ), FLOPs, file size and latency.
+Accuracy-guaranteed: the smallest model that loses no more accuracy than allowed. What is asked for holds together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from automc.search.base import meets
+from automc.search.pareto import non_dominated, recommend
+from automc.study.limits import MAX_GAMMA, Limit
+from automc.study.spec import StudySpec
+from automc.study.trial import Trial
+
+LEAST_AIM = 0.04
+"""What a searcher aims to remove where nothing says how much: the smallest step of the grid."""
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The one trial to take from a front, and why."""
+
+    trial: Trial
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """One thing asked for that a trial does not meet, in words, and by how much, as a share of what was asked for."""
+
+    text: str
+    excess: float
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What a study asks of a scheme, on its own model."""
+
+    gamma: float | None
+    """Share of the parameters to remove; None: no limit on parameters."""
+    limits: tuple[Limit, ...]
+    max_drop: float | None
+    """Accuracy that may be lost, in [0, 1); with it the smallest model is recommended."""
+    base: Mapping[str, float]
+    """The base model's accuracy, params, flops, and, where limited, file_bytes and latency_ms."""
+    validation_images: int
+
+    @classmethod
+    def of(cls, spec: StudySpec, record: Mapping[str, Any]) -> Protocol:
+        """Return the protocol of a study: what its spec asks, measured against the figures of its node in the graph."""
+        base = {name.removeprefix("base_"): v for name, v in record.items() if name.startswith("base_")}
+        return cls(spec.gamma, spec.limits, spec.max_drop, base, int(record["validation_images"]))
+
+    @property
+    def gamma_alone(self) -> bool:
+        """Whether nothing but γ is asked for."""
+        return not self.limits and self.max_drop is None
+
+    def limited(self, figure: str) -> bool:
+        """Tell whether there is a limit on a figure."""
+        return any(limit.figure == figure for limit in self.limits)
+
+    @property
+    def asked(self) -> str:
+        """All that is asked for, in words."""
+        parts = [] if self.gamma is None else [f"at least {self.gamma:.0%} of the parameters removed"]
+        parts += [_limit_text(limit, self.base[limit.figure]) for limit in self.limits]
+        if self.max_drop is not None:
+            parts.append(f"at most {100 * self.max_drop:g} points of validation accuracy lost")
+        return ", ".join(parts)
+
+    @property
+    def unmet(self) -> str:
+        """What no scheme did, as the end of a sentence that begins with No scheme, or Nothing."""
+        return f"removed {self.gamma:.0%} of the parameters" if self.gamma_alone else f"met the target ({self.asked})"
+
+    @property
+    def loose(self) -> list[str]:
+        """Sentences on the limits that the base model meets already."""
+        return [
+            f"{limit.kind.option} {limit} limits nothing: the model has {limit.kind.text(self.base[limit.figure])}."
+            for limit in self.limits
+            if limit.most(self.base[limit.figure]) >= self.base[limit.figure]
+        ]
+
+    def aim(self, reachable: float = MAX_GAMMA) -> float:
+        """Return the share of the parameters that a searcher, which plans in parameters, is to remove.
+
+        γ; and where a limit asks for a larger part of its own figure to go, that part, as far as it is `reachable`.
+        """
+        parts = [1 - limit.most(self.base[limit.figure]) / self.base[limit.figure] for limit in self.limits]
+        return max(self.gamma or LEAST_AIM, min([max(parts, default=0.0), reachable, MAX_GAMMA]))
+
+    @property
+    def least_accuracy(self) -> float | None:
+        """Validation accuracy that must be kept; None: any."""
+        return None if self.max_drop is None else self.base["accuracy"] - self.max_drop
+
+    def misses(self, trial: Trial, leave_out: str = "") -> list[Miss]:
+        """Return what an `ok` trial does not meet; nothing: it is feasible.
+
+        A figure that was not measured counts where all else is met: a latency is measured only then.
+
+        Args:
+            leave_out: a figure whose limit is not looked at.
+        """
+        found: list[Miss] = []
+        removed = trial.pr or 0.0
+        if self.gamma is not None and not meets(removed, self.gamma):
+            short = f"{100 * (self.gamma - removed):.2f} points short of {self.gamma:.0%}"
+            found.append(Miss(f"{removed:.2%} of the parameters removed, {short}", _over(1 - removed, 1 - self.gamma)))
+        looked_at = [limit for limit in self.limits if limit.figure != leave_out]
+        known = [limit for limit in looked_at if getattr(trial, limit.figure) is not None]
+        found += [miss for limit in known if (miss := _miss(limit, trial, self.base[limit.figure])) is not None]
+        if self.least_accuracy is not None and self.max_drop is not None:
+            lost = self.base["accuracy"] - (trial.accuracy or 0.0)
+            if lost > self.max_drop + _ROUNDING:
+                more = f"{100 * (lost - self.max_drop):.2f} more than allowed"
+                excess = (lost - self.max_drop) / self.base["accuracy"]
+                found.append(Miss(f"{100 * lost:.2f} points of validation accuracy lost, {more}", excess))
+            if self.gamma is None and not self.limits and removed <= 0:
+                found.append(Miss("no smaller than the model before", -removed))
+        return found or [Miss(f"its {m.kind.noun} was not measured", math.inf) for m in looked_at if m not in known]
+
+    def feasible(self, trial: Trial) -> bool:
+        """Tell whether a trial is ok and meets all that is asked for."""
+        return trial.status == "ok" and trial.pr is not None and not self.misses(trial)
+
+    def front(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Return the non-dominated feasible trials, smallest removal first; repeats of a point once."""
+        meeting = [t for t in trials if self.feasible(t)]
+        points = np.array([(t.accuracy, t.pr) for t in meeting], dtype=float).reshape(-1, 2)
+        chosen = [t for t, kept in zip(meeting, non_dominated(points), strict=True) if kept]
+        distinct = {(t.accuracy, t.params): t for t in reversed(chosen)}
+        return sorted(distinct.values(), key=lambda t: (t.pr or 0.0, t.ordinal))
+
+    def recommended(self, trials: Sequence[Trial]) -> Recommendation | None:
+        """Return the trial to take from the front, None without a front.
+
+        Where accuracy is guaranteed the smallest model; else the smallest within one standard error of the front's best
+        accuracy. The standard error is that of a share measured on `validation_images`: closer than that is a tie.
+        """
+        front = self.front(trials)
+        if not front:
+            return None
+        if self.max_drop is not None:
+            change = f"{self.base['accuracy']:.2%} -> {front[-1].accuracy:.2%}, n = {self.validation_images:,}"
+            return Recommendation(front[-1], f"the smallest model with {self.asked} ({change})")
+        best = max(t.accuracy or 0.0 for t in front)
+        error = math.sqrt(best * (1 - best) / max(1, self.validation_images))
+        trial = front[recommend(np.array([(t.accuracy, t.pr) for t in front], dtype=float), error)]
+        if trial.accuracy == best:
+            within = f"removes at least {self.gamma:.0%} of the parameters" if self.gamma_alone else f"has {self.asked}"
+            return Recommendation(trial, f"the most accurate scheme that {within}")
+        why = (
+            f"the smallest model whose validation accuracy is within one standard error ({error:.2%}, "
+            f"n = {self.validation_images:,}) of the best on the front ({best:.2%})"
+        )
+        return Recommendation(trial, why if self.gamma_alone else f"{why}, of those with {self.asked}")
+
+    def nearest(self, trials: Sequence[Trial]) -> Trial | None:
+        """Return the `ok` trial whose worst miss is the smallest, None where none is ok."""
+
+        def distance(trial: Trial) -> tuple[float, float]:
+            excess = [miss.excess for miss in self.misses(trial)]
+            return max(excess, default=0.0), sum(excess)
+
+        return min((t for t in trials if t.status == "ok" and t.pr is not None), key=distance, default=None)
+
+    def nearest_text(self, trials: Sequence[Trial]) -> str:
+        """Say which trial of a study that met nothing came nearest, and what it misses by how much; "" for none."""
+        trial = self.nearest(trials)
+        if trial is None:
+            return ""
+        missed = "; ".join(miss.text for miss in self.misses(trial))
+        head = f"Nearest: trial {trial.ordinal} removed {trial.pr:.2%} at {trial.accuracy:.2%}: {trial.scheme.id}"
+        return f"{head}\nIt misses: {missed}."
+
+
+def _limit_text(limit: Limit, base: float) -> str:
+    printed = limit.kind.text(limit.most(base))
+    return f"at most {limit} of the {limit.kind.noun} ({printed})" if limit.of_base else f"at most {printed}"
+
+
+def _miss(limit: Limit, trial: Trial, base: float) -> Miss | None:
+    """What a trial misses of one limit. A latency counts with half of its spread on top: met, and not by luck."""
+    kind, most = limit.kind, limit.most(base)
+    value: float = getattr(trial, limit.figure)
+    half = (trial.latency_iqr_ms or 0.0) / 2 if limit.figure == "latency_ms" else 0.0
+    if value + half <= most * (1 + _ROUNDING):
+        return None
+    spread = f" (with half of its spread {kind.text(value + half)})" if half else ""
+    return Miss(
+        f"{kind.noun} {kind.text(value)}{spread}, {_over(value + half, most):.1%} over the limit of {kind.text(most)}",
+        _over(value + half, most),
+    )
+
+
+def _over(value: float, most: float) -> float:
+    """By what share a value exceeds its limit."""
+    return value / most - 1
