@@ -19,7 +19,7 @@ from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.study import Budget, Listener, Study
 from automc.study import study as studies
 from automc.study.loop import Plan
-from automc.study.trial import Trial, front
+from automc.study.trial import Trial
 from kg.schema import Scheme
 from kg.sync import read_experience
 
@@ -91,7 +91,7 @@ def test_parents_come_first_and_the_graph_knows_before_the_searcher(full_home):
     ids = {t.scheme.id for t in result.trials}
     assert DeepSearch.known[0] >= ids
     assert same(stored(study)) == same(result.trials)
-    assert result.front == tuple(front(result.trials, 0.3))
+    assert result.front == tuple(study.protocol.front(result.trials))
 
 
 def test_budget_of_steps_is_kept_exactly_and_a_larger_one_goes_on(full_home):
