@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from automc import methods
 from automc.datasets import DataRef
 from automc.datasets.splits import content_hash
 from automc.errors import EnvironmentFault, MethodError
@@ -19,9 +20,10 @@ from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
 from automc.models.measure import Latency, artefact_bytes, count_flops, count_params, latency, peak_memory
-from automc.study import Budget, Listener, Study
+from automc.study import Budget, Listener, Study, replay
 from automc.study.doctor import Diagnosis, examine, scratch
 from automc.study.limits import asked
+from automc.study.replay import Origin, SchemeForecast
 from automc.study.study import Result
 from automc.study.task import open_figures, open_subject, resolve_device, settle_precision
 from automc.study.trial import Figures
@@ -89,30 +91,45 @@ class Compressed:
     test_before: float | None
     test_after: float | None
     seconds: float
+    forecast: SchemeForecast
+    unrecorded: str
+    """Why forecast and figures are not in this home's graph; empty where they are, or where there is no graph."""
 
 
 def compress(
     model: str, data: str | DataRef, scheme: str | Path | Scheme, *, out: str | Path = "compressed.am",
     weights: str | Path | None = None, recipe: Recipe | None = None, precision: str = "auto", device: str = "auto",
     run_seed: int = 0, keep: tuple[str, ...] = (), progress: Progress | None = None,
+    on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None,
 ) -> Compressed:  # fmt: skip
     """Run a scheme on a model and save the result; it trains on all images but validation, or the recipe's fraction.
 
+    What was expected of the scheme and what came of it become a Replay in this home's graph, where there is one.
+
     Args:
-        scheme: a Scheme, a file with one strategy a line, or such text itself; values off the grid are allowed.
+        scheme: a Scheme, a file with one strategy a line, such text itself, or STUDY:3 for the scheme of a study's
+            third trial; values off the grid are allowed.
+        on_forecast: called before the first step with what is expected, and where the scheme comes from.
 
     Raises:
         SchemaInvalid: the scheme cannot be read.
+        StudyError: there is no such study or trial, or the trial failed.
         MethodError: a step names no executable method, lacks a setting, or did not end well; nothing is saved.
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
-    wanted = read_scheme(scheme)
+    origin = replay.find(scheme) if isinstance(scheme, str) else None
+    wanted = origin.trial.scheme if origin else read_scheme(scheme)
+    for step in wanted.steps:
+        methods.get(step.method)
     target = writable(out)
     recipe = recipe or Recipe()
     subject = open_subject(
         model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
     )
     recipe = settle_precision(recipe, precision, subject)
+    expected = replay.forecast(subject, wanted, recipe, origin)
+    if on_forecast:
+        on_forecast(expected, origin)
     with scratch(subject, recipe, run_seed, keep) as setup:
         saved = setup.base.with_name("out.am")
         outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
@@ -120,10 +137,13 @@ def compress(
             raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
         structure.write_atomically(target, saved.read_bytes())
     smaller = structure.read(target).model.to(subject.device)
+    after = open_figures(smaller, subject)
     return Compressed(
         scheme=wanted, path=target, before=Figures(subject.accuracy, subject.params, subject.flops),
-        after=open_figures(smaller, subject), reached=bool(outcome.reached), reason=outcome.reason,
+        after=after, reached=bool(outcome.reached), reason=outcome.reason,
         test_before=subject.test_accuracy(), test_after=subject.test_accuracy(smaller), seconds=outcome.seconds,
+        forecast=expected,
+        unrecorded=replay.write(subject, wanted, origin, expected, outcome, after, recipe, run_seed),
     )  # fmt: skip
 
 

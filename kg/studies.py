@@ -1,4 +1,4 @@
-"""Studies, their trials and what they teach, in the graph. Every write may be run twice."""
+"""Studies, their trials, what they teach, and replays of schemes, in the graph. Every write may be run twice."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def list_studies(store: GraphStore) -> list[dict[str, Any]]:
 def delete_study(store: GraphStore, id: str) -> None:
     """Remove a study, its trials, what only it taught, and the schemes, strategies and tasks that nobody else uses.
 
+    Replays of its schemes stay: they were measured on another model.
+
     Raises:
         NotInGraph: there is no such study.
     """
@@ -90,12 +92,12 @@ def _forget_experience(store: GraphStore, study: str) -> None:
 
 
 def _sweep_schemes(store: GraphStore, ids: Iterable[str]) -> None:
-    """Remove schemes and their beginnings, longest first, where no trial has them and no scheme extends them."""
+    """Remove schemes and their beginnings, longest first, that no trial or replay has and no scheme extends."""
     schemes = [Scheme.parse(id) for id in ids]
     family = {Scheme(s.steps[:length]).id: length for s in schemes for length in range(len(s) + 1)}
     for length in sorted(set(family.values()), reverse=True):
         store.write(
-            "UNWIND $ids AS id MATCH (s:Scheme {id: id}) WHERE NOT EXISTS { MATCH (:Trial)-[:OF_SCHEME]->(s) } "
+            "UNWIND $ids AS id MATCH (s:Scheme {id: id}) WHERE NOT EXISTS { MATCH ()-[:OF_SCHEME]->(s) } "
             "AND NOT EXISTS { MATCH (:Scheme)-[:EXTENDS]->(s) } DETACH DELETE s",
             {"ids": [id for id, long in family.items() if long == length]},
         )
@@ -180,3 +182,36 @@ def save_trial_experience(store: GraphStore, study_id: str, experiences: Iterabl
         }
         for (type, label), ends in links.items():
             store.upsert_rels(type, "Experience", label, [{"from": start, "to": end} for start, end in ends])
+
+
+def save_replay(store: GraphStore, replay: Properties, *, task: Task, trial: str | None = None) -> None:
+    """Write a scheme that was run on a model outside of a study, all together or not at all.
+
+    Args:
+        replay: its "id", "scheme" (a Scheme or its id), and any properties.
+        task: the model and the data it was run on.
+        trial: id of the trial whose scheme it is; None where the scheme came from elsewhere.
+
+    Raises:
+        NotInGraph: the trial, or a strategy's method, is not in the graph.
+    """
+    scheme = replay["scheme"] if isinstance(replay["scheme"], Scheme) else Scheme.parse(replay["scheme"])
+    id = replay["id"]
+    with store.transaction():
+        nodes.add_scheme(store, scheme)
+        store.upsert_nodes("Task", [nodes.task_row(task)])
+        store.upsert_nodes("Replay", [nodes.encode({n: v for n, v in replay.items() if n != "scheme"})])
+        store.upsert_rels("OF_SCHEME", "Replay", "Scheme", [{"from": id, "to": scheme.id}])
+        store.upsert_rels("ON_TASK", "Replay", "Task", [{"from": id, "to": task.id}])
+        if trial is not None:
+            store.upsert_rels("REPLAYS", "Replay", "Trial", [{"from": id, "to": trial}])
+
+
+def load_replays(store: GraphStore) -> list[dict[str, Any]]:
+    """Return all replays, oldest first: what was saved, the scheme's id as "scheme", and the "trial" it replays."""
+    table = store.read(
+        "MATCH (r:Replay)-[:OF_SCHEME]->(s:Scheme) OPTIONAL MATCH (r)-[:REPLAYS]->(t:Trial) "
+        "RETURN properties(r) AS p, s.id AS scheme, t.id AS trial"
+    )
+    found = [nodes.decode(p) | {"scheme": scheme, "trial": trial} for p, scheme, trial in table.rows]
+    return sorted(found, key=lambda replay: (str(replay.get("ended", "")), replay["id"]))

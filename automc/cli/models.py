@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from automc.cli import options as o
 from automc.cli.output import Format, FormatOption, guarded, progress, say, show, show_record
+
+if TYPE_CHECKING:
+    from automc.study.replay import Origin, SchemeForecast
 
 
 @guarded
@@ -105,7 +108,7 @@ def compress(
     model: o.Model,
     data: o.Data,
     scheme: Annotated[
-        str, typer.Option("--scheme", help="File with one strategy a line; values off the grid are allowed.")
+        str, typer.Option("--scheme", help="File with one strategy a line, or STUDY:3 for the third trial of a study.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Where to save the smaller model (.am).")] = Path("compressed.am"),
     weights: o.Weights = None,
@@ -117,25 +120,54 @@ def compress(
     reading: o.DataOptions = o.DataOptions(),
     format: FormatOption = Format.table,
 ) -> None:
-    """Run a scheme on a model and save the smaller model.
+    """Run a scheme on a model and save the smaller model; say before what is expected of it.
 
     Example: automc compress digits.am --data digits --scheme scheme.txt --out small.am
     """
     from automc import api
 
+    def foretell(expected: SchemeForecast, origin: Origin | None) -> None:
+        for line in _foretold(expected, origin):
+            say(line)
+
     with progress("compressing") as bar:
         done = api.compress(
             model, reading.ref(data, augment), scheme, out=out, weights=weights, recipe=how.recipe(),
             precision=how.precision, device=device, run_seed=run_seed, keep=tuple(keep or ()),
-            progress=lambda did, of: bar(did, of, {}),
+            progress=lambda did, of: bar(did, of, {}), on_forecast=foretell,
         )  # fmt: skip
-    before, after = done.before, done.after
+    before, after, forecast = done.before, done.after, done.forecast
     record = {
         "scheme": done.scheme.id, "path": str(done.path), "params_before": before.params, "params_after": after.params,
         "removed": 1 - after.params / before.params, "flops_before": before.flops, "flops_after": after.flops,
         "validation_before": before.accuracy, "validation_after": after.accuracy, "test_before": done.test_before,
         "test_after": done.test_after, "reached": done.reached, "seconds": done.seconds,
+        "forecast_removed": forecast.removed, "forecast_validation_study": forecast.accuracy_study,
+        "forecast_validation_nn_exp": forecast.accuracy_nn_exp,
     }  # fmt: skip
     show_record(record, format)
     if not done.reached:
         say(f"The target was not reached: {done.reason}")
+    if done.unrecorded:
+        say(f"The model is saved, but this run is not in the graph: {done.unrecorded}")
+
+
+def _foretold(expected: SchemeForecast, origin: Origin | None) -> list[str]:
+    """What is expected of a scheme, as lines to read."""
+    lines = []
+    if origin:
+        lines.append(f"Scheme of {origin.id}, {origin.model} on {origin.data}: {origin.trial.scheme.id}")
+    if expected.differences:
+        lines.append(f"  Another recipe than the study's, so expect another result: {'; '.join(expected.differences)}.")
+    for number, step in enumerate(expected.steps, 1):
+        said = [f"removes {step.hp2:.1%} of the original parameters"]
+        said += [f"accuracy {step.study_ar:+.2%} in the study"] if step.study_ar is not None else []
+        said += [f"{step.nn_exp_ar:+.2%} by NN_exp"] if step.nn_exp_ar is not None else []
+        lines.append(f"  step {number}, {step.strategy}: {', '.join(said)}")
+    forecasts = [("as in the study", expected.accuracy_study), ("by NN_exp", expected.accuracy_nn_exp)]
+    known = [f"{accuracy:.2%} {name}" for name, accuracy in forecasts if accuracy is not None]
+    lines.append(
+        f"Forecast: {expected.removed:.1%} removed; validation accuracy "
+        + (" or ".join(known) if known else "unknown: no study measured it, and NN_exp learned nothing here yet")
+    )
+    return lines

@@ -5,7 +5,7 @@ are needed, so this package is cheap to import.
 """
 
 from automc.knowledge.cards import card_paths, executable, grid_size, methods, published
-from automc.knowledge.learned import EPOCHS, Knowledge, ablated, learnable, quality, status, vectors
+from automc.knowledge.learned import EPOCHS, Knowledge, ablated, learnable, newest, quality, status, vectors
 from automc.knowledge.store import Prepared, contents, copy, graph, prepare, query, similar
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "grid_size",
     "learnable",
     "methods",
+    "newest",
     "prepare",
     "published",
     "quality",

@@ -107,6 +107,18 @@ def vectors(
     return found
 
 
+def newest() -> Vectors | None:
+    """Return the newest vectors that this home has learned, without learning any; None where there are none yet.
+
+    Raises:
+        VectorsInvalid: the file is damaged.
+    """
+    from kg.embedding.vectors import Vectors
+
+    kept = _kept(None)
+    return Vectors.load(kept[0]) if kept else None
+
+
 def ablated(
     *,
     use_graph: bool = True,

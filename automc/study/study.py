@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import os
 import platform
@@ -298,7 +299,9 @@ def load_record(name: str) -> dict[str, Any]:
             return studies.load_study(store, name)
         except NotInGraph:
             known = [row["id"] for row in studies.list_studies(store)]
-    hint = f"There are: {', '.join(known[-8:])}." if known else "There is none yet: automc search starts one."
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    hint += f"There are: {', '.join(known[-8:])}." if known else "There is none yet: automc search starts one."
     raise StudyError(f"There is no study '{name}' in the graph. {hint}")
 
 

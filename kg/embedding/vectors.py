@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from kg.cards import enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet
+from kg.embedding.records import locate
 from kg.errors import VectorsInvalid
-from kg.schema import Task
+from kg.schema import Experience, Method, Strategy, Task
 
 Floats = NDArray[np.float32]
 
@@ -80,6 +82,22 @@ class Vectors:
         net = self.experience_net()
         inputs = net.inputs(_raw(task), np.zeros(1)).expand(len(self.strategies), -1)
         return net.predict(torch.from_numpy(self.vectors), inputs)
+
+    def predict_step(self, strategy: Strategy, task: Task, method: Method) -> tuple[float, float]:
+        """Predict AR and PR of one strategy on a task, also off the grid of its method, as a record of it would teach.
+
+        Raises:
+            KeyError: the method was not learnt.
+            ExperienceInvalid: it sets a number where its method's card has categories, or the other way round.
+        """
+        place = locate(Experience(strategy.id, strategy, task, source=""), method)
+        row = {name: i for i, name in enumerate(self.entities)}
+        names = [one.id for one in enumerate_strategies(method)] or [method.id]
+        vector = place.weights @ self.entity_vectors[[row[name] for name in names]]
+        net = self.experience_net()
+        inputs = net.inputs(_raw(task), np.array([place.excess]))
+        ar, pr = net.predict(torch.from_numpy(vector[None]).float(), inputs)[0]
+        return float(ar), float(pr)
 
     def scale(self, task: Task) -> Floats:
         """Return the task's features (7,) as NN_exp sees them: logarithms, standardised, 0 where unknown."""

@@ -97,6 +97,17 @@ def fill(store: GraphStore) -> None:
         for row in trials(study):
             studies.save_trial(store, study, row)
     studies.save_trial_experience(store, ONE, own_experience())
+    other = replace(TASK, id="other", model="other")
+    studies.save_replay(store, replay(f"{L} -> {N}", ONE, 0.81, 0.25), task=other, trial=f"{ONE}/3")
+    studies.save_replay(store, replay(N, None, 0.87, 0.12), task=TASK)
+
+
+def replay(scheme: str, study: str | None, accuracy: float, pr: float) -> dict[str, Any]:
+    """A replay as it is saved; only a study foretells the accuracy."""
+    return {
+        "id": f"replay:{study}", "scheme": scheme, "study": study, "accuracy": accuracy, "pr": pr, "forecast_pr": 0.24,
+        "forecast_accuracy_study": 0.8 if study else None, "forecast_accuracy_nn_exp": 0.79,
+    }  # fmt: skip
 
 
 def vectors(n: int) -> np.ndarray:
@@ -254,6 +265,10 @@ TRUTH: dict[str, Callable[[], list[Row]]] = {
     "next-steps": lambda: [("NS", 2, (-0.0056 - 0.0125) / 2, 0.1364)],
     "lineage": lambda: [
         (1, L, "ok", 0.89, 0.12, -0.0111), (2, N, "ok", 0.885, 0.24, -0.0056), (3, N2, "ok", 0.86, 0.36, -0.0282),
+    ],
+    "replays": lambda: [
+        ("other", "cifar10", ONE, f"{L} -> {N}", 0.8, 0.79, 0.81, 0.24, 0.25),
+        ("resnet20", "cifar10", None, N, None, 0.79, 0.87, 0.24, 0.12),
     ],
     "failures": lambda: [("SFP", "crashed", 1, "crashed here"), ("SFP", "infeasible", 1, "infeasible here")],
     "retired": lambda: [("Experience", "sfp_001", "me", "2026-01-03T00:00:00+00:00", "cannot be reproduced")],

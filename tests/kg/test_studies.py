@@ -178,6 +178,26 @@ def test_a_deleted_study_leaves_no_trace(study: GraphStore) -> None:
     assert everything(study) == clean
 
 
+def test_a_replay_twice_is_once_and_outlives_its_study(study: GraphStore) -> None:
+    studies.save_trial(study, "net-digits-1", trial(1, A))
+    studies.save_trial(study, "net-digits-1", trial(2, A, OFF))
+    other = Task("other-digits", "digits", "other", params=9e4)
+    row = {"id": "replay:x", "scheme": Scheme((A, OFF)).id, "accuracy": 0.9, "forecast_pr": None, "steps": [{"a": 1}]}
+    for _ in range(2):
+        studies.save_replay(study, row, task=other, trial="net-digits-1/2")
+    del row["forecast_pr"]
+    assert studies.load_replays(study) == [{**row, "trial": "net-digits-1/2"}]
+    before = everything(study)
+    for bad, trial_id in ((row, "net-digits-1/9"), ({**row, "id": "replay:y", "scheme": "Nobody[HP2=0.1]"}, None)):
+        with pytest.raises(NotInGraph):
+            studies.save_replay(study, bad, task=other, trial=trial_id)
+        assert everything(study) == before
+    studies.delete_study(study, "net-digits-1")
+    assert studies.load_replays(study) == [{**row, "trial": None}]
+    found = study.read("MATCH (c:Scheme)-[:STEP]->(s:Strategy) RETURN c.id AS c, s.id AS s ORDER BY c, s").rows
+    assert found == [(A.id, A.id), *((Scheme((A, OFF)).id, s.id) for s in (A, OFF))]
+
+
 def test_deleting_leaves_alone_what_another_study_uses(study: GraphStore) -> None:
     def other() -> None:
         studies.save_study(study, {"id": "other-1"}, task=TASK)

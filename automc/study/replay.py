@@ -1,0 +1,207 @@
+"""A scheme of a study, or of a file, on another model: what is expected before, what was measured after, in the graph.
+
+Two forecasts, never mixed: the study's says that accuracy and parameters change by the same shares as in the study;
+NN_exp's multiplies its predicted changes step by step, each on the size that the steps before should leave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from automc import knowledge
+from automc.errors import StudyError
+from automc.execution.outcome import StepOutcome
+from automc.knowledge.store import graph_exists
+from automc.methods.base import FLOOR
+from automc.study.outbox import now
+from automc.study.spec import StudySpec
+from automc.study.study import load_record, load_trials
+from automc.study.task import Subject
+from automc.study.trial import Figures, Trial
+from automc.training.recipe import Recipe
+from kg import studies
+from kg.embedding.vectors import Vectors
+from kg.errors import GraphUnavailable, NotInGraph
+from kg.resources import migrations_dir
+from kg.schema import Method, Scheme, Strategy, Task
+from kg.store.migrate import migrate
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A trial of a study, from which a scheme is taken, with the trials of the scheme's beginnings."""
+
+    study: str
+    trial: Trial
+    beginnings: tuple[Trial | None, ...]
+    """One per step, the trial itself last; None where the graph has none."""
+    model: str
+    data: str
+    recipe: Recipe
+
+    @property
+    def id(self) -> str:
+        """The trial's id in the graph."""
+        return f"{self.study}/{self.trial.ordinal}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepForecast:
+    """What is expected of one step, relative to its input model. Rates are None where nobody can tell."""
+
+    strategy: str
+    hp2: float
+    """Planned removal as a share of the model before the first step."""
+    study_ar: float | None
+    study_pr: float | None
+    nn_exp_ar: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SchemeForecast:
+    """What is expected of a scheme on a model. Accuracies are top-1 on validation, in [0, 1]."""
+
+    steps: tuple[StepForecast, ...]
+    removed: float
+    """Parameters removed, as a share: the study's PR, without a study the plan ΣHP2 down to the floor."""
+    accuracy_study: float | None
+    accuracy_nn_exp: float | None
+    differences: tuple[str, ...] = ()
+    """Where the recipe differs from that under which the study measured."""
+
+
+def find(text: str) -> Origin | None:
+    """Return the trial that STUDY:ORDINAL names; None where the text is a file's path or a scheme itself.
+
+    Raises:
+        StudyError: there is no such study or trial, the trial failed, or a file has the same name.
+        NotInGraph: there is no graph.
+    """
+    name, colon, ordinal = text.rpartition(":")
+    if not colon or "[" in text or "/" in text or "\n" in text:
+        return None
+    if Path(text).exists():
+        if not (graph_exists() and any(name == known for known in _names())):
+            return None
+        raise StudyError(f"'{text}' is both a file and a trial of the study {name}. Write ./{text} for the file.")
+    record = load_record(name)
+    if not ordinal.isdecimal():
+        raise StudyError(
+            f"'{ordinal}' is no ordinal of a trial. Write --scheme {name}:3, with a number of automc show."
+        )
+    trials = {trial.ordinal: trial for trial in load_trials(name)}
+    return _origin(name, record, trials, int(ordinal))
+
+
+def _names() -> list[str]:
+    with knowledge.graph(create=False) as store:
+        return [str(row["id"]) for row in studies.list_studies(store)]
+
+
+def _origin(study: str, record: dict[str, Any], trials: dict[int, Trial], ordinal: int) -> Origin:
+    trial = trials.get(ordinal)
+    if trial is None:
+        known = f"Its trials are {min(trials)} to {max(trials)}" if trials else "It has none yet"
+        raise StudyError(f"The study {study} has no trial {ordinal}. {known}: automc show {study} --trials.")
+    if trial.status != "ok":
+        why = f": {trial.reason.splitlines()[0]}" if trial.reason else "."
+        good = ", ".join(str(t.ordinal) for t in trials.values() if t.status == "ok")
+        raise StudyError(
+            f"Trial {ordinal} of {study} ended as {trial.status}{why} Those that are ok: {good or 'none'}."
+        )
+    by_scheme = {t.scheme: t for t in trials.values()}
+    beginnings = tuple(by_scheme.get(Scheme(trial.scheme.steps[: n + 1])) for n in range(len(trial.scheme)))
+    recipe = StudySpec.from_dict(record["spec"]).recipe
+    return Origin(study, trial, beginnings, str(record["model"]), str(record["data"]), recipe)
+
+
+def forecast(subject: Subject, scheme: Scheme, recipe: Recipe, origin: Origin | None) -> SchemeForecast:
+    """Say what a scheme will do to a model, before anything is executed.
+
+    NN_exp is the newest that this home has learned; without one, or one that learned no experience, it says nothing.
+
+    Args:
+        recipe: how it will be executed.
+        origin: what the study measured; None for a scheme of a file.
+
+    Raises:
+        VectorsInvalid: the file of vectors is damaged.
+    """
+    vectors = knowledge.newest()
+    taught = vectors if vectors is not None and vectors.experience_net().taught else None
+    cards = {method.id: method for method in knowledge.methods()}
+    left, accuracy = float(subject.params), subject.accuracy
+    steps = []
+    for n, strategy in enumerate(scheme.steps):
+        # FLOPs are taken to shrink as the parameters do.
+        task = subject.task(left, subject.flops * left / subject.params, accuracy)
+        guess = _guess(taught, strategy, task, cards, subject.params / left)
+        there = origin.beginnings[n] if origin else None
+        measured = (there.step_ar, there.step_pr) if there else (None, None)
+        steps.append(StepForecast(strategy.id, strategy.number("HP2"), *measured, guess))
+        accuracy *= 1 + (guess or 0.0)
+        left = max(left - strategy.number("HP2") * subject.params, FLOOR * subject.params)
+    known = origin.trial if origin else None
+    return SchemeForecast(
+        steps=tuple(steps),
+        removed=known.pr if known and known.pr is not None else 1 - left / subject.params,
+        accuracy_study=subject.accuracy * (1 + known.ar) if known and known.ar is not None else None,
+        accuracy_nn_exp=accuracy if all(step.nn_exp_ar is not None for step in steps) else None,
+        differences=_differences(origin.recipe, recipe) if origin else (),
+    )
+
+
+def _differences(there: Recipe, here: Recipe) -> tuple[str, ...]:
+    old, new = there.as_dict(), here.as_dict()
+    return tuple(f"{name} {old[name]} there, {new[name]} here" for name in old if old[name] != new[name])
+
+
+def _guess(
+    vectors: Vectors | None, strategy: Strategy, task: Task, cards: dict[str, Method], growth: float
+) -> float | None:
+    """Return NN_exp's AR of a step; `growth` is P0 / P_in, which puts HP2 on the scale of the step's input."""
+    if vectors is None or strategy.method not in cards or strategy.method not in vectors.entities:
+        return None
+    scaled = min(1.0, strategy.number("HP2") * growth)
+    settings = tuple((name, scaled if name == "HP2" else value) for name, value in strategy.settings)
+    return vectors.predict_step(Strategy(strategy.method, settings), task, cards[strategy.method])[0]
+
+
+def write(
+    subject: Subject, scheme: Scheme, origin: Origin | None, expected: SchemeForecast, outcome: StepOutcome,
+    after: Figures, recipe: Recipe, run_seed: int,
+) -> str:  # fmt: skip
+    """Write forecast and measurement to the graph, where there is one; return why that failed, empty if it did not.
+
+    The model is saved by then, so a graph that is away is a remark and no error. The same run twice is one node.
+    """
+    if not graph_exists():
+        return ""
+    task = subject.task()
+    same = f"{scheme.id}|{task.id}|{recipe.as_dict()}|{run_seed}|{origin.id if origin else ''}"
+    replay = {
+        "id": f"replay:{sha256(same.encode()).hexdigest()[:16]}", "scheme": scheme, "ended": now(),
+        "run_seed": run_seed, "recipe": recipe.as_dict(), "study": origin.study if origin else None,
+        "forecast_pr": expected.removed, "forecast_accuracy_study": expected.accuracy_study,
+        "forecast_accuracy_nn_exp": expected.accuracy_nn_exp, "forecast_steps": [asdict(s) for s in expected.steps],
+        "accuracy": after.accuracy, "params": after.params, "flops": after.flops,
+        "ar": after.accuracy / subject.accuracy - 1 if subject.accuracy > 0 else None,
+        "pr": 1 - after.params / subject.params, "fr": 1 - after.flops / subject.flops,
+        "steps": [_measured(step) for step in outcome.details["steps"]],
+        "seconds": outcome.seconds, "reached": outcome.reached, "reason": outcome.reason,
+    }  # fmt: skip
+    try:
+        with knowledge.graph() as store:
+            migrate(store, migrations_dir())
+            trial = origin.id if origin else None
+            store.atomically(lambda: studies.save_replay(store, replay, task=task, trial=trial))
+    except (GraphUnavailable, NotInGraph) as error:
+        return str(error)
+    return ""
+
+
+def _measured(step: dict[str, Any]) -> dict[str, Any]:
+    return {name: step[name] for name in ("strategy", "accuracy", "params", "flops", "seconds")}

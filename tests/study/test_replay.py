@@ -1,0 +1,164 @@
+"""A scheme of a study on another model: what is expected, what is written, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from study_tools import RECIPE, create, run
+
+from automc import api, knowledge
+from automc.errors import MethodError, StudyError
+from automc.study import replay
+from automc.study import study as studies
+from automc.study.trial import Trial
+from kg import studies as in_graph
+from kg.errors import NotInGraph
+from kg.nodes import read_task
+from kg.schema import Scheme, Strategy
+
+LFB = "LFB[HP1=0.1,HP2=0.137,HP15=1,HP16=MSE]"
+
+
+@pytest.fixture(scope="module")
+def studied(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a study of four trials, and `other.am`, another small network."""
+    home = tmp_path_factory.mktemp("studied") / "home"
+    shutil.copytree(prepared_home, home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOMC_HOME", str(home))
+        patch.delenv("AUTOMC_GRAPH", raising=False)
+        run(create(home, "4steps"))
+        api.train("resnet8-b", "digits", out=home / "other.am", epochs=1, precision="float32", device="cpu")
+    return home
+
+
+@pytest.fixture
+def home(studied: Path, automc_home: Path) -> Path:
+    """A copy of it for this test alone."""
+    shutil.copytree(studied, automc_home)
+    return automc_home
+
+
+def compress(home: Path, scheme: str, **options: object) -> api.Compressed:
+    words = {"out": home / "out.am", "recipe": RECIPE, "precision": "float32", "device": "cpu", **options}
+    return api.compress(str(home / "other.am"), "digits", scheme, **words)  # type: ignore[arg-type]
+
+
+def replays() -> list[dict]:
+    with knowledge.graph() as store:
+        return in_graph.load_replays(store)
+
+
+def deepest(study: str) -> Trial:
+    return max((t for t in studies.load_trials(study) if t.status == "ok"), key=lambda t: len(t.scheme))
+
+
+def test_a_trial_is_replayed_with_its_forecast_and_both_are_in_the_graph(home: Path) -> None:
+    trial = deepest("digits-digits-1")
+    told: list[tuple] = []
+    done = compress(
+        home,
+        f"digits-digits-1:{trial.ordinal}",
+        on_forecast=lambda *given: told.append((*given, (home / "out.am").exists())),
+    )
+    ((expected, origin, existed),) = told
+    assert (existed, origin.trial, done.scheme) == (False, trial, trial.scheme)
+    assert (done.forecast, done.unrecorded, expected.differences) == (expected, "", ())
+    # By hand: the study's rates, on the accuracy of the other model.
+    assert expected.accuracy_study == pytest.approx(done.before.accuracy * (1 + (trial.ar or 0)))
+    assert expected.removed == trial.pr
+    by_scheme = {t.scheme: t for t in studies.load_trials("digits-digits-1")}
+    parts = [by_scheme[Scheme(trial.scheme.steps[: n + 1])] for n in range(len(trial.scheme))]
+    assert [(s.study_ar, s.study_pr) for s in expected.steps] == [(t.step_ar, t.step_pr) for t in parts]
+
+    (row,) = replays()
+    assert row["trial"] == f"digits-digits-1/{trial.ordinal}"
+    assert row["scheme"] == trial.scheme.id
+    assert row["forecast_accuracy_study"] == expected.accuracy_study
+    assert row["forecast_accuracy_nn_exp"] == expected.accuracy_nn_exp is not None
+    assert (row["accuracy"], row["params"], row["flops"]) == (done.after.accuracy, done.after.params, done.after.flops)
+    assert row["pr"] == pytest.approx(1 - done.after.params / done.before.params)
+    assert [step["strategy"] for step in row["steps"]] == [step.id for step in trial.scheme.steps]
+    assert row["steps"][-1]["params"] == done.after.params
+
+    compress(home, f"digits-digits-1:{trial.ordinal}")
+    assert len(replays()) == 1
+    # It was measured on another model, so it outlives the study.
+    studies.delete("digits-digits-1")
+    (kept,) = replays()
+    assert (kept["scheme"], kept["trial"], kept["study"]) == (row["scheme"], None, "digits-digits-1")
+
+
+def test_nn_exp_sees_what_a_record_would_teach(home: Path) -> None:
+    done = compress(home, LFB)
+    (step,) = done.forecast.steps
+    vectors = knowledge.newest()
+    assert vectors is not None
+    cards = {method.id: method for method in knowledge.methods()}
+    with knowledge.graph() as store:
+        (task,) = store.read("MATCH (:Replay)-[:ON_TASK]->(t:Task) RETURN properties(t) AS p").column("p")
+    ar, _ = vectors.predict_step(done.scheme.steps[0], read_task(task), cards["LFB"])
+    assert step.nn_exp_ar == pytest.approx(ar)
+    assert done.forecast.accuracy_nn_exp == pytest.approx(done.before.accuracy * (1 + ar))
+    assert (step.study_ar, done.forecast.accuracy_study) == (None, None)
+    assert done.forecast.removed == pytest.approx(0.137)
+    # On the grid it is what the search starts from.
+    first = Strategy.parse(vectors.strategies[0])
+    both = vectors.predict_step(first, read_task(task), cards[first.method])
+    assert both == pytest.approx(vectors.predict(read_task(task))[0].tolist(), abs=1e-5)
+
+
+def test_another_recipe_is_pointed_out(home: Path) -> None:
+    origin = replay.find("digits-digits-1:1")
+    assert origin is not None
+    subject = api.open_subject(str(home / "other.am"), api.reference("digits"), device="cpu")
+    shutil.rmtree(home / "vectors")
+    expected = replay.forecast(subject, origin.trial.scheme, api.Recipe(), origin)
+    assert expected.differences == ("unit_epochs 0.05 there, 10.0 here", "fraction 0.2 there, 1.0 here")
+    assert expected.accuracy_nn_exp is None
+
+
+def test_what_is_no_trial_is_refused_before_anything_slow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: object, **__: object) -> None:
+        raise AssertionError("the data were opened")
+
+    monkeypatch.setattr(api, "open_subject", slow)
+    for text, said in (
+        ("digits-digit-1:1", r"no study 'digits-digit-1'.*Did you mean digits-digits-1\?"),
+        ("digits-digits-1:99", r"no trial 99\. Its trials are 1 to 4"),
+        ("digits-digits-1:0", "no trial 0"),
+        ("digits-digits-1:last", "'last' is no ordinal"),
+        ("digits-digits-1:-1", "'-1' is no ordinal"),
+    ):
+        with pytest.raises(StudyError, match=said):
+            compress(home, text)
+    with pytest.raises(MethodError, match="cannot be read"):
+        compress(home, str(home / "digits-digits-1:1"))
+    with pytest.raises(MethodError, match="knowledge only"):
+        compress(home, "FPGM[HP2=0.1]")
+
+
+def test_a_failed_trial_is_refused_with_its_reason(home: Path) -> None:
+    with knowledge.graph() as store:
+        row = {"ordinal": 9, "round": 9, "asked": 1, "status": "diverged", "reason": "The loss is NaN.\nTraceback"}
+        in_graph.save_trial(store, "digits-digits-1", {**row, "scheme": Scheme.parse(LFB)})
+    with pytest.raises(StudyError, match=r"ended as diverged: The loss is NaN\. Those that are ok: 1, "):
+        compress(home, "digits-digits-1:9")
+
+
+def test_a_file_of_the_same_name(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits-digits-1:1", "my:scheme"):
+        (tmp_path / name).write_text(LFB)
+    with pytest.raises(StudyError, match=r"both a file and a trial.*\./digits-digits-1:1"):
+        replay.find("digits-digits-1:1")
+    assert replay.find("./digits-digits-1:1") is None
+    assert replay.find("my:scheme") is None
+
+
+def test_without_a_graph(automc_home: Path) -> None:
+    with pytest.raises(NotInGraph):
+        replay.find("digits-digits-1:1")
+    assert replay.find("scheme.txt") is None
