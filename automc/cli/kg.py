@@ -30,6 +30,7 @@ class ExportFormat(StrEnum):
     json = "json"
     graphml = "graphml"
     csv = "csv"
+    cypher = "cypher"
 
 
 @app.command()
@@ -181,25 +182,34 @@ def export(
     out: Annotated[Path | None, typer.Option(help="A file, or a folder for csv; without, stdout.")] = None,
     format: Annotated[ExportFormat, typer.Option("--format", help="csv needs --out.")] = ExportFormat.json,
 ) -> None:
-    """Write the whole graph: JSON, GraphML (for networkx, Gephi, yEd), or nodes.csv and relationships.csv.
+    """Write the whole graph: JSON, GraphML (for networkx, Gephi, yEd), nodes.csv and relationships.csv, or Cypher.
+
+    The Cypher rebuilds it in an empty store: automc kg query --write --file FILE, or cypher-shell --file FILE.
 
     Example: automc kg export --format graphml --out graph.graphml
     """
     from automc import knowledge
+    from automc.knowledge.store import as_script
 
     if format is ExportFormat.csv and out is None:
         raise AutoMCError("csv is two files. Name their folder: --out FOLDER.")
-    nodes, rels = knowledge.contents()
-    if format is ExportFormat.csv:
-        assert out is not None
-        write_file(out / "nodes.csv", _csv([_scalars(node) for node in nodes]))
-        flat = [{k: v for k, v in rel.items() if k != "properties"} | _scalars(rel["properties"]) for rel in rels]
-        write_file(out / "relationships.csv", _csv(flat))
-    elif out is None:
-        print(_json(nodes, rels) if format is ExportFormat.json else _graphml(nodes, rels))
+    if format is ExportFormat.cypher:
+        text, counts = as_script()
     else:
-        write_file(out, _json(nodes, rels) if format is ExportFormat.json else _graphml(nodes, rels))
-    say(f"{len(nodes):,} nodes and {len(rels):,} relationships.")
+        nodes, rels = knowledge.contents()
+        counts = len(nodes), len(rels)
+        if format is ExportFormat.csv:
+            assert out is not None
+            write_file(out / "nodes.csv", _csv([_scalars(node) for node in nodes]))
+            flat = [{k: v for k, v in rel.items() if k != "properties"} | _scalars(rel["properties"]) for rel in rels]
+            write_file(out / "relationships.csv", _csv(flat))
+        else:
+            text = _json(nodes, rels) if format is ExportFormat.json else _graphml(nodes, rels)
+    if out is None:
+        print(text)
+    elif format is not ExportFormat.csv:
+        write_file(out, text)
+    say(f"{counts[0]:,} nodes and {counts[1]:,} relationships.")
 
 
 def _json(nodes: list[dict[str, Any]], rels: list[dict[str, Any]]) -> str:

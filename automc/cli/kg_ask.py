@@ -20,7 +20,9 @@ LIMIT = 1000
 @guarded
 def query(
     text: Annotated[str | None, typer.Argument(help="One Cypher statement; - or none reads standard input.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="A file with one statement.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="A file with one statement; with --write, or several.")
+    ] = None,
     saved: Annotated[str | None, typer.Option("--saved", help="The name of a saved query, see --list.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the saved queries instead.")] = False,
     param: Annotated[
@@ -36,6 +38,9 @@ def query(
     Saved queries are those of docs/cypher.md, and NAME.cypher files in the folder queries of the AutoMC home. What a
     write changed, the time, and names that occur nowhere in the graph are said on stderr.
 
+    A file of several statements, such as automc kg export --format cypher writes, needs --write: all of it is done, or
+    nothing but its constraints and indexes. Where there is no graph yet, it makes one.
+
     Example: automc kg query 'MATCH (s:Strategy)-[:OF_METHOD]->(m:Method {id: $m}) RETURN count(s)' --param m=NS
     """
     from automc import knowledge
@@ -46,6 +51,11 @@ def query(
     if listed:
         rows = [(q.name, q.title, dict(q.params)) for q in saved_queries(folders).values()]
         show(("name", "answers", "parameters"), rows, format)
+        return
+    if write and file is not None and text is None and saved is None and len(script := _statements(file)) > 1:
+        if param:
+            raise AutoMCError(f"{file} holds several statements, which take no --param. Write the values into it.")
+        _run_script(script, timeout)
         return
     statement, defaults = _statement(text, file, saved, folders)
     params = defaults | _params(param or [])
@@ -61,10 +71,30 @@ def query(
         show(table.columns, table.rows, format)
     if table.truncated:
         say(f"Cut after {limit} rows; --limit shows more.")
-    counts = ({} if write and not table.columns else {"rows": len(table)}) | dict(table.counters)
-    say(", ".join([*(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items()), f"{seconds:.3f} s"]) + ".")
+    _say_counts(({} if write and not table.columns else {"rows": len(table)}) | dict(table.counters), seconds)
     for hint in advice:
         say(f"Hint: {hint}")
+
+
+def _statements(file: Path) -> list[str]:
+    from kg.documents import read_text
+    from kg.errors import QueryInvalid
+    from kg.store.text import statements
+
+    return statements(read_text(file, QueryInvalid))
+
+
+def _run_script(statements: list[str], timeout: float) -> None:
+    from automc.knowledge.store import run_script
+
+    began = time.perf_counter()
+    changed = run_script(statements, timeout=timeout).counters
+    _say_counts({"statements": len(statements), **changed}, time.perf_counter() - began)
+
+
+def _say_counts(counts: dict[str, int], seconds: float) -> None:
+    said = [f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items()]
+    say(", ".join([*said, f"{seconds:.3f} s"]) + ".")
 
 
 def _statement(

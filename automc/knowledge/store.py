@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,39 @@ def contents() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             )
             rels += [{"type": type, **row} for row in table.dicts()]
     return nodes, rels
+
+
+def as_script() -> tuple[str, tuple[int, int]]:
+    """Return Cypher statements that rebuild the graph in an empty store, and its numbers of nodes and relationships.
+
+    Raises:
+        NotInGraph: there is no graph.
+        SchemaInvalid: a node has not exactly one label and an id of its own.
+    """
+    from kg.resources import migrations_dir
+    from kg.store.copy import read_contents
+    from kg.store.script import script
+
+    with graph(create=False) as store:
+        found = read_contents(store)
+    return "\n".join(script(found, migrations_dir())), (len(found.nodes), len(found.rels))
+
+
+def run_script(statements: Sequence[str], *, timeout: float | None = 300.0) -> Table:
+    """Run Cypher statements on the graph, all of them or none, in a graph that is made where there is none.
+
+    Args:
+        statements: in order; constraints and indexes come first, wherever they stand.
+        timeout: seconds for each, None for no limit.
+
+    Raises:
+        QueryInvalid: one does not parse, or breaks a constraint.
+        QueryTimeout: one ran longer than `timeout`.
+    """
+    from kg.store.script import run_script
+
+    with graph() as store:
+        return run_script(store, statements, timeout)
 
 
 def copy(source: str | None = None, target: str | None = None, *, replace: bool = False) -> Contents:

@@ -145,7 +145,7 @@ def _write_nodes(target: GraphStore, nodes: Sequence[Node]) -> None:
     for label, rows in by_label.items():
         for start in range(0, len(rows), BATCH):
             target.write(
-                f"UNWIND $rows AS row CREATE (n:{_quoted(label)} {{id: row.id}}) SET n += row.properties",
+                f"UNWIND $rows AS row CREATE (n:{quoted(label)} {{id: row.id}}) SET n += row.properties",
                 {"rows": rows[start : start + BATCH]},
             )
 
@@ -157,14 +157,14 @@ def _write_rels(target: GraphStore, rels: Sequence[Rel]) -> None:
         by_kind[type, start_label, end_label].append(row)
     for (type, start_label, end_label), rows in by_kind.items():
         query = (
-            f"UNWIND $rows AS row MATCH (a:{_quoted(start_label)} {{id: row.from}}) "
-            f"MATCH (b:{_quoted(end_label)} {{id: row.to}}) "
-            f"CREATE (a)-[r:{_quoted(type)}]->(b) SET r += row.properties"
+            f"UNWIND $rows AS row MATCH (a:{quoted(start_label)} {{id: row.from}}) "
+            f"MATCH (b:{quoted(end_label)} {{id: row.to}}) "
+            f"CREATE (a)-[r:{quoted(type)}]->(b) SET r += row.properties"
         )
         for start in range(0, len(rows), BATCH):
             target.write(query, {"rows": rows[start : start + BATCH]})
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """Write a label or type so that any name is one, also of a user's own."""
     return f"`{name.replace('`', '``')}`"

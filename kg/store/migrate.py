@@ -33,7 +33,12 @@ class Migration:
     @property
     def is_schema(self) -> bool:
         """Whether it changes the schema, not data."""
-        return all(_SCHEMA.match(mask(statement)) for statement in self.statements)
+        return all(map(is_schema, self.statements))
+
+
+def is_schema(statement: str) -> bool:
+    """Whether a statement changes the schema: constraints and indexes, which do not mix with data."""
+    return bool(_SCHEMA.match(mask(statement)))
 
 
 def read_migrations(directory: Path) -> list[Migration]:
@@ -59,7 +64,7 @@ def read_migrations(directory: Path) -> list[Migration]:
         if not parts:
             raise MigrationInvalid(f"{path} has no statement.")
         migration = Migration(path.stem, path, hashlib.sha256(text.encode()).hexdigest(), parts)
-        if not migration.is_schema and any(_SCHEMA.match(mask(part)) for part in parts):
+        if not migration.is_schema and any(map(is_schema, parts)):
             raise MigrationInvalid(f"{path} mixes schema and data statements: put them into files of their own.")
         found.append(migration)
     return found

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from automc import knowledge
 from automc.cli.kg import app
 from kg.embedding.vectors import Vectors
+from kg.store.copy import read_contents
 
 
 def run(*words: str) -> Result:
@@ -146,6 +147,26 @@ def test_export(filled, tmp_path):
     assert {"type": "HAS_VALUE", "from_id": "HP6", "to_id": "HP6=0.7"}.items() <= next(
         row for row in rows if row["to_id"] == "HP6=0.7" and row["type"] == "HAS_VALUE"
     ).items()
+
+
+def test_a_cypher_file_rebuilds_the_graph_elsewhere(filled, tmp_path, monkeypatch):
+    file = tmp_path / "graph.cypher"
+    assert run("export", "--format", "cypher", "--out", str(file)).exit_code == 0
+    with knowledge.graph() as store:
+        wanted = read_contents(store)
+    assert run("query", "--file", str(file)).exit_code == 2, "writing is asked for"
+    refused = run("query", "--write", "--file", str(file), "--param", "m=NS")
+    assert (refused.exit_code, "--param" in refused.stderr) == (2, True)
+
+    monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "elsewhere"))
+    done = run("query", "--write", "--file", str(file))
+    assert done.exit_code == 0, done.output
+    assert f"nodes created {len(wanted.nodes):,}, " in done.stderr
+    with knowledge.graph() as store:
+        found = read_contents(store)
+    assert (found.counts, found.digest) == (wanted.counts, wanted.digest)
+    status = json.loads(run("status", "--format", "json").stdout)
+    assert (status["embedding"], status["pending_migrations"]) == ("fresh", [])
 
 
 def test_export_csv_needs_a_folder(filled):

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from kg.cards import read_cards
-from kg.errors import GraphUnavailable, MigrationInvalid, NotInGraph, SchemaInvalid
+from kg.errors import GraphUnavailable, MigrationInvalid, NotInGraph, QueryInvalid, SchemaInvalid
 from kg.experience import read_experience
 from kg.resources import migrations_dir
 from kg.store import GraphStore, embedded
 from kg.store import copy as copying
 from kg.store.copy import copy, read_contents
 from kg.store.migrate import migrate
+from kg.store.script import literal, run_script, script
+from kg.store.text import statements
 from kg.sync import sync
 
 EXACT: dict[str, Any] = {
@@ -153,6 +155,58 @@ def test_what_cannot_be_copied_is_said(source: GraphStore, tmp_path: Path) -> No
             source.write("MATCH (n:Loose) DELETE n")
 
 
+ODD = {
+    "id": "odd",
+    "inf": math.inf,
+    "less": -math.inf,
+    "exact": [0.1 * i for i in range(20)] + [5e-324, -0.0],
+    "not exact": [math.inf] * 20,
+    "no": [],
+    "u": "\\u0027 \\' ' \\\\",
+    "`": "`;// /* \t\r\n\x00\u2028😀",
+    "match": "MATCH (n) DETACH DELETE n;",
+}
+
+
+def test_a_script_rebuilds_the_graph(source: GraphStore, store: GraphStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kg.store.script.ROWS", 2)
+    source.write("CREATE (n:Study) SET n = $odd", {"odd": ODD})
+    wanted = read_contents(source)
+    lines = list(script(wanted, migrations_dir()))
+    # What a person's client reads: one text.
+    parts = statements("\n".join(lines))
+    assert len(parts) == len(lines)
+    kinds = ["constraint" if "CONSTRAINT" in p else "relationship" if "MERGE (a)" in p else "node" for p in parts]
+    assert kinds == sorted(kinds, key=["constraint", "node", "relationship"].index)
+    changed = run_script(store, parts, None).counters
+    assert changed["nodes_created"] == len(wanted.nodes)
+    assert changed["relationships_created"] == len(wanted.rels)
+    for _ in range(2):
+        found = read_contents(store)
+        assert (found.digest, found.counts) == (wanted.digest, wanted.counts)
+        assert not run_script(store, parts, None).counters.get("nodes_created")
+    assert store.read("MATCH (n:Study {id: 'odd'}) RETURN properties(n) AS p").rows == [(ODD,)]
+    with pytest.raises(QueryInvalid, match="uniqueness"):
+        store.write("CREATE (:Study {id: 'odd'})")
+
+
+def test_a_script_is_done_whole_or_not_at_all(store: GraphStore) -> None:
+    broken = [
+        "CREATE (:Method {id: 'a'})",
+        "CREATE CONSTRAINT x IF NOT EXISTS FOR (n:X) REQUIRE n.id IS UNIQUE",
+        "CRATE",
+    ]
+    with pytest.raises(QueryInvalid):
+        run_script(store, broken, None)
+    assert read_contents(store).nodes == ()
+
+
+def test_literals() -> None:
+    assert literal({"a": [True, None, 1, -0.0, 1e22, "'"]}) == "{`a`: [true, null, 1, -0.0, 1e+22, '\\'']}"
+    assert literal([0.5] * 8) == f"[x IN split('{' '.join(['0.5'] * 8)}', ' ') | toFloat(x)]"
+    assert literal([math.nan, math.inf]) == "[0.0 / 0.0, 1.0 / 0.0]"
+
+
 @pytest.mark.neo4j
 def test_the_whole_graph_there_and_back(real_neo4j: str, tmp_path: Path) -> None:
     from kg.store import connect
@@ -169,3 +223,6 @@ def test_the_whole_graph_there_and_back(real_neo4j: str, tmp_path: Path) -> None
         assert not sync(there, read_cards(), experience, papers).changed
         with embedded(tmp_path / "back") as back:
             assert copy(there, back, migrations_dir()).digest == wanted.digest
+        there.write("MATCH (n) DETACH DELETE n")
+        run_script(there, statements("\n".join(script(wanted, migrations_dir()))), None)
+        assert read_contents(there).digest == wanted.digest
