@@ -13,6 +13,8 @@ from automc.errors import MethodError, StudyError
 from automc.study import replay
 from automc.study import study as studies
 from automc.study.trial import Trial
+from automc.training.recipe import Recipe
+from benchmarks import transfer
 from kg import studies as in_graph
 from kg.errors import NotInGraph
 from kg.nodes import read_task
@@ -162,3 +164,60 @@ def test_without_a_graph(automc_home: Path) -> None:
     with pytest.raises(NotInGraph):
         replay.find("digits-digits-1:1")
     assert replay.find("scheme.txt") is None
+
+
+def test_the_transfer_benchmark_is_stopped_and_continued(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [t for t in studies.load_trials("digits-digits-1") if t.pr is not None]
+    best = max(trials, key=lambda t: t.pr or 0.0)
+    wanted = round((best.pr or 0.0) - 0.01, 3)
+    out = tmp_path / "out"
+    words = [
+        "--study", "digits-digits-1", "--model", str(home / "other.am"), "--data", "digits", "--out", str(out),
+        "--removed", str(wanted), "--methods", "LFB", "--fraction", "0.2", "--unit-epochs", "0.05",
+    ]  # fmt: skip
+    monkeypatch.setattr(transfer, "forecasts", lambda runs, _: dict.fromkeys((run.key for run in runs), 100.0))
+    monkeypatch.setenv("COLUMNS", "200")
+    transfer.main([*words, "--plan"])
+    assert "2 of 2 runs are missing, about 0.06 h; 0.00 of 2 h are spent." in capsys.readouterr().out
+    assert not out.exists()
+    # The first is within what is left, and then nothing is.
+    transfer.main([*words, "--hours", "0.0278"])
+    assert "left for a larger --hours: digits-digits-1" in capsys.readouterr().out
+    (first,) = transfer.rows(out)
+    assert (first["name"], first["model"]) == ("scheme", "other")
+    transfer.main(words)
+    assert "1 of 2 runs are missing" in capsys.readouterr().out
+    again, alone = transfer.rows(out)
+    assert again == first
+    assert alone["name"] == "LFB"
+    trial = next(t for t in trials if str(t.ordinal) == first["trial"])
+    assert first["scheme"] == trial.scheme.id
+    assert float(alone["pr"]) == pytest.approx(trial.pr or 0.0, abs=0.03)
+    text = (out / "README.md").read_text()
+    assert f"## other: trial {trial.ordinal} of digits-digits-1" in text
+    assert "nan" not in text
+    # One run of the scheme, one of the method: both are in the graph, the first with where it comes from.
+    assert sorted(r["trial"] or "" for r in replays()) == ["", f"digits-digits-1/{trial.ordinal}"]
+
+
+def test_a_single_method_removes_as_much_and_trains_as_long() -> None:
+    steps = "NS[HP1=0.3,HP2=0.2,HP6=0.9] -> SFP[HP2=0.2,HP9=0.4,HP10=1]"
+    trial = Trial(1, 1, 1, Scheme.parse(steps), "ok", accuracy=0.9, pr=0.40123)
+    for name in ("NS", "LFB", "SFP", "LeGR", "HOS"):
+        one = transfer.single(name, trial)
+        assert one.number("HP2") == 0.4012
+        assert api.methods.get(name).iterations(one, Recipe(), 12800) == pytest.approx(700, abs=2)
+    short = Trial(1, 1, 1, Scheme.parse("NS[HP1=0.1,HP2=0.2,HP6=0.9]"), "ok", accuracy=0.9, pr=0.2)
+    assert transfer.single("LeGR", short).number("HP1") == transfer.SHORTEST
+
+
+def test_the_scheme_for_a_size_is_the_most_accurate_of_about_that_size() -> None:
+    made = [
+        Trial(n, 1, 1, Scheme(), "ok", accuracy=accuracy, pr=pr)
+        for n, (accuracy, pr) in enumerate([(0.9, 0.39), (0.8, 0.4), (0.85, 0.45), (0.99, 0.1), (0.5, 0.7)], 1)
+    ]
+    assert [t.ordinal for t in transfer.chosen(made, [0.4, 0.7])] == [3, 5]
+    with pytest.raises(SystemExit, match="no scheme that removes 20% to 30%"):
+        transfer.chosen(made, [0.2])
