@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Any
 
 import jinja2
 import networkx
 
-COLUMNS = ("Technique", "Method", "Hyperparameter", "Scheme")
-ROW, COLUMN, MARGIN = 26, 300, 40
-"""Pixels between neighbours in a column, between columns, and around."""
+COLUMNS = {"Technique": 270, "Method": 120, "Hyperparameter": 270, "Scheme": 300}
+"""The columns from left to right, each with its width in pixels."""
+ROW, MARGIN = 26, 20
+"""Pixels between neighbours in a column, and around."""
+LETTERS = 32
+"""Of a node's text, which then fits into its column."""
+HIDDEN = ("document",)
+"""Properties that are for the program: the text of a card or file that was added."""
 SCHEMES = 40
 """Schemes that are drawn: the ones that most trials used, then the shortest."""
 
@@ -38,6 +44,7 @@ def page(nodes: Iterable[Row], rels: Iterable[Row]) -> str:
         }
         for name, data in graph.nodes(data=True)
     }  # fmt: skip
+    texts = {name: text(data) for name, data in graph.nodes(data=True)}
     height = max((y for _, y in places.values()), default=0) + 2 * MARGIN
     counts: dict[str, int] = {}
     for node in nodes:
@@ -47,10 +54,10 @@ def page(nodes: Iterable[Row], rels: Iterable[Row]) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     return environment.get_template("graph_page.html.j2").render(
-        graph=graph, places=places, width=COLUMN * len(COLUMNS) + MARGIN, height=height, counts=counts,
+        graph=graph, places=places, texts=texts, width=sum(COLUMNS.values()) + MARGIN, height=height, counts=counts,
         # "<" could end the script element, or begin another
         details=json.dumps(details, ensure_ascii=False).replace("<", "\\u003c"),
-        columns=[(label, MARGIN + COLUMN * i) for i, label in enumerate(COLUMNS)],
+        columns=_starts(),
     )  # fmt: skip
 
 
@@ -67,9 +74,10 @@ def upper_layer(nodes: Iterable[Row], rels: Iterable[Row]) -> networkx.Graph:
     schemes = [n for n in nodes if n["_label"] == "Scheme" and n.get("length", 0) > 0]
     schemes.sort(key=lambda n: (-uses.get(n["id"], 0), n.get("length", 0), n["id"]))
     graph = networkx.Graph()
-    upper = [n for n in nodes if n["_label"] in COLUMNS[:-1]] + schemes[:SCHEMES]
+    upper = [n for n in nodes if n["_label"] in COLUMNS and n["_label"] != "Scheme"] + schemes[:SCHEMES]
     for node in upper:
-        facts = {k: v for k, v in node.items() if not k.startswith("_") and k != "id" and v not in (None, "")}
+        hidden = ("id", "_label", *HIDDEN)
+        facts = {k: v for k, v in node.items() if k not in hidden and v not in (None, "")}
         graph.add_node(_name(node["_label"], node["id"]), label=node["_label"], id=node["id"], facts=facts)
     for rel in rels:
         start, end = _name(rel["from_label"], rel["from_id"]), _name(rel["to_label"], rel["to_id"])
@@ -93,11 +101,25 @@ def layout(graph: networkx.Graph) -> dict[str, tuple[int, int]]:
             names.sort(key=lambda name: (_mean([row[n] for n in graph[name] if n in row]), name))
     tallest = max((len(names) for names in columns.values()), default=0)
     places = {}
-    for i, names in enumerate(columns.values()):
+    starts = _starts()
+    for label, names in columns.items():
         gap = min(3 * ROW, ROW * tallest / max(1, len(names)))
         for j, name in enumerate(names):
-            places[name] = (MARGIN + COLUMN * i, round(2 * MARGIN + gap * j))
+            places[name] = (starts[label], round(3 * MARGIN + gap * j))
     return places
+
+
+def text(data: Row) -> str:
+    """Return what is written beside a node: what an id such as TE3 or HP6 stands for, too."""
+    facts = data["facts"]
+    told = str(facts.get("meaning") or facts.get("title") or "") if data["label"] != "Method" else ""
+    whole = f"{data['id']}: {told}" if told and len(data["id"]) <= 4 else data["id"]
+    return whole if len(whole) <= LETTERS else whole[: LETTERS - 1] + "…"
+
+
+def _starts() -> dict[str, int]:
+    """The left edge of each column in pixels."""
+    return dict(zip(COLUMNS, accumulate(COLUMNS.values(), initial=MARGIN), strict=False))
 
 
 def _name(label: str, id: str) -> str:

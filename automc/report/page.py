@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup, escape
 from torch import nn
 
 from automc.models import structure
@@ -54,6 +55,7 @@ def page(study: str) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters["percent"] = lambda value: "" if value is None else f"{value:.2%}"
+    environment.filters["breakable"] = _breakable
     environment.filters["thousands"] = lambda value: "" if value is None else f"{value:,.0f}"
     return environment.get_template("page.html.j2").render(
         study=study, record=record, spec=spec, trials=trials, chosen=chosen, why=choice.why if choice else "",
@@ -66,6 +68,11 @@ def page(study: str) -> str:
         front_plot=front_plot(trials, protocol, chosen) if done else "",
         volume_plots=volume_plots(trials, protocol) if done else [],
     )  # fmt: skip
+
+
+def _breakable(scheme: str) -> Markup:
+    """A scheme's id with a strategy a line, each of which may be broken after a comma."""
+    return Markup(str(escape(scheme)).replace(",", ",<wbr>").replace(" -&gt; ", " -&gt; <br>"))
 
 
 def front_plot(trials: Sequence[Trial], protocol: Protocol, chosen: Trial | None) -> str:

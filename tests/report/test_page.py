@@ -24,7 +24,7 @@ from kg import studies
 class Reader(HTMLParser):
     """Checks that tags are closed in order; collects text and what is loaded from elsewhere."""
 
-    void = frozenset({"meta", "br", "link", "img", "input", "hr"})
+    void = frozenset({"meta", "br", "wbr", "link", "img", "input", "hr"})
 
     def __init__(self) -> None:
         super().__init__()
