@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from kg.schema import Task
 
 @dataclass(frozen=True)
 class Subject:
-    """M and its data. `accuracy` is float32 top-1 on the validation split, in [0, 1]; `flops` 2 × MACs of one image."""
+    """M and its data; `flops` are 2 × MACs of one image."""
 
     name: str
     model: nn.Module
@@ -34,11 +35,15 @@ class Subject:
     dataset: Dataset
     splits: Splits
     device: torch.device
-    accuracy: float
     params: int
     flops: int
     saw_validation: bool
     """True unless the model's artefact says that validation was left out of its training."""
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Float32 top-1 of M on the validation split, in [0, 1]; measured when it is first asked for."""
+        return evaluate.accuracy(self.model, self.dataset.data(self.splits.validation, self.device))
 
     @property
     def example(self) -> torch.Tensor:
@@ -80,7 +85,7 @@ def open_subject(
     model: str, data: DataRef, *, weights: Path | None = None, fraction: float = 1.0, device: str = "auto",
     seed: int = 0, progress: Any = None,
 ) -> Subject:  # fmt: skip
-    """Load a model and its data, check that they fit, prepare the model and measure it on the validation split.
+    """Load a model and its data, check that they fit, prepare the model and count it.
 
     Args:
         model: a zoo name, `file.py:factory`, `torchvision:NAME` or a saved `.am`.
@@ -115,7 +120,6 @@ def open_subject(
         dataset=dataset,
         splits=splits,
         device=where,
-        accuracy=evaluate.accuracy(prepared, dataset.data(splits.validation, where)),
         params=count_params(prepared),
         flops=count_flops(prepared, on_device),
         saw_validation=known.metadata.get("left_out") != content_hash(splits.validation),

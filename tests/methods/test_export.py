@@ -16,6 +16,8 @@ from kg.schema import Scheme
 
 SCHEMES = {name: Scheme((first_strategy(name, 0.2),)) for name in NAMES}
 SCHEMES |= {"five steps": random_schemes(1, seed=3)[0]}
+QUICK = ("LMA", "five steps")
+"""The one module that is ours, and everything at once; the others are for the long tests."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,10 @@ def run_torch(path: Path, images: Tensor) -> Tensor:
     return torch.export.load(io.BytesIO(path.read_bytes())).module()(images)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@pytest.mark.parametrize(
+    "scheme",
+    [pytest.param(s, id=name, marks=[] if name in QUICK else [pytest.mark.slow]) for name, s in SCHEMES.items()],
+)
 def test_products_run_elsewhere(scheme: Scheme, bench: Bench, tmp_path: Path) -> None:
     model = bench.product(scheme).eval()
     for kind, run in (("onnx", run_onnx), ("torch", run_torch))[: 2 if len(scheme.steps) > 1 else 1]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from inline import Inline
-from study_tools import RECIPE, Interrupt, counts, create, create_fully, in_process, run, same, stored
+from study_tools import RECIPE, Interrupt, counts, create, in_process, run, same, stored
 
 from automc import knowledge
 from automc.errors import EnvironmentFault, StudyError
@@ -159,7 +159,7 @@ def trial_experience():
 
 def test_experience_is_written_once_and_read_by_the_next_learning(full_home):
     before = knowledge.learnable()
-    study = create_fully(full_home, "6steps")
+    study = create(full_home, "6steps")
     trials = run(study).trials
     written = trial_experience()
     assert len(written) == len(trials) == 6

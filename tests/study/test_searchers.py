@@ -57,6 +57,7 @@ def test_a_method_that_cannot_run_is_refused_before_anything_slow(full_home):
         create_fully(full_home, only=("NS", "Psychic"))
 
 
+@pytest.mark.slow
 def test_ablated_vectors_are_kept_apart(full_home):
     before = knowledge.status()["embedding_run"]
     whole = knowledge.vectors()
