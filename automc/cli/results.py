@@ -90,7 +90,7 @@ def list_studies(format: FormatOption = Format.table) -> None:
     from automc import knowledge
     from kg import studies
 
-    columns = ("id", "status", "searcher", "gamma", "budget", "base_accuracy", "recommended", "started")
+    columns = ("id", "status", "searcher", "gamma", "target", "budget", "base_accuracy", "recommended", "started")
     with knowledge.graph(create=False) as store:
         rows = studies.list_studies(store)
     show(columns, [[row.get(name) for name in columns] for row in rows], format)

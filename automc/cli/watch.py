@@ -144,8 +144,10 @@ def show_trials(trials: Sequence[Trial], chosen: Trial | None, format: Format, t
         shares = percent(t.accuracy), f"{t.params:,}", percent(t.pr), percent(t.fr), percent(t.ar)
         figures = (limit.kind.text(value) for limit, value in zip(protocol.limits, limited, strict=True))
         rows.append((mark, t.ordinal, _wrapped(t.scheme.id), *shares, *figures))
-    first = FRONT_COLUMNS[0] if format is Format.table else "recommended"
-    show((first, *FRONT_COLUMNS[1:], *(limit.figure for limit in protocol.limits)), rows, format, title)
+    columns = (*FRONT_COLUMNS, *(limit.kind.noun for limit in protocol.limits))
+    if format is not Format.table:
+        columns = ("recommended", *FRONT_COLUMNS[1:], *(limit.figure for limit in protocol.limits))
+    show(columns, rows, format, title)
 
 
 def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial | None, format: Format) -> None:
@@ -185,8 +187,14 @@ def show_result(result: Result, format: Format) -> int:
         test = ""
         if final["test_accuracy"] is not None:
             test = f"; test accuracy {percent(final['base_test_accuracy'])} -> {percent(final['test_accuracy'])}"
+        base = result.protocol.base
+        limited = "".join(
+            f", {limit.kind.noun} {limit.kind.text(base[limit.figure])} -> {limit.kind.text(final[limit.figure])}"
+            for limit in result.protocol.limits
+            if limit.figure != "flops" and final.get(limit.figure) is not None
+        )
         say(
             f"Saved: {final['path']}: {result.base.params:,} -> {final['params']:,} parameters, "
-            f"{result.base.flops / 1e6:.1f} -> {final['flops'] / 1e6:.1f} MFLOPs{test}"
+            f"{result.base.flops / 1e6:.1f} -> {final['flops'] / 1e6:.1f} MFLOPs{limited}{test}"
         )
     return 0

@@ -21,6 +21,8 @@ EXPLORE = 0.1
 """Share of the asked schemes that are drawn from all candidates, whatever is predicted of them."""
 ON_THE_WAY = 0.25
 """Weight of hypervolume over all sizes, beside that of schemes that meet the target."""
+LEAST_DROP = 0.001
+"""A drop of accuracy below this counts as this."""
 RIVALS = 3
 """Other next steps that are remembered beside each one that is asked for."""
 REPEAT = 0.5
@@ -136,11 +138,15 @@ class ProgressiveSearch(Searcher):
         return total / count
 
     def _gain(self, predicted: FloatArray, seen: FloatArray) -> FloatArray:
-        """Return what candidates add beyond γ and the least accuracy, where the user gets it, and on the way; (c,)."""
-        accuracy = 0.5 * self.limits.base_accuracy
-        least = self.limits.least_accuracy
-        beyond = hypervolume_gain(predicted, seen, (accuracy if least is None else least, self.limits.gamma))
-        return beyond + ON_THE_WAY * hypervolume_gain(predicted, seen, (accuracy, 0.0))
+        """Return what candidates add beyond γ and the least accuracy, where the user gets it, and on the way; (c,).
+
+        However little accuracy may be lost, keeping within it counts as much as all accuracy does otherwise.
+        """
+        base = self.limits.base_accuracy
+        half = 0.5 * base
+        least = half if self.limits.least_accuracy is None else self.limits.least_accuracy
+        beyond = hypervolume_gain(predicted, seen, (least, self.limits.gamma)) * half / max(base - least, LEAST_DROP)
+        return beyond + ON_THE_WAY * hypervolume_gain(predicted, seen, (half, 0.0))
 
     def _success(self) -> FloatArray:
         """Return the chance of each method to take part in a round, in (0, 1]; 1 where nothing failed.

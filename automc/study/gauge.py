@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,19 @@ from automc.study.protocol import Protocol
 from automc.study.task import Subject
 from automc.study.trial import Trial
 
-_RUNS = 3
+_LEAST_RUNS = 3
+_LEAST_SECONDS = 0.5
 
 
 def quiet_latency(model: nn.Module, example: Tensor) -> Latency:
-    """Time a model three times and return the measurement that other work on the machine disturbed least."""
-    return min((latency(model, example) for _ in range(_RUNS)), key=lambda found: found.median_ms + found.iqr_ms / 2)
+    """Time a model again and again, three times and half a second at least; return what was disturbed least.
+
+    Other work on the machine only ever makes a model slower, and comes and goes.
+    """
+    began, found = time.monotonic(), [latency(model, example)]
+    while len(found) < _LEAST_RUNS or time.monotonic() - began < _LEAST_SECONDS:
+        found.append(latency(model, example))
+    return min(found, key=lambda one: one.median_ms + one.iqr_ms / 2)
 
 
 def base_figures(limits: tuple[Limit, ...], subject: Subject, file: Path) -> dict[str, float]:

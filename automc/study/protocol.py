@@ -15,7 +15,7 @@ import numpy as np
 
 from automc.search.base import meets
 from automc.search.pareto import non_dominated, recommend
-from automc.study.limits import MAX_GAMMA, Limit
+from automc.study.limits import MAX_GAMMA, Limit, drop_text
 from automc.study.spec import StudySpec
 from automc.study.trial import Trial
 
@@ -74,7 +74,7 @@ class Protocol:
         parts = [] if self.gamma is None else [f"at least {self.gamma:.0%} of the parameters removed"]
         parts += [_limit_text(limit, self.base[limit.figure]) for limit in self.limits]
         if self.max_drop is not None:
-            parts.append(f"at most {100 * self.max_drop:g} points of validation accuracy lost")
+            parts.append(f"at most {drop_text(self.max_drop)} of validation accuracy lost")
         return ", ".join(parts)
 
     @property
@@ -115,7 +115,7 @@ class Protocol:
         found: list[Miss] = []
         removed = trial.pr or 0.0
         if self.gamma is not None and not meets(removed, self.gamma):
-            short = f"{100 * (self.gamma - removed):.2f} points short of {self.gamma:.0%}"
+            short = f"{100 * (self.gamma - removed):.2f}pp short of {self.gamma:.0%}"
             found.append(Miss(f"{removed:.2%} of the parameters removed, {short}", _over(1 - removed, 1 - self.gamma)))
         looked_at = [limit for limit in self.limits if limit.figure != leave_out]
         known = [limit for limit in looked_at if getattr(trial, limit.figure) is not None]
@@ -123,9 +123,9 @@ class Protocol:
         if self.least_accuracy is not None and self.max_drop is not None:
             lost = self.base["accuracy"] - (trial.accuracy or 0.0)
             if lost > self.max_drop + _ROUNDING:
-                more = f"{100 * (lost - self.max_drop):.2f} more than allowed"
+                more = f"{100 * (lost - self.max_drop):.2f}pp more than allowed"
                 excess = (lost - self.max_drop) / self.base["accuracy"]
-                found.append(Miss(f"{100 * lost:.2f} points of validation accuracy lost, {more}", excess))
+                found.append(Miss(f"{100 * lost:.2f}pp of validation accuracy lost, {more}", excess))
             if self.gamma is None and not self.limits and removed <= 0:
                 found.append(Miss("no smaller than the model before", -removed))
         return found or [Miss(f"its {m.kind.noun} was not measured", math.inf) for m in looked_at if m not in known]
@@ -187,7 +187,9 @@ class Protocol:
 
 def _limit_text(limit: Limit, base: float) -> str:
     printed = limit.kind.text(limit.most(base))
-    return f"at most {limit} of the {limit.kind.noun} ({printed})" if limit.of_base else f"at most {printed}"
+    if limit.of_base:
+        return f"at most {limit} of the {limit.kind.noun} ({printed})"
+    return f"at most {printed}" if limit.figure == "flops" else f"at most {printed} of {limit.kind.noun}"
 
 
 def _miss(limit: Limit, trial: Trial, base: float) -> Miss | None:

@@ -129,6 +129,7 @@ class Study:
             )  # fmt: skip
             vectors.save(folder(name) / "vectors.safetensors")
             record = _record(spec, subject) | base_figures(spec.limits, subject, folder(name) / "base.am")
+            record["target"] = Protocol.of(spec, record).asked
             with knowledge.graph() as store:
                 studies.save_study(store, record, task=subject.task())
         return cls(spec, subject, vectors, record)

@@ -49,6 +49,21 @@ def test_the_prior_orders_the_first_steps(new_space):
     assert all(len(set(ProgressiveSearch(space, LIMITS, seed).ask(4))) == 4 for seed in range(5))
 
 
+def test_where_accuracy_is_guaranteed_steps_that_keep_it_are_asked_first(new_space):
+    """Small steps lose 1% and large ones 25%: where 2% may be lost the small ones come first, else the large ones."""
+    space = new_space()
+    large = space.hp2 >= np.median(space.hp2)
+    space = replace(space, prior=np.stack([np.where(large, -0.25, -0.01), space.hp2], axis=1))
+
+    def share(limits: Limits) -> float:
+        asked = [s[0] for seed in range(20) for s in ProgressiveSearch(space, limits, seed).ask(1)]
+        return float(large[asked].mean())
+
+    free = replace(LIMITS, gamma=0.04)
+    assert share(free) > 0.6
+    assert share(replace(free, least_accuracy=0.98 * LIMITS.base_accuracy)) < 0.4
+
+
 def test_without_experience_a_round_is_diverse(new_space):
     space = new_space(per_level=20, prior=False)
     asked = [s[0] for s in ProgressiveSearch(space, LIMITS, 2).ask(10)]

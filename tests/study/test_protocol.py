@@ -148,7 +148,7 @@ def test_the_smallest_within_a_guaranteed_accuracy():
     made = [trial(1, 0.80, 700), trial(2, 0.795, 500), trial(3, 0.79, 300), trial(4, 0.795, 500)]
     choice = protocol(drop=0.005).recommended(made)
     assert choice.trial is made[1]
-    assert "at most 0.5 points of validation accuracy lost (80.00% -> 79.50%, n = 400)" in choice.why
+    assert "at most 0.5pp of validation accuracy lost (80.00% -> 79.50%, n = 400)" in choice.why
     assert protocol(drop=0.0).recommended(made).trial is made[0]
     # What is not smaller is no answer, also where it loses nothing.
     assert protocol(drop=0.005).recommended([trial(1, 0.8, 1000)]) is None
@@ -171,9 +171,9 @@ def test_the_nearest_miss_says_what_it_misses_and_by_how_much():
     assert head.startswith("Nearest: trial 1 removed 32.00% at 77.00%: NS[")
     assert misses == (
         "It misses: FLOPs 2.600 MFLOPs, 4.0% over the limit of 2.500 MFLOPs; "
-        "3.00 points of validation accuracy lost, 2.00 more than allowed."
+        "3.00pp of validation accuracy lost, 2.00pp more than allowed."
     )
-    assert "10.00% of the parameters removed, 20.00 points short of 30%" in asked.nearest_text([made[1]])
+    assert "10.00% of the parameters removed, 20.00pp short of 30%" in asked.nearest_text([made[1]])
     # A latency is only missed where it was measured, or where nothing else is missed.
     late = trial(4, 0.8, 500, latency_ms=2.95, latency_iqr_ms=0.2)
     assert [m.text for m in asked.misses(late)] == [
