@@ -68,6 +68,10 @@ class Limits:
     least_accuracy: float | None = None
     """Accuracy on validation that must be kept; None: as much as can be had."""
 
+    def accuracy_short(self, accuracy: float) -> float:
+        """Return by how much an accuracy falls short of the least one; 0 where there is none."""
+        return max(0.0, (self.least_accuracy or 0.0) - accuracy)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -35,7 +35,7 @@ Genes = npt.NDArray[np.int64]
 
 @register
 class EvolutionSearch(Searcher):
-    """NSGA-II on accuracy and PR, with PR ≥ γ as a constraint (Deb's constrained domination).
+    """NSGA-II on accuracy and PR, with PR ≥ γ and the least accuracy as a constraint (Deb's constrained domination).
 
     A generation is a round: all that it executed, parents included, competes with the survivors. Schemes are
     spliced at random points, steps are replaced, inserted and removed, and steps that are not admissible
@@ -78,11 +78,11 @@ class EvolutionSearch(Searcher):
         measured = [(s, a, pr) for s, a, pr in figures if a is not None and pr is not None]
         if not measured:
             return
-        gamma = self.limits.gamma
+        gamma, short = self.limits.gamma, self.limits.accuracy_short
         born = Population.new(
             X=encode((s for s, _, _ in measured), self.limits.max_length),
             F=np.array([(-a, -pr) for _, a, pr in measured]),
-            G=np.array([[0.0 if meets(pr, gamma) else gamma - pr] for _, _, pr in measured]),
+            G=np.array([[max(0.0 if meets(pr, gamma) else gamma - pr, short(a))] for _, a, pr in measured]),
         )
         everyone = Population.merge(self._population, born)
         self._population = self._survival.do(self._problem, everyone, n_survive=POPULATION, random_state=rng)

@@ -162,4 +162,6 @@ class ReinforceSearch(Searcher):
         others = points(self.history.measured())
         own = np.array([outcome.accuracy, outcome.pr])
         dominated = (others >= own).all(axis=1) & (others > own).any(axis=1)
-        return float(1 - dominated.mean() - max(0.0, self.limits.gamma - outcome.pr) / self.limits.gamma)
+        short = max(0.0, self.limits.gamma - outcome.pr) / self.limits.gamma
+        short += self.limits.accuracy_short(outcome.accuracy)
+        return float(1 - dominated.mean() - short)

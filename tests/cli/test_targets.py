@@ -27,7 +27,7 @@ def options(spec) -> dict[str, str]:
 
 def test_several_limits_together_in_a_study_and_after_resuming_it(full_home, automc):
     limits = (Limit("flops", 0.97, True), Limit("file_bytes", 0.95, True), Limit("latency_ms", 30_000.0))
-    study = create(full_home, "6steps", gamma=None, limits=limits)
+    study = create(full_home, "5steps", gamma=None, limits=limits)
     result = run(study)
     record = load_record(study.spec.id)
     base = full_home / "studies" / study.spec.id / "base.am"

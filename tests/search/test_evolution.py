@@ -1,5 +1,6 @@
 """The operators that NSGA-II is made of here, and that it is better than chance on executed steps."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,3 +131,10 @@ def test_children_need_a_population(new_space, new_table, k):
     """Before twenty schemes are measured, schemes are random, and never more than asked."""
     search = EvolutionSearch(new_space(), LIMITS, 0)
     assert len(search.ask(k)) == k
+
+
+def test_a_guaranteed_accuracy_is_a_constraint(new_space):
+    evolution = EvolutionSearch(new_space(), replace(LIMITS, least_accuracy=0.85), 1)
+    evolution.tell([Outcome((s,), "ok", a, pr, 0.0, pr) for s, a, pr in ((1, 0.9, 0.1), (2, 0.8, 0.4), (3, 0.86, 0.3))])
+    found = {decode(one.X): one.G[0] for one in evolution._population}
+    assert found == pytest.approx({(1,): 0.2, (2,): 0.05, (3,): 0.0})

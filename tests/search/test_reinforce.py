@@ -95,3 +95,12 @@ def test_it_learns_which_method_is_good(new_space):
         told = [(s, 0.85, 0.3) if good[s] else (s, 0.1, 0.05) for (s,) in asked]
         search.tell([Outcome((s,), "ok", a, pr, a / 0.9 - 1, pr) for s, a, pr in told])
     assert np.mean(shares[-8:]) > np.mean(shares[:8]) + 0.3
+
+
+def test_what_falls_short_of_a_guaranteed_accuracy_is_rewarded_less(new_space):
+    outcome = Outcome((9,), "ok", 0.8, 0.4, -0.1, 0.4)
+    free, bound = (
+        ReinforceSearch(new_space(), Limits(gamma=0.3, base_accuracy=0.9, max_length=3, least_accuracy=least), 1)
+        for least in (None, 0.89)
+    )
+    assert bound._reward(outcome) == pytest.approx(free._reward(outcome) - 0.09)

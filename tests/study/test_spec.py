@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from automc.datasets import DataRef
 from automc.errors import StudyError
 from automc.study import Budget, StudySpec
+from automc.study.limits import Limit
 from automc.training.recipe import Recipe
 
 SPEC = StudySpec(
@@ -75,6 +76,18 @@ def test_what_is_printed_is_read_again(budget):
 def test_spec_survives_json():
     assert StudySpec.from_dict(json.loads(json.dumps(SPEC.as_dict()))) == SPEC
     assert StudySpec.from_dict(SPEC.as_dict()) == SPEC
+
+
+def test_specs_from_before_there_were_limits_are_read():
+    old = {name: value for name, value in SPEC.as_dict().items() if name not in ("limits", "max_drop")}
+    assert StudySpec.from_dict(old) == SPEC
+
+
+def test_limits_survive_json():
+    limited = replace(SPEC, gamma=None, limits=(Limit("flops", 0.4, True), Limit("latency_ms", 3.0)), max_drop=0.005)
+    assert StudySpec.from_dict(json.loads(json.dumps(limited.as_dict()))) == limited
+    with pytest.raises(StudyError, match="needs a target"):
+        replace(SPEC, gamma=None)
 
 
 def test_specs_of_another_version_are_said():
