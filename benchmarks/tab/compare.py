@@ -12,6 +12,7 @@ import csv
 import multiprocessing
 import os
 import platform
+import resource
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.tab.measures import ENOUGH, Run, measure, searchers
+from benchmarks.tab.measures import ENOUGH, Run, measure, searchers, size_misses
 from benchmarks.tab.page import plot, write_page
 from benchmarks.tab.table import TREE, Table
 
@@ -70,6 +71,12 @@ def write(runs: Sequence[Run], out: Path, about: dict[str, Any]) -> None:
     (out / "README.md").write_text(write_page(runs, about))
 
 
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of those that have ended below it."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def machine() -> dict[str, str]:
     """Return what the figures were measured with."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -101,7 +108,8 @@ def main() -> None:
     about = {
         "table": f"`{options.table.name}`: {table.title}", "is_tree": options.table.resolve() == TREE,
         "front": table.best_volume(options.gamma), "gamma": options.gamma, "base": table.base_accuracy,
-        "table_seeds": len(table.seeds), "jobs": options.jobs, "minutes": (time.perf_counter() - began) / 60, **machine(),
+        "table_seeds": len(table.seeds), "jobs": options.jobs, "minutes": (time.perf_counter() - began) / 60,
+        "cpu_minutes": cpu_seconds() / 60, "sizes": size_misses(table), **machine(),
     }  # fmt: skip
     write(runs, options.out, about)
     print((options.out / "README.md").read_text())

@@ -51,7 +51,7 @@ class Run:
     best_accuracy: float
     """Of schemes that meet γ; NaN where none does."""
     overhead: float
-    """Seconds that the searcher itself took, of this process."""
+    """Processor seconds that the searcher itself took."""
     spearman: dict[str, float]
     """Of predicted and real step rates, by "chosen ar", "random pr" …; empty without a model."""
 
@@ -81,13 +81,13 @@ class Quality:
     seed: int
     pairs: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     spent: float = 0.0
-    """Seconds, which are not the searcher's."""
+    """Processor seconds, which are not the searcher's."""
 
     def __call__(self, told: Round) -> None:
         """Note predictions and truth of one round; nothing where the searcher has no model, or has learned too little."""
         if not isinstance(self.searcher, ProgressiveSearch):
             return
-        began = time.perf_counter()
+        began = time.process_time()
         history = self.searcher.history
         known = {o.scheme: i for i, o in enumerate(history.measured())}
         if len(known) > LEARNED:
@@ -100,7 +100,7 @@ class Quality:
             for pool, outcomes in (("chosen", chosen), ("random", random)):
                 for o in outcomes:
                     self._note(pool, predicted[known[o.scheme[:-1]], o.scheme[-1]], o)
-        self.spent += time.perf_counter() - began
+        self.spent += time.process_time() - began
 
     def spearman(self) -> dict[str, float]:
         """Return the rank correlations, by pool and rate; NaN where one side is constant or there are too few."""
@@ -116,9 +116,9 @@ def measure(name: str, seed: int, table: Table, gamma: float, budget: int) -> Ru
     """Run a searcher by name against a table and measure it."""
     searcher = searchers()[name](table.space, table.limits(gamma), seed)
     quality = Quality(searcher, table, seed)
-    began = time.perf_counter()
+    began = time.process_time()
     rounds = search(searcher, table, budget, seed=seed, before_tell=quality)
-    overhead = time.perf_counter() - began - quality.spent
+    overhead = time.process_time() - began - quality.spent
     told = [o for one in rounds for o in one.told]
     schemes = [o.scheme for o in told]
     best = table.best_volume(gamma)
@@ -129,6 +129,23 @@ def measure(name: str, seed: int, table: Table, gamma: float, budget: int) -> Ru
         name, seed, np.pad(volumes, padding, mode="edge"), np.pad(seconds, padding, mode="edge"),
         table.best_accuracy(schemes, gamma), overhead, quality.spearman(),
     )  # fmt: skip
+
+
+def size_misses(table: Table) -> list[tuple[int, float, float, float, float]]:
+    """Return for each length of scheme what its last steps remove, each as the mean of the first seed's ok steps.
+
+    (length, share of the original, share of the step's input, what the plan HP2 makes of that share, distance between
+    the last two). Where a method removes a share of the original, as ours do, plan and share of the input agree.
+    """
+    rows: dict[int, list[tuple[float, float, float]]] = {}
+    for scheme in table.mean:
+        step, before = table.outcome(scheme, 0), table.mean.get(scheme[:-1], (0.0, 0.0))[1]
+        if step.pr is not None and step.step_pr is not None:
+            planned = float(table.space.hp2[scheme[-1]]) / (1 - before)
+            rows.setdefault(len(scheme), []).append((step.pr - before, step.step_pr, min(1.0, planned)))
+    means = {length: np.array(own).mean(axis=0) for length, own in rows.items()}
+    miss = {length: float(np.abs(np.array(own)[:, 1] - np.array(own)[:, 2]).mean()) for length, own in rows.items()}
+    return [(length, *map(float, means[length]), miss[length]) for length in sorted(rows)]  # type: ignore[misc]
 
 
 def _spearman(pairs: FloatArray) -> float:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.tab.compare import compare, write
-from benchmarks.tab.measures import Run, measure
-from benchmarks.tab.page import paired, paired_tests, spread
+from benchmarks.tab.measures import Run, measure, size_misses
+from benchmarks.tab.page import PROTOTYPE, notes, paired, paired_tests, spread
 from benchmarks.tab.table import TREE, Table
 
 SHORT = ("random", "evolution", "progressive-blind", "progressive-mean-own-size", "progressive-mean")
@@ -73,10 +73,11 @@ def test_a_run_does_not_depend_on_the_others(tree, runs):
     np.testing.assert_array_equal(alone.volumes, same.volumes)
 
 
-def test_the_page_says_what_was_measured(runs, tmp_path):
+def test_the_page_says_what_was_measured(tree, runs, tmp_path):
     about = {
         "table": "the tree", "is_tree": False, "front": 0.729, "gamma": 0.3, "base": 0.549, "table_seeds": 1,
-        "jobs": 1, "minutes": 0.1, "device": "a CPU", "versions": "Python 3",
+        "jobs": 1, "minutes": 0.1, "cpu_minutes": 0.1, "sizes": size_misses(tree), "device": "a CPU",
+        "versions": "Python 3",
     }  # fmt: skip
     write(runs, tmp_path, about)
     with (tmp_path / "runs.csv").open() as stream:
@@ -93,6 +94,30 @@ def test_the_page_says_what_was_measured(runs, tmp_path):
     assert "nan" not in page
     for image in ("hypervolume-steps.png", "hypervolume-seconds.png"):
         assert (tmp_path / image).read_bytes().startswith(b"\x89PNG")
+
+
+def test_steps_of_the_tree_remove_a_share_of_their_input(tree):
+    lengths, absolute, relative, planned, miss = map(list, zip(*size_misses(tree), strict=True))
+    assert lengths == [1, 2, 3]
+    # First steps are what the plan was taken from.
+    assert (absolute[0], miss[0]) == (pytest.approx(relative[0]), pytest.approx(0.0))
+    assert max(relative) - min(relative) < 0.02
+    assert absolute[2] < 0.5 * absolute[0]
+    assert planned[2] > 2 * relative[2] - 0.2
+    # By hand, for one step: 10% of the channels after 25% of the channels.
+    before, step = tree.outcome((1,), 0), tree.outcome((1, 0), 0)
+    one = min(1.0, tree.space.hp2[0] / (1 - before.pr))
+    assert abs(one - step.step_pr) > 0.1
+
+
+def test_notes_name_what_is_far_from_the_prototype():
+    near, far = PROTOTYPE["random"][2], PROTOTYPE["evolution"][2] + 0.05
+    made = {
+        name: [Run(name, 0, np.full(100, mean), np.arange(100.0), 0.5, 0.0, {})]
+        for name, mean in (("random", near), ("evolution", far))
+    }
+    first = notes(made, [])[0]
+    assert first.endswith("by more than 0.02: `evolution` (+0.0500).")
 
 
 def test_quartiles_are_values_that_occurred_and_unreached_ones_say_so():
