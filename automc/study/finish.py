@@ -47,6 +47,9 @@ def finish(
             )
         shutil.copyfile(kept, out)
     found = _saved(out, trial, subject, protocol)
+    if not protocol.gamma_alone:
+        for miss in protocol.misses(found):
+            listener.say(f"The saved model, measured again, misses the target: {miss.text}.")
     limited = {limit.figure: getattr(found, limit.figure) for limit in protocol.limits}
     return {
         "scheme": trial.scheme.id, "path": str(out), "params": found.params, "flops": found.flops,

@@ -84,9 +84,9 @@ class Protocol:
 
     @property
     def loose(self) -> list[str]:
-        """Sentences on the limits that the base model meets already."""
+        """Sentences on the limits that the base model meets already: a smaller one may still be slower."""
         return [
-            f"{limit.kind.option} {limit} limits nothing: the model has {limit.kind.text(self.base[limit.figure])}."
+            f"{limit.kind.option} {limit} is looser than the model itself: {limit.kind.text(self.base[limit.figure])}."
             for limit in self.limits
             if limit.most(self.base[limit.figure]) >= self.base[limit.figure]
         ]
