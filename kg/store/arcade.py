@@ -66,7 +66,7 @@ class ArcadeStore(GraphStore):
     The first opening in a process takes about a second, later ones hundredths of one.
 
     Raises:
-        GraphLocked: another process holds the folder, and still does after 2 s.
+        GraphLocked: another process holds the folder, and still does after 2 s, or 10 s on a crowded machine.
         GraphUnavailable: the folder cannot be made, read or opened.
     """
 
@@ -193,7 +193,7 @@ def _database(arcadedb: Any, folder: Path) -> Any:
     """Open or create the database, waiting for a holder that does not know our lock file."""
     _check_whole(folder)
     enter = arcadedb.open_database if exists(folder) else arcadedb.create_database
-    deadline = time.monotonic() + lock.WAIT_SECONDS
+    deadline = time.monotonic() + lock.patience()
     while True:
         try:
             database = enter(str(folder), jvm_kwargs=_JVM)

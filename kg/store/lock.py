@@ -17,11 +17,13 @@ if sys.platform != "win32":
 
 WAIT_SECONDS = 2.0
 """How long a locked store is retried."""
+_CROWDED = 5.0
+"""So much longer on a crowded machine, where what takes a holder a second takes it many."""
 _LEAST_SECONDS = 0.5
 
 
 def acquire(path: Path, began: float | None = None) -> IO[str]:
-    """Take the lock, waiting up to WAIT_SECONDS, and note our pid and command in it.
+    """Take the lock, waiting up to `patience` for it, and note our pid and command in it.
 
     Args:
         path: the lock's file.
@@ -33,8 +35,8 @@ def acquire(path: Path, began: float | None = None) -> IO[str]:
         GraphLocked: another process holds it; the message has its pid and command.
         GraphUnavailable: the file cannot be written.
     """
-    now = time.monotonic()
-    deadline = max(now + min(_LEAST_SECONDS, WAIT_SECONDS), (began or now) + WAIT_SECONDS)
+    now, seconds = time.monotonic(), patience()
+    deadline = max(now + min(_LEAST_SECONDS, seconds), (began or now) + seconds)
     try:
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
@@ -51,6 +53,15 @@ def acquire(path: Path, began: float | None = None) -> IO[str]:
     file.write(f"{os.getpid()}\n{' '.join(sys.argv)}\n")
     file.flush()
     return file
+
+
+def patience() -> float:
+    """Return how long a locked store is retried, in seconds: longer where more processes run than there are cores."""
+    try:
+        crowded = os.getloadavg()[0] > (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        crowded = False
+    return WAIT_SECONDS * (_CROWDED if crowded else 1.0)
 
 
 def release(file: IO[str]) -> None:

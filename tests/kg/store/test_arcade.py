@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kg.errors import GraphLocked, GraphUnavailable, NotInGraph, QueryTimeout
-from kg.store import connect
+from kg.store import connect, lock
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -36,7 +36,10 @@ def wait_open(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "open\n"
 
 
-def test_another_process_is_locked_out_and_told_by_whom(tmp_path: Path, run_python: Start) -> None:
+def test_another_process_is_locked_out_and_told_by_whom(
+    tmp_path: Path, run_python: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "patience", lambda: lock.WAIT_SECONDS)
     holder = run_python(HOLD, str(tmp_path), "automc-search-marker")
     wait_open(holder)
     start = time.monotonic()
