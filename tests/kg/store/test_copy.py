@@ -13,7 +13,7 @@ from kg.cards import read_cards
 from kg.errors import GraphUnavailable, MigrationInvalid, NotInGraph, QueryInvalid, SchemaInvalid
 from kg.experience import read_experience
 from kg.resources import migrations_dir
-from kg.store import GraphStore, embedded
+from kg.store import GraphStore, connect, embedded
 from kg.store import copy as copying
 from kg.store.copy import copy, read_contents
 from kg.store.migrate import migrate
@@ -209,8 +209,6 @@ def test_literals() -> None:
 
 @pytest.mark.neo4j
 def test_the_whole_graph_there_and_back(real_neo4j: str, tmp_path: Path) -> None:
-    from kg.store import connect
-
     with embedded(tmp_path / "here") as here, connect(tmp_path, real_neo4j) as there:
         migrate(here, migrations_dir())
         experience, papers = read_experience()
@@ -223,6 +221,14 @@ def test_the_whole_graph_there_and_back(real_neo4j: str, tmp_path: Path) -> None
         assert not sync(there, read_cards(), experience, papers).changed
         with embedded(tmp_path / "back") as back:
             assert copy(there, back, migrations_dir()).digest == wanted.digest
-        there.write("MATCH (n) DETACH DELETE n")
+
+
+@pytest.mark.neo4j
+@pytest.mark.slow
+def test_a_script_of_the_whole_graph(real_neo4j: str, tmp_path: Path) -> None:
+    with embedded(tmp_path / "here") as here, connect(tmp_path, real_neo4j) as there:
+        migrate(here, migrations_dir())
+        sync(here, read_cards(), *read_experience())
+        wanted = read_contents(here)
         run_script(there, statements("\n".join(script(wanted, migrations_dir()))), None)
         assert read_contents(there).digest == wanted.digest
