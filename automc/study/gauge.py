@@ -53,19 +53,30 @@ def gauge(trial: Trial, protocol: Protocol, file: Path, example: Tensor) -> Tria
     Raises:
         OSError, ArtefactError, ModelError: the file cannot be read.
     """
-    if protocol.limited("file_bytes") and trial.file_bytes is None:
+    if _lacks_size(trial, protocol):
         trial = replace(trial, file_bytes=file.stat().st_size)
-    if protocol.limited("latency_ms") and trial.latency_ms is None and not protocol.misses(trial, "latency_ms"):
+    if _lacks_latency(trial, protocol):
         timed = quiet_latency(structure.read(file).model.to(example.device), example)
         trial = replace(trial, latency_ms=timed.median_ms, latency_iqr_ms=timed.iqr_ms)
     return trial
+
+
+def _lacks_size(trial: Trial, protocol: Protocol) -> bool:
+    return protocol.limited("file_bytes") and trial.file_bytes is None
+
+
+def _lacks_latency(trial: Trial, protocol: Protocol) -> bool:
+    """Tell whether a latency is missing that could decide: all else must be met."""
+    wanted = protocol.limited("latency_ms") and trial.latency_ms is None
+    return wanted and not protocol.misses(trial, leave_out="latency_ms")
 
 
 def gauge_with(bench: Bench, protocol: Protocol) -> Callable[[Trial], Trial]:
     """Return a function that measures what the protocol limits of a trial whose model is still in the cache."""
 
     def measured(trial: Trial) -> Trial:
-        if not protocol.limits or trial.status != "ok":
+        # Whoever asks the cache for a model counts as its user, and keeps it from eviction.
+        if trial.status != "ok" or not (_lacks_size(trial, protocol) or _lacks_latency(trial, protocol)):
             return trial
         file = bench.cache.model_path(bench.key(trial.scheme))
         try:
