@@ -75,5 +75,6 @@ def _saved(file: Path, trial: Trial, subject: Subject, protocol: Protocol) -> Tr
     own = replace(
         trial, accuracy=figures.accuracy, params=figures.params, flops=figures.flops,
         pr=1 - figures.params / subject.params, file_bytes=None, latency_ms=None, latency_iqr_ms=None,
+        base_latency_ms=None,
     )  # fmt: skip
-    return gauge(own, protocol, file, subject.example)
+    return gauge(own, protocol, file, subject.model, subject.example)

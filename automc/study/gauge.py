@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,15 +22,16 @@ _LEAST_RUNS = 3
 _LEAST_SECONDS = 0.5
 
 
-def quiet_latency(model: nn.Module, example: Tensor) -> Latency:
-    """Time a model again and again, three times and half a second at least; return what was disturbed least.
+def quiet_latencies(models: Sequence[nn.Module], example: Tensor) -> list[Latency]:
+    """Time models in turns, three times and half a second at least; return of each what was disturbed least.
 
     Other work on the machine only ever makes a model slower, and comes and goes.
     """
-    began, found = time.monotonic(), [latency(model, example)]
-    while len(found) < _LEAST_RUNS or time.monotonic() - began < _LEAST_SECONDS:
-        found.append(latency(model, example))
-    return min(found, key=lambda one: one.median_ms + one.iqr_ms / 2)
+    began, found = time.monotonic(), [[latency(model, example)] for model in models]
+    while len(found[0]) < _LEAST_RUNS or time.monotonic() - began < _LEAST_SECONDS:
+        for model, of_model in zip(models, found, strict=True):
+            of_model.append(latency(model, example))
+    return [min(of_model, key=lambda one: one.median_ms + one.iqr_ms / 2) for of_model in found]
 
 
 def base_figures(limits: tuple[Limit, ...], subject: Subject, file: Path) -> dict[str, float]:
@@ -40,15 +41,16 @@ def base_figures(limits: tuple[Limit, ...], subject: Subject, file: Path) -> dic
     if "file_bytes" in limited:
         found["base_file_bytes"] = file.stat().st_size
     if "latency_ms" in limited:
-        timed = quiet_latency(subject.model, subject.example)
+        (timed,) = quiet_latencies([subject.model], subject.example)
         found |= {"base_latency_ms": timed.median_ms, "base_latency_iqr_ms": timed.iqr_ms}
     return found
 
 
-def gauge(trial: Trial, protocol: Protocol, file: Path, example: Tensor) -> Trial:
+def gauge(trial: Trial, protocol: Protocol, file: Path, base: nn.Module, example: Tensor) -> Trial:
     """Return a trial with the figures that the protocol limits, measured on its model, saved as `file`.
 
-    What the trial has is not measured again. Latency is measured only where everything else is met.
+    What the trial has is not measured again. Latency is measured only where everything else is met, in turns with that
+    of the base model.
 
     Raises:
         OSError, ArtefactError, ModelError: the file cannot be read.
@@ -56,8 +58,11 @@ def gauge(trial: Trial, protocol: Protocol, file: Path, example: Tensor) -> Tria
     if _lacks_size(trial, protocol):
         trial = replace(trial, file_bytes=file.stat().st_size)
     if _lacks_latency(trial, protocol):
-        timed = quiet_latency(structure.read(file).model.to(example.device), example)
-        trial = replace(trial, latency_ms=timed.median_ms, latency_iqr_ms=timed.iqr_ms)
+        model = structure.read(file).model.to(example.device)
+        timed, beside = quiet_latencies([model, base], example)
+        trial = replace(
+            trial, latency_ms=timed.median_ms, latency_iqr_ms=timed.iqr_ms, base_latency_ms=beside.median_ms
+        )
     return trial
 
 
@@ -80,7 +85,7 @@ def gauge_with(bench: Bench, protocol: Protocol) -> Callable[[Trial], Trial]:
             return trial
         file = bench.cache.model_path(bench.key(trial.scheme))
         try:
-            return trial if file is None else gauge(trial, protocol, file, bench.example)
+            return trial if file is None else gauge(trial, protocol, file, bench.model, bench.example)
         except (OSError, ArtefactError, ModelError):
             # Evicted or damaged meanwhile: the trial stays as it was, and says that it was not measured.
             return trial

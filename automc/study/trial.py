@@ -59,6 +59,8 @@ class Trial:
     the trial misses something else."""
     latency_iqr_ms: float | None = None
     """Its spread: upper minus lower quartile."""
+    base_latency_ms: float | None = None
+    """Of the base model, timed in turns with this one."""
 
     @classmethod
     def of(

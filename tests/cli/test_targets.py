@@ -63,7 +63,7 @@ def test_several_limits_together_in_a_study_and_after_resuming_it(full_home, aut
     assert same(stored(study)) == same(result.trials), "also what was measured beyond the steps' outcomes"
 
     # Resumed: the same is asked for, and nothing is measured anew.
-    with patch.object(gauge, "quiet_latency", side_effect=AssertionError):
+    with patch.object(gauge, "quiet_latencies", side_effect=AssertionError):
         again = run(Study.open(study.spec.id))
     assert again.spec.limits == limits
     assert again.recommendation == result.recommendation

@@ -179,6 +179,10 @@ def test_the_nearest_miss_says_what_it_misses_and_by_how_much():
     assert [m.text for m in asked.misses(late)] == [
         "latency 2.950 ms (with half of its spread 3.050 ms), 1.7% over the limit of 3.000 ms"
     ]
+    # A share is one of what the base model took at the same time.
+    share = replace(asked, limits=(Limit("latency_ms", 0.75, of_base=True),))
+    assert share.misses(late)
+    assert not share.misses(replace(late, base_latency_ms=4.1))
     assert [m.text for m in asked.misses(trial(5, 0.8, 500))] == ["its latency was not measured"]
 
 
