@@ -142,13 +142,13 @@ def forecast(subject: Subject, scheme: Scheme, recipe: Recipe, origin: Origin | 
         there = origin.beginnings[n] if origin else None
         measured = (there.step_ar, there.step_pr) if there else (None, None)
         steps.append(StepForecast(strategy.id, strategy.number("HP2"), *measured, guess))
-        accuracy *= 1 + (guess or 0.0)
+        accuracy = min(1.0, accuracy * (1 + (guess or 0.0)))
         left = max(left - strategy.number("HP2") * subject.params, FLOOR * subject.params)
     known = origin.trial if origin else None
     return SchemeForecast(
         steps=tuple(steps),
         removed=known.pr if known and known.pr is not None else 1 - left / subject.params,
-        accuracy_study=subject.accuracy * (1 + known.ar) if known and known.ar is not None else None,
+        accuracy_study=min(1.0, subject.accuracy * (1 + known.ar)) if known and known.ar is not None else None,
         accuracy_nn_exp=accuracy if all(step.nn_exp_ar is not None for step in steps) else None,
         differences=_differences(origin.recipe, recipe) if origin else (),
     )

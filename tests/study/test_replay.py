@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from automc.study.trial import Trial
 from automc.training.recipe import Recipe
 from benchmarks import transfer
 from kg import studies as in_graph
+from kg.embedding.vectors import Vectors
 from kg.errors import NotInGraph
 from kg.nodes import read_task
 from kg.schema import Scheme, Strategy
@@ -69,7 +71,7 @@ def test_a_trial_is_replayed_with_its_forecast_and_both_are_in_the_graph(home: P
     assert (existed, origin.trial, done.scheme) == (False, trial, trial.scheme)
     assert (done.forecast, done.unrecorded, expected.differences) == (expected, "", ())
     # By hand: the study's rates, on the accuracy of the other model.
-    assert expected.accuracy_study == pytest.approx(done.before.accuracy * (1 + (trial.ar or 0)))
+    assert expected.accuracy_study == pytest.approx(min(1.0, done.before.accuracy * (1 + (trial.ar or 0))))
     assert expected.removed == trial.pr
     by_scheme = {t.scheme: t for t in studies.load_trials("digits-digits-1")}
     parts = [by_scheme[Scheme(trial.scheme.steps[: n + 1])] for n in range(len(trial.scheme))]
@@ -103,13 +105,23 @@ def test_nn_exp_sees_what_a_record_would_teach(home: Path) -> None:
         (task,) = store.read("MATCH (:Replay)-[:ON_TASK]->(t:Task) RETURN properties(t) AS p").column("p")
     ar, _ = vectors.predict_step(done.scheme.steps[0], read_task(task), cards["LFB"])
     assert step.nn_exp_ar == pytest.approx(ar)
-    assert done.forecast.accuracy_nn_exp == pytest.approx(done.before.accuracy * (1 + ar))
+    assert done.forecast.accuracy_nn_exp == pytest.approx(min(1.0, done.before.accuracy * (1 + ar)))
     assert (step.study_ar, done.forecast.accuracy_study) == (None, None)
     assert done.forecast.removed == pytest.approx(0.137)
     # On the grid it is what the search starts from.
     first = Strategy.parse(vectors.strategies[0])
     both = vectors.predict_step(first, read_task(task), cards[first.method])
     assert both == pytest.approx(vectors.predict(read_task(task))[0].tolist(), abs=1e-5)
+
+
+def test_no_forecast_is_above_all_right(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = replay.find("digits-digits-1:1")
+    assert origin is not None
+    better = replace(origin, trial=replace(origin.trial, ar=9.0))
+    monkeypatch.setattr(Vectors, "predict_step", lambda *_: (9.0, 0.1))
+    subject = api.open_subject(str(home / "other.am"), api.reference("digits"), device="cpu")
+    expected = replay.forecast(subject, origin.trial.scheme, RECIPE, better)
+    assert (expected.accuracy_study, expected.accuracy_nn_exp) == (1.0, 1.0)
 
 
 def test_another_recipe_is_pointed_out(home: Path) -> None:
