@@ -192,13 +192,16 @@ def test_the_transfer_benchmark_is_stopped_and_continued(
     monkeypatch.setattr(transfer, "forecasts", lambda runs, _: dict.fromkeys((run.key for run in runs), 100.0))
     monkeypatch.setenv("COLUMNS", "200")
     transfer.main([*words, "--plan"])
-    assert "2 of 2 runs are missing, about 0.06 h; 0.00 of 2 h are spent." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 2 runs are missing, about 0.06 h of steps" in said
+    assert "0.00 of 2 h are spent" in said
     assert not out.exists()
     # The first is within what is left, and then nothing is.
     transfer.main([*words, "--hours", "0.0278"])
     assert "left for a larger --hours: digits-digits-1" in capsys.readouterr().out
     (first,) = transfer.rows(out)
     assert (first["name"], first["model"]) == ("scheme", "other")
+    assert float(first["seconds"]) > float(first["step_seconds"]) > 0
     transfer.main(words)
     assert "1 of 2 runs are missing" in capsys.readouterr().out
     again, alone = transfer.rows(out)
