@@ -33,13 +33,12 @@ pytestmark = pytest.mark.neo4j
 AUTOMC = [sys.executable, "-c", "from automc.cli.main import main; main()"]
 CLOCK = ("seconds", "cached", "started", "updated", "ended", "elapsed_seconds", "probe", "final")
 """Properties that differ from run to run."""
-KILLS = pytest.mark.parametrize(
-    "kills",
-    [
-        pytest.param(2, marks=pytest.mark.timeout(900)),
-        pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
-    ],
-)
+SOME, MANY = pytest.mark.timeout(900), [pytest.mark.slow, pytest.mark.timeout(3600)]
+STORMS = [
+    pytest.param([signal.SIGKILL] * 2, id="2", marks=SOME),
+    # Stopped in good order, too: then it ends what it is doing.
+    pytest.param([signal.SIGTERM, *[signal.SIGKILL] * 20, signal.SIGTERM], id="20", marks=MANY),
+]
 
 
 @pytest.fixture
@@ -77,6 +76,7 @@ def reference(home: Path, steps: int) -> tuple[list[dict[str, Any]], Counter[str
     return found
 
 
+@pytest.mark.slow
 def test_a_search_leaves_the_same_graph_as_in_the_embedded_store(
     small_home: Path, real_neo4j: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,14 +137,12 @@ class Storm(Listener):
         self.dealt.append(self.blows.pop(0))
 
 
-@KILLS
+@pytest.mark.parametrize("blows", STORMS)
 def test_a_search_survives_the_server(
-    kills: int, small_home: Path, own_neo4j: Path, monkeypatch: pytest.MonkeyPatch
+    blows: list[signal.Signals], small_home: Path, own_neo4j: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "_LONGEST_PAUSE_SECONDS", 0.2)
     monkeypatch.setattr(outbox, "_FIRST_PAUSE_SECONDS", 0.1)
-    # Stopped in good order, too: then it ends what it is doing.
-    blows = [signal.SIGTERM, *[signal.SIGKILL] * kills]
     steps = 6 * len(blows) + 3
     rows, found, everything = reference(own_neo4j, steps)
     shutil.rmtree(own_neo4j / "cache")
@@ -160,7 +158,7 @@ def test_a_search_survives_the_server(
     assert not (own_neo4j / "studies" / study.spec.id / "outbox.jsonl").exists()
 
 
-@KILLS
+@pytest.mark.parametrize("kills", [pytest.param(2, marks=SOME), pytest.param(20, marks=MANY)])
 def test_a_killed_search_loses_nothing_on_a_server(
     kills: int, small_home: Path, real_neo4j: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,6 +208,7 @@ def test_literals() -> None:
 
 
 @pytest.mark.neo4j
+@pytest.mark.slow
 def test_the_whole_graph_there_and_back(real_neo4j: str, tmp_path: Path) -> None:
     with embedded(tmp_path / "here") as here, connect(tmp_path, real_neo4j) as there:
         migrate(here, migrations_dir())

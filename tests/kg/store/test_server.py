@@ -159,6 +159,7 @@ def test_nothing_to_stop_and_nothing_to_show(tmp_path: Path) -> None:
 
 
 @pytest.mark.neo4j
+@pytest.mark.slow
 def test_a_server_from_its_first_start_to_its_end(own_neo4j: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, said = own_neo4j, []
     first = server.up(home, said.append, port=0, docker=False)
