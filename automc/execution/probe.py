@@ -19,10 +19,12 @@ from automc.execution.workers import Workers
 from automc.training import evaluate
 from kg.schema import Scheme, Strategy
 
-ITERATIONS = 4
-"""Iterations of each training phase of a probe: the first warms up, the others are timed."""
+ITERATIONS = 2
+"""Iterations of each training phase of a probe: the first warms up, the other is timed."""
 
-_TIMED_IMAGES = 500
+_TIMED_IMAGES = 128
+_LONG = 1000.0
+"""Epochs that make every phase long enough to be cut at ITERATIONS, under any recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,9 @@ def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> St
     if monitor is not None:
         monitor.begin()
     data = _one_batch(bench)
-    context = replace(bench.context(Scheme((job.strategy,)), clock), data=data, max_iterations=ITERATIONS)
+    context = bench.context(Scheme((job.strategy,)), clock)
+    recipe = replace(context.recipe, unit_epochs=max(_LONG, context.recipe.unit_epochs))
+    context = replace(context, data=data, recipe=recipe, max_iterations=ITERATIONS)
     light = replace(bench, validation=data)
     outcome, model = run_step(bench.model, job.strategy, context, light, clock)
     if model is None:
