@@ -141,7 +141,7 @@ def _strategies(nodes: list[Row], rels: list[Row]) -> dict[str, list[str]]:
 
 
 def _results(nodes: list[Row], rels: list[Row]) -> dict[str, list[str]]:
-    """What was measured, in words: published experience by method, trials by scheme."""
+    """What was measured, in words: published experience by method, trials and replays by scheme."""
     by_name: Mapping[tuple[str, str], Row] = {(n["_label"], n["id"]): n for n in nodes}
     found: dict[str, list[str]] = {}
     for rel in rels:
@@ -150,8 +150,9 @@ def _results(nodes: list[Row], rels: list[Row]) -> dict[str, list[str]]:
             method = str(rel["to_id"]).partition("[")[0]
             found.setdefault(method, []).append(f"{rel['to_id']}: {_rates(record)} ({record.get('source')})")
         elif rel["type"] == "OF_SCHEME":
-            trial = by_name[("Trial", rel["from_id"])]
-            found.setdefault(rel["to_id"], []).append(f"{rel['from_id']}: {trial.get('status')}, {_rates(trial)}")
+            # Of a trial, or of a replay outside of any study.
+            run = by_name[(rel["from_label"], rel["from_id"])]
+            found.setdefault(rel["to_id"], []).append(f"{rel['from_id']}: {run.get('status', 'ok')}, {_rates(run)}")
     return found
 
 

@@ -249,6 +249,7 @@ def test_experience_from_its_file_to_its_retirement(filled, written, monkeypatch
     assert "There is no Experience 'nobody'" in automc("experience", "retire", "nobody", "--because", "x").stderr
 
 
+@pytest.mark.slow
 def test_csv_brings_many_rows(filled, written):
     head = written(FILE.split("records:")[0].replace("me2026_mine", "me2026_rows") + "records: []\n", name="rows.yaml")
     lines = ["id,method,settings.HP1,task,top1_percent,table,source,confidence"]
@@ -266,6 +267,7 @@ def test_csv_brings_many_rows(filled, written):
     automc("experience", "retire", "me2026_rows", "--because", "the test is over")
 
 
+@pytest.mark.slow
 def test_more_records_of_a_known_paper(filled, written):
     """A user's row of a paper that comes with AutoMC is told apart; its own rows are never replaced."""
     content = yaml.safe_load((experience_dir() / "he2018_sfp.yaml").read_text())
@@ -288,6 +290,7 @@ def test_more_records_of_a_known_paper(filled, written):
     automc("experience", "retire", "mine_sfp", "--because", "the test is over")
 
 
+@pytest.mark.slow
 def test_a_broken_document_can_still_be_edited(filled, written):
     good = written(FILE, ("me2026_mine", "me2026_broken"), ("mine_", "broken_"))
     assert automc("experience", "add", good).exit_code == 0

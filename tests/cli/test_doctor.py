@@ -37,6 +37,7 @@ def test_it_tries_every_method_and_lists_every_layer(automc, digits):
     assert not list(Path(digits).parent.glob("**/scratch-*")), "nothing is left behind"
 
 
+@pytest.mark.slow
 def test_its_table_ends_with_what_to_expect(automc, digits):
     result = automc("doctor", digits, *CPU, "--precision", "float32", "--keep", "*")
     assert result.exit_code == 0, result.output

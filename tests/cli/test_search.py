@@ -85,6 +85,7 @@ def test_a_search_from_its_plan_to_the_saved_model(automc, full_home, tmp_path):
     assert "no study 'digits-digits-1'" in gone.stderr
 
 
+@pytest.mark.slow
 def test_unmet_target_is_exit_3_and_the_trials_are_kept(automc, full_home):
     with in_process():
         done = automc(

@@ -81,7 +81,10 @@ def test_the_page_is_whole_and_holds_what_is_asked_for(contents):
     nodes, rels = contents
     more = scheme_rows("NS[HP1=0.1,HP2=0.12,HP6=0.9]")
     evil = {"_label": "Technique", "id": "</script><script>alert(1)</script>", "title": "</script>"}
-    html = page([*nodes, *more[0], evil], [*rels, *more[1]])
+    scheme = more[0][0]["id"]
+    replay = {"_label": "Replay", "id": "replay:1", "ar": -0.02, "pr": 0.4}
+    replayed = rel("OF_SCHEME", "Replay", "replay:1", "Scheme", scheme)
+    html = page([*nodes, *more[0], evil, replay], [*rels, *more[1], replayed])
     assert not re.search(r'(src|href)="', html), "nothing is loaded"
     assert html.count("<script") == 2, "no text became a script"
     assert html.count("</script>") == 2
@@ -89,6 +92,8 @@ def test_the_page_is_whole_and_holds_what_is_asked_for(contents):
     assert len(data["Method:NS"]["strategies"]) == 50
     assert sum(len(d["strategies"]) for d in data.values()) == 4525
     assert any("AR" in text for text in data["Method:SFP"]["results"])
-    assert "+30.0%" in data["Scheme:NS[HP1=0.1,HP2=0.12,HP6=0.9]"]["results"][0]
+    tried, again = data[f"Scheme:{scheme}"]["results"]
+    assert "+30.0%" in tried
+    assert "+40.0%" in again
     for name in data:
         assert name == f"{data[name]['label']}:{data[name]['id']}"

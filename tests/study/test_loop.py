@@ -255,6 +255,7 @@ def test_unmet_target_keeps_its_trials(full_home):
     assert len(stored(study)) == 1
 
 
+@pytest.mark.slow
 def test_deleting_leaves_the_graph_as_it_was(full_home):
     before = counts()
     kept = create(full_home, "4steps")
@@ -355,6 +356,7 @@ def test_listener_hears_of_a_trial_after_the_graph(full_home):
     assert Asks.heard == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_the_models_of_the_front_stay_in_a_small_cache(full_home):
     class Bench(Listener):
         """Looks at the pins while the search goes on."""

@@ -224,6 +224,7 @@ def test_a_search_goes_on_while_the_graph_is_away(full_home: Path, quick: None) 
     assert any("The graph is back: 4 waiting outcomes" in text for text in away.said)
 
 
+@pytest.mark.slow
 def test_stopped_while_the_graph_is_away_it_is_delivered_on_resuming(
     full_home: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +252,7 @@ def test_stopped_while_the_graph_is_away_it_is_delivered_on_resuming(
     assert counts() == found
 
 
+@pytest.mark.slow
 def test_a_full_outbox_pauses_the_study(full_home: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, found = undisturbed(full_home, 7)
     monkeypatch.setattr(outbox, "LIMIT", 3)

@@ -38,6 +38,7 @@ def test_stopped_and_resumed_with_other_workers_equals_never_stopping(full_home,
     assert len(workers[0].executed) == 4
 
 
+@pytest.mark.slow
 def test_one_method_only_is_searched_and_recorded(full_home, monkeypatch):
     monkeypatch.setattr(knowledge, "ablated", partial(knowledge.ablated, epochs=2))
     study = create_fully(full_home, "5steps", only=("NS",), searcher="reinforce", gamma=0.2)
