@@ -60,6 +60,17 @@ def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def home(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the prepared home for the tests of one file; those that write clean up."""
+    folder = tmp_path_factory.mktemp("shared") / "home"
+    shutil.copytree(prepared_home, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOMC_HOME", str(folder))
+        patch.delenv("AUTOMC_GRAPH", raising=False)
+        yield folder
+
+
 @pytest.fixture
 def full_home(prepared_home: Path, automc_home: Path) -> Path:
     """A copy of the prepared home for this test alone; `digits.am` lies in it."""

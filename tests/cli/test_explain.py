@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,17 +35,6 @@ def done(*words: object) -> Any:
     result = automc(*words, "--format", "json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
-
-
-@pytest.fixture(scope="module")
-def home(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with the whole graph."""
-    folder = tmp_path_factory.mktemp("explained") / "home"
-    shutil.copytree(prepared_home, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTOMC_HOME", str(folder))
-        patch.delenv("AUTOMC_GRAPH", raising=False)
-        yield folder
 
 
 @pytest.fixture(scope="module")

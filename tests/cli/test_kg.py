@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -27,30 +25,19 @@ def run(*words: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def filled(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with the whole graph and vectors of it; tests that write clean up."""
-    folder = tmp_path_factory.mktemp("filled") / "home"
-    shutil.copytree(prepared_home, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTOMC_HOME", str(folder))
-        patch.delenv("AUTOMC_GRAPH", raising=False)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def learned(filled: Path) -> Vectors:
+def learned(home: Path) -> Vectors:
     """The vectors of that home."""
     return knowledge.vectors()
 
 
-def test_second_sync_changes_nothing_and_says_so(filled):
+def test_second_sync_changes_nothing_and_says_so(home):
     result = run("sync", "--format", "json")
     assert result.exit_code == 0
     assert all(not row["created"] + row["updated"] + row["removed"] for row in json.loads(result.stdout))
     assert "Nothing changed." in result.stderr
 
 
-def test_query_formats_and_params(filled):
+def test_query_formats_and_params(home):
     text = (
         "MATCH (s:Strategy {searchable: true})-[:OF_METHOD]->(m:Method {id: $m}) RETURN m.id AS method, count(s) AS n"
     )
@@ -63,7 +50,7 @@ def test_query_formats_and_params(filled):
     assert "375" in result.stdout
 
 
-def test_query_limit_says_that_it_cut(filled):
+def test_query_limit_says_that_it_cut(home):
     result = run("query", "MATCH (s:Strategy) RETURN s.id AS id", "--limit", "3", "--format", "csv")
     assert len(result.stdout.splitlines()) == 4
     assert "Cut after 3 rows" in result.stderr
@@ -78,7 +65,7 @@ def test_query_limit_says_that_it_cut(filled):
         (("RETURN 1", "--param", "novalue"), "--param novalue is not name=value"),
     ],
 )
-def test_query_errors_are_one_message_and_exit_2(filled, words, said):
+def test_query_errors_are_one_message_and_exit_2(home, words, said):
     result = run("query", *words)
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -89,14 +76,14 @@ def test_query_errors_are_one_message_and_exit_2(filled, words, said):
     assert json.loads(left.stdout) == []
 
 
-def test_write_needs_its_flag(filled):
+def test_write_needs_its_flag(home):
     assert run("query", "CREATE (:Paper {id: 'written'})", "--write").exit_code == 0
     found = run("query", "MATCH (p:Paper {id: 'written'}) RETURN p.id AS id", "--format", "json")
     assert json.loads(found.stdout) == [{"id": "written"}]
     assert run("query", "MATCH (p:Paper {id: 'written'}) DELETE p", "--write").exit_code == 0
 
 
-def test_embedding_status_and_similar(filled, learned):
+def test_embedding_status_and_similar(home, learned):
     assert run("similar", "NS[HP1=0.2]").exit_code == 2
 
     status = json.loads(run("status", "--format", "json").stdout)
@@ -129,7 +116,7 @@ def test_similar_to_what_is_not_there(learned, strategy, said):
     assert said in result.stderr
 
 
-def test_export(filled, tmp_path):
+def test_export(home, tmp_path):
     graph = json.loads(run("export").stdout)
     for label, n in {"Method": 21, "Hyperparameter": 16, "Paper": 26, "Experience": 292}.items():
         assert sum(node["_label"] == label for node in graph["nodes"]) == n
@@ -149,7 +136,7 @@ def test_export(filled, tmp_path):
     ).items()
 
 
-def test_a_cypher_file_rebuilds_the_graph_elsewhere(filled, tmp_path, monkeypatch):
+def test_a_cypher_file_rebuilds_the_graph_elsewhere(home, tmp_path, monkeypatch):
     file = tmp_path / "graph.cypher"
     assert run("export", "--format", "cypher", "--out", str(file)).exit_code == 0
     with knowledge.graph() as store:
@@ -169,7 +156,7 @@ def test_a_cypher_file_rebuilds_the_graph_elsewhere(filled, tmp_path, monkeypatc
     assert (status["embedding"], status["pending_migrations"]) == ("fresh", [])
 
 
-def test_export_csv_needs_a_folder(filled):
+def test_export_csv_needs_a_folder(home):
     result = run("export", "--format", "csv")
     assert (result.exit_code, "--out FOLDER" in result.stderr) == (2, True)
 

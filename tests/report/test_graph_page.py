@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from itertools import pairwise
 
 import pytest
@@ -16,13 +15,8 @@ from kg.schema import Scheme, Strategy
 
 
 @pytest.fixture(scope="module")
-def contents(prepared_home, tmp_path_factory):
-    home = tmp_path_factory.mktemp("view") / "home"
-    shutil.copytree(prepared_home, home)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTOMC_HOME", str(home))
-        patch.delenv("AUTOMC_GRAPH", raising=False)
-        return knowledge.contents()
+def contents(home):
+    return knowledge.contents()
 
 
 def scheme_rows(*texts: str):
