@@ -80,6 +80,9 @@ def read_document(path: Readable, shape: type[D], error: type[KGError]) -> D:
         raise error(f"{where}: {fault.problem or 'this is not YAML'}.") from None
     except yaml.YAMLError as fault:
         raise error(f"{path} is not YAML: {fault}.") from None
+    if not isinstance(content, dict):
+        what = "is empty" if content is None else "does not begin with a field"
+        raise error(f"{path} {what}. Write fields such as `format: 1`, one a line.")
     try:
         return shape.model_validate(content)
     except ValidationError as fault:

@@ -145,8 +145,8 @@ def test_a_grid_replaces_a_card_that_is_knowledge_only(tmp_path):
     [
         ("format: 1\nmethod: A\nmethod: B\n", ":3: 'method' is given twice"),
         ("format: [1\n", ":2: "),
-        ("- 1\n", "document: "),
-        ("", "document: "),
+        ("- 1\n", "does not begin with a field"),
+        ("", "is empty"),
     ],
 )
 def test_what_is_no_card(tmp_path, text, said):
