@@ -149,8 +149,8 @@ def test_signals_stay_pythons(tmp_path: Path, run_python: Start, sent: signal.Si
     code = (
         "import sys, pathlib, time\nfrom kg.store import connect\n"
         "with connect(pathlib.Path(sys.argv[1])):\n"
-        "    print('open', flush=True)\n"
-        "    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('interrupted', flush=True)\n"
+        "    try:\n        print('open', flush=True)\n        time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n        print('interrupted', flush=True)\n"
     )
     process = run_python(code, str(tmp_path))
     wait_open(process)
