@@ -120,7 +120,7 @@ def compress(
     origin = replay.find(scheme) if isinstance(scheme, str) else None
     wanted = origin.trial.scheme if origin else read_scheme(scheme)
     for step in wanted.steps:
-        methods.get(step.method)
+        methods.get(step.method).check(step)
     target = writable(out)
     recipe = recipe or Recipe()
     subject = open_subject(

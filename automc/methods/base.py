@@ -11,11 +11,25 @@ import torch
 from torch import nn
 
 from automc.datasets.base import TrainData
+from automc.errors import MethodError
 from automc.training.recipe import Recipe
 from kg.schema import Strategy
 
 FLOOR = 0.15
 """No scheme goes below this share of the original parameters."""
+
+
+def setting(strategy: Strategy, name: str, low: float, high: float) -> float:
+    """Read a numeric hyperparameter and check its range [low, high].
+
+    Raises:
+        MethodError: it lies outside.
+        SchemaInvalid: it is missing or no number.
+    """
+    value = strategy.number(name)
+    if not low <= value <= high:
+        raise MethodError(f"{strategy.id}: {name} must lie between {low:g} and {high:g}.")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,21 @@ class Method(ABC):
     version: ClassVar[int] = 1
     lengths: ClassVar[Mapping[str, float]] = {"HP1": 1.0, "HP7": 1.0, "HP9": 1.0, "HP10": 1 / 200, "HP13": 1.0}
     """Hyperparameters that are lengths of training, and what 1 of each is in units of E0 (HP10: epochs of 200)."""
+
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Values of the hyperparameters that are categories."""
+
+    def check(self, strategy: Strategy) -> None:
+        """Refuse settings with which no model could be compressed: asked before anything slow.
+
+        Raises:
+            MethodError: HP2 lies outside of [0, 1], or a category is none of `choices`.
+            SchemaInvalid: HP2 is missing or no number.
+        """
+        setting(strategy, "HP2", 0.0, 1.0)
+        for name, known in self.choices.items():
+            if strategy.get(name) not in known:
+                raise MethodError(f"{strategy.id}: {name} must be one of {', '.join(known)}.")
 
     @abstractmethod
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automc.errors import Infeasible, MethodError
+from automc.errors import Infeasible
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.normality import GLOBAL, LOCAL, Layer, measure, scores
@@ -154,6 +154,7 @@ class HigherOrderStatistics(Method):
     """
 
     name = "HOS"
+    choices: ClassVar = {"HP11": tuple(GLOBAL), "HP12": tuple(LOCAL)}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Prune and decompose a copy of `model`.
@@ -162,8 +163,9 @@ class HigherOrderStatistics(Method):
             Infeasible: nothing can be pruned and nothing be decomposed.
             MethodError: HP11 or HP12 is none of the criteria.
         """
+        self.check(strategy)
         weight = setting(strategy, "HP14", 0.0, 1e6)
-        by_layer, by_filter = _criterion(strategy, "HP11", GLOBAL), _criterion(strategy, "HP12", LOCAL)
+        by_layer, by_filter = str(strategy.get("HP11")), str(strategy.get("HP12"))
         step = Step(model, strategy, context, self.phases(strategy, context.recipe, context.data.n))
         teacher = copy.deepcopy(step.model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
         done = smallest_draft(step, by_layer, by_filter)
@@ -195,10 +197,3 @@ class HigherOrderStatistics(Method):
     def relative_cost(self, strategy: Strategy) -> float:
         """HP13 + HP1."""
         return setting(strategy, "HP13", 0.0, 1000.0) + setting(strategy, "HP1", 0.0, 1000.0)
-
-
-def _criterion(strategy: Strategy, name: str, known: Sequence[str]) -> str:
-    value = str(strategy.get(name))
-    if value not in known:
-        raise MethodError(f"{strategy.id}: {name} must be one of {', '.join(known)}.")
-    return value

@@ -9,13 +9,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from automc.errors import MethodError
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.ranking import CRITERIA, norm_table, scores
@@ -201,6 +200,7 @@ class LearnedGlobalRanking(Method):
     """
 
     name = "LeGR"
+    choices: ClassVar = {"HP8": tuple(CRITERIA)}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Prune a copy of `model` by a learned ranking.
@@ -209,9 +209,8 @@ class LearnedGlobalRanking(Method):
             Infeasible: no channel can be removed.
             MethodError: HP8 is none of `CRITERIA`.
         """
+        self.check(strategy)
         share, criterion = setting(strategy, "HP6", 0.0, 1.0), strategy.get("HP8")
-        if criterion not in CRITERIA:
-            raise MethodError(f"{strategy.id}: HP8 must be one of {', '.join(CRITERIA)}.")
         total = self.iterations(strategy, context.recipe, context.data.n)
         budget = self.budget(strategy, context)
         step = Step(model, strategy, context, (budget.spent, total - budget.spent))

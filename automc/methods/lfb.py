@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automc.errors import Infeasible, MethodError
+from automc.errors import Infeasible
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
@@ -71,6 +72,7 @@ class LearningFilterBasis(Method):
     """
 
     name = "LFB"
+    choices: ClassVar = {"HP16": AUXILIARY}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Factor a copy of `model`.
@@ -78,9 +80,8 @@ class LearningFilterBasis(Method):
         Raises:
             Infeasible: no layer gets smaller by factoring.
         """
+        self.check(strategy)
         weight, kind = setting(strategy, "HP15", 0.0, 1e6), strategy.get("HP16")
-        if kind not in AUXILIARY:
-            raise MethodError(f"{strategy.id}: HP16 must be one of {', '.join(AUXILIARY)}.")
         step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
         found = sites(step.model, context.keep)
         if not found:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from automc.errors import Infeasible, MethodError
+from automc.errors import Infeasible
 from automc.methods.base import StepContext, StepReport
+from automc.methods.base import setting as setting  # methods import it from here
 from automc.models.groups import Groups, Plan
 from automc.models.measure import count_params
 from automc.models.modes import evaluating
@@ -19,19 +20,6 @@ from automc.training.evaluate import recalibrate
 from automc.training.loop import FitReport, Loss, cross_entropy, fit
 from automc.training.seeds import derived
 from kg.schema import Strategy
-
-
-def setting(strategy: Strategy, name: str, low: float, high: float) -> float:
-    """Read a numeric hyperparameter and check its range [low, high].
-
-    Raises:
-        MethodError: it lies outside.
-        SchemaInvalid: it is missing or no number.
-    """
-    value = strategy.number(name)
-    if not low <= value <= high:
-        raise MethodError(f"{strategy.id}: {name} must lie between {low:g} and {high:g}.")
-    return value
 
 
 class Step:
