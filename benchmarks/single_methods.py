@@ -3,8 +3,8 @@
 Real CIFAR-10 as an image folder, a tenth of the training images, E0 = 10 epochs. Every run is one row, appended and
 flushed; rows that are there are not run again, so it may be stopped and started, and several may share the work:
 
-    python benchmarks/single_methods.py --images CIFAR_FOLDER --model resnet20.am --seeds 3 --out docs/results/single-methods
-    python benchmarks/single_methods.py --out docs/results/single-methods --table
+    python -m benchmarks.single_methods --images CIFAR_FOLDER --model resnet20.am --seeds 3 --out docs/results/single-methods
+    python -m benchmarks.single_methods --out docs/results/single-methods --table
 
 The models are .am files tuned on these images (`automc train resnet20 --weights … --epochs 5 --lr 0.01`).
 """
@@ -12,8 +12,6 @@ The models are .am files tuned on these images (`automc train resnet20 --weights
 from __future__ import annotations
 
 import argparse
-import csv
-import os
 import platform
 import statistics
 import tempfile
@@ -32,6 +30,7 @@ from automc.models.coupling import PRUNERS
 from automc.models.measure import count_params
 from automc.study.study import versions
 from automc.training.recipe import Recipe
+from benchmarks.resumable import append, rows
 from kg.schema import Strategy
 
 COLUMNS = (
@@ -123,23 +122,6 @@ def run(model: Path, name: str, wanted: float, seed: int, options: argparse.Name
     }  # fmt: skip
 
 
-def rows(out: Path) -> list[dict[str, str]]:
-    """Rows so far."""
-    file = out / "runs.csv"
-    return list(csv.DictReader(file.open())) if file.is_file() else []
-
-
-def append(out: Path, row: dict[str, Any]) -> None:
-    """Add a row, whole."""
-    with (out / "runs.csv").open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        if stream.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def fill(options: argparse.Namespace) -> None:
     """Run what is missing, model by model and seed by seed, so that a stopped table is evenly filled."""
     options.out.mkdir(parents=True, exist_ok=True)
@@ -163,7 +145,7 @@ def fill(options: argparse.Namespace) -> None:
         with claim:
             if key not in {(r["model"], r["method"], r["wanted"], r["seed"]) for r in rows(options.out)}:
                 print(*key, flush=True)
-                append(options.out, run(model, name, wanted, seed, options))
+                append(options.out, COLUMNS, run(model, name, wanted, seed, options))
             Path(claim.lock_file).unlink(missing_ok=True)
 
 

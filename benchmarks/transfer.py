@@ -15,8 +15,6 @@ The study lies in the AutoMC home (AUTOMC_HOME). The models are .am files tuned 
 from __future__ import annotations
 
 import argparse
-import csv
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -31,6 +29,7 @@ from automc import api, methods
 from automc.study.study import load_trials, versions
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe
+from benchmarks.resumable import append, rows
 from benchmarks.single_methods import SETTINGS
 from benchmarks.tab.compare import machine
 from kg.schema import Scheme, Strategy
@@ -132,24 +131,6 @@ def forecasts(runs: Sequence[Run], options: argparse.Namespace) -> dict[tuple[st
     return found
 
 
-def rows(out: Path) -> list[dict[str, str]]:
-    """Rows so far."""
-    file = out / "runs.csv"
-    return list(csv.DictReader(file.open())) if file.is_file() else []
-
-
-def append(out: Path, row: dict[str, Any]) -> None:
-    """Add a row, whole."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "runs.csv").open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        if stream.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def execute(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     """Run a scheme on a network; return its row, with the reason where it did not end well.
 
@@ -195,7 +176,7 @@ def fill(options: argparse.Namespace) -> None:
             print("left for a larger --hours:", *run.key, flush=True)
             continue
         print(*run.key, flush=True)
-        append(options.out, execute(run, options))
+        append(options.out, COLUMNS, execute(run, options))
 
 
 def so_far(out: Path) -> tuple[float, float]:
