@@ -76,12 +76,14 @@ class LightMultiSegmentActivation(Method):
     """
 
     name = "LMA"
+    version = 2
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Compress a copy of `model`.
 
         Raises:
-            Infeasible: no activation can be replaced, they cannot be told apart, or no channel can be removed.
+            Infeasible: no activation can be replaced, they cannot be told apart, no channel can be removed, or the
+                activations would add more parameters than pruning can remove.
         """
         segments = _segments(strategy)
         temperature, weight = setting(strategy, "HP4", 0.01, 1000.0), setting(strategy, "HP5", 0.0, 1.0)
@@ -100,6 +102,11 @@ class LightMultiSegmentActivation(Method):
         groups = step.groups()
         target = min(step.target, step.params_in) - extra
         plan, scope = plan_widths(groups, target, context.recipe.round_to)
+        if plan.params + extra > step.params_in:
+            raise Infeasible(
+                f"{strategy.id}: its activations would add {extra} parameters to {step.params_in}, and pruning can remove only "
+                f"{step.params_in - plan.params}: the model would grow."
+            )
         unit = groups.unit_cost(plan)
         groups.apply(plan)
         step.recalibrate()
