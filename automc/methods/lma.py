@@ -104,8 +104,8 @@ class LightMultiSegmentActivation(Method):
         plan, scope = plan_widths(groups, target, context.recipe.round_to)
         if plan.params + extra > step.params_in:
             raise Infeasible(
-                f"{strategy.id}: its activations would add {extra} parameters to {step.params_in}, and pruning can remove only "
-                f"{step.params_in - plan.params}: the model would grow."
+                f"{strategy.id}: its activations would add {extra} parameters to {step.params_in}, and pruning "
+                f"can remove only {step.params_in - plan.params}: the model would grow."
             )
         unit = groups.unit_cost(plan)
         groups.apply(plan)

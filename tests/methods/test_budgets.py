@@ -110,5 +110,5 @@ def test_ordinary_nets_reach_every_target_on_the_grid(name: str) -> None:
 def test_lma_never_makes_a_model_larger() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(plain(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 10)).eval()
-    with pytest.raises(Infeasible, match="would add .* parameters .* the model would grow"):
+    with pytest.raises(Infeasible, match=r"would add .* parameters .* the model would grow"):
         methods.get("LMA").apply(net, first_strategy("LMA", 0.04), context(count(net), DATA))
