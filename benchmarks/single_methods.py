@@ -1,12 +1,15 @@
 """Each method alone at 40% and 70% of the parameters, beside plain L1 pruning and the small model from scratch.
 
+LMA and LFB run with the defects of the AutoMC authors' code, too, on the first seed: their networks start from fresh
+weights, LMA's at a learning rate of 0.001.
+
 Real CIFAR-10 as an image folder, a tenth of the training images, E0 = 10 epochs. Every run is one row, appended and
 flushed; rows that are there are not run again, so it may be stopped and started, and several may share the work:
 
     python -m benchmarks.single_methods --images CIFAR_FOLDER --model resnet20.am --seeds 3 --out docs/results/single-methods
     python -m benchmarks.single_methods --out docs/results/single-methods --table
 
-The models are .am files tuned on these images (`automc train resnet20 --weights … --epochs 5 --lr 0.01`).
+The models are .am files tuned on these images (`automc train resnet20 --weights … --epochs 1 --lr 0.01`).
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ import platform
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from unittest.mock import patch
 
 import torch
 import torch_pruning
@@ -24,7 +28,7 @@ from filelock import FileLock
 from torch import nn
 
 from automc import api, methods
-from automc.methods import Method, StepContext, StepReport
+from automc.methods import Method, StepContext, StepReport, lfb, lma
 from automc.methods.step import Step
 from automc.models.coupling import PRUNERS
 from automc.models.measure import count_params
@@ -48,6 +52,10 @@ SETTINGS = {
     "Scratch": "HP1=0.5,HP2={}",
 }
 """The longest fine-tuning on the grid; everything else in its middle. LeGR and HOS also spend HP7 and HP13."""
+DEFECTS = {"LMAfresh": "LMA", "LMAslow": "LMA", "LFBfresh": "LFB"}
+"""Variants with a defect, and the method each of them is otherwise."""
+SETTINGS |= {name: SETTINGS[method] for name, method in DEFECTS.items()}
+SETTINGS["LFBfresh"] = SETTINGS["LFB"].replace("HP15=1", "HP15=0")  # there are no trained filters to stay close to
 PAPER = {
     # AutoMC, Table 2: ResNet-56 on CIFAR-10, accuracy in per cent at about 40% and 70%.
     0.4: {"LMA": 79.61, "LeGR": 90.69, "NS": 89.19, "SFP": 88.24, "HOS": 90.18, "LFB": 89.99},
@@ -97,10 +105,62 @@ class FromScratch(Magnitude):
 
     def recover(self, step: Step) -> None:
         """Train from fresh weights."""
-        for module in step.model.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        forget(step.model)
         step.train(lr=0.1, warmup=step.lengths[0] // 20)
+
+
+def forget(model: nn.Module) -> None:
+    """Give every layer the weights it would have in a new network; an LMA, which has no such thing, keeps its own."""
+    for module in model.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+
+class FreshStep(Step):
+    """A step whose network is trained from fresh weights."""
+
+    lr: ClassVar[float] = 0.1
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """Forget, then train."""
+        forget(self.model)
+        return super().train(*args, **options, lr=self.lr, warmup=self.lengths[0] // 20)
+
+
+class SlowFreshStep(FreshStep):
+    """Likewise at LMA's learning rate in the AutoMC authors' code."""
+
+    lr = 1e-3
+
+
+class LMAFresh(lma.LightMultiSegmentActivation):
+    """LMA whose student starts from fresh weights, with a learning rate that suits them."""
+
+    name = "LMAfresh"
+    kind: ClassVar[type[Step]] = FreshStep
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """LMA, but for the weights."""
+        with patch.object(lma, "Step", self.kind):
+            return super().apply(model, strategy, context)
+
+
+class LMASlow(LMAFresh):
+    """LMA as in the AutoMC authors' code: fresh weights, learning rate 0.001."""
+
+    name = "LMAslow"
+    kind = SlowFreshStep
+
+
+class LFBFresh(lfb.LearningFilterBasis):
+    """LFB as in the AutoMC authors' code: what the model has learned is not used."""
+
+    name = "LFBfresh"
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """LFB, but for the weights."""
+        with patch.object(lfb, "Step", FreshStep):
+            return super().apply(model, strategy, context)
 
 
 def run(model: Path, name: str, wanted: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -125,7 +185,7 @@ def run(model: Path, name: str, wanted: float, seed: int, options: argparse.Name
 def fill(options: argparse.Namespace) -> None:
     """Run what is missing, model by model and seed by seed, so that a stopped table is evenly filled."""
     options.out.mkdir(parents=True, exist_ok=True)
-    for kind in (Magnitude, FromScratch):
+    for kind in (Magnitude, FromScratch, LMAFresh, LMASlow, LFBFresh):
         methods.register(kind)
     plan = [
         (model, seed, wanted, name)
@@ -133,7 +193,7 @@ def fill(options: argparse.Namespace) -> None:
         for seed in range(options.seeds)
         for wanted in (0.4, 0.7)
         for name in SETTINGS
-        if name in methods.registered()
+        if name in methods.registered() and (seed == 0 or name not in DEFECTS)
     ]
     for model, seed, wanted, name in plan:
         key = (model.stem, name, str(wanted), str(seed))
@@ -160,7 +220,8 @@ def table(out: Path) -> str:
         "Written by `benchmarks/single_methods.py` from `runs.csv`. CIFAR-10 as JPEG (quality 75), a tenth of the training",
         "images, E0 = 10 epochs; every method with the longest fine-tuning on its grid (0.5 E0), LeGR with another 0.4 E0",
         "of search and HOS with another 0.3 E0 of training with auxiliary losses. L1: torch-pruning's magnitude pruning, the",
-        "same ratio everywhere; Scratch: that network trained from fresh weights as long. Test accuracy in per cent: mean",
+        "same ratio everywhere; Scratch: that network trained from fresh weights as long. LMAfresh, LFBfresh: the method's",
+        "network trained from fresh weights at a learning rate of 0.1; LMAslow: at 0.001. Test accuracy in per cent: mean",
         f"(lowest to highest) over n seeds. Device {device}; {about}.",
         "",
     ]

@@ -134,7 +134,7 @@ def run_step(
             model, report = method.apply(parent, strategy, context)
         if not all_finite(model):
             raise Diverged(f"{strategy.method} left weights that are not finite numbers.")
-        accuracy = evaluate.accuracy(model, bench.validation)
+        accuracy = evaluate.accuracy(model, bench.validation, finite=True)
         params, flops = count_params(model), count_flops(model, bench.example)
     except Infeasible as error:
         return fail("infeasible", error)

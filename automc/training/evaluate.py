@@ -13,22 +13,32 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from automc.datasets.base import TrainData
 from automc.models.lma import LMA
 from automc.models.modes import evaluating
+from automc.training.loop import Diverged
 
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of one evaluation batch at most, so that large images do not exhaust memory."""
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, data: TrainData, batch: int = 500) -> float:
+def accuracy(model: nn.Module, data: TrainData, batch: int = 500, *, finite: bool = False) -> float:
     """Top-1 accuracy in [0, 1] over all images of `data`, without augmentation, always in float32.
 
     TF32 convolutions are off too. The model's training flags are left as they were. Not a number in an output
     counts as wrong, like any other wrong answer.
+
+    Raises:
+        Diverged: `finite` is asked for, and an output is infinite or not a number.
     """
-    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    correct, broken = torch.zeros((2,), dtype=torch.int64, device=data.device)
     for logits, labels in _outputs(model, data, batch):
         hit = (logits.argmax(1) == labels) & ~logits.isnan().any(1)
         correct += hit.sum()
+        broken += (~logits.isfinite().all(1)).sum()
+    if finite and broken:
+        raise Diverged(
+            f"The outputs for {int(broken)} of {data.n} images are not finite numbers, though all weights are. "
+            "Use a lower learning rate."
+        )
     return int(correct) / data.n
 
 

@@ -67,6 +67,10 @@ class Trim(Method):
         if misbehaviour == "explode":
             with torch.no_grad():
                 next(result.parameters()).fill_(float("nan"))
+        elif misbehaviour == "overflow":
+            with torch.no_grad():
+                for weight in result.parameters():
+                    weight.fill_(1e30)
         else:
             length = context.recipe.iterations(strategy.number("HP1"), context.data.n)
             length = min(length, context.max_iterations or length)

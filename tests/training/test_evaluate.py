@@ -11,6 +11,7 @@ from torch import nn
 from automc.datasets import TrainData
 from automc.training import evaluate
 from automc.training.evaluate import accuracy, recalibrate
+from automc.training.loop import Diverged
 
 
 def some(n: int = 90, channels: int = 3, side: int = 6) -> TrainData:
@@ -75,6 +76,13 @@ def test_accuracy_is_float32_even_inside_autocast() -> None:
 def test_not_a_number_is_a_wrong_answer() -> None:
     assert accuracy(Recorder([0.0, 1.0, 0.0, 0.0]), some(80)) == 0.25
     assert accuracy(Recorder([math.nan, 1.0, 0.0, 0.0]), some(80)) == 0.0
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_outputs_must_be_finite_where_that_is_asked_for(broken: float) -> None:
+    assert accuracy(Recorder([0.0, 1.0, 0.0, 0.0]), some(80), finite=True) == 0.25
+    with pytest.raises(Diverged, match="80 of 80 images"):
+        accuracy(Recorder([broken, 1.0, 0.0, 0.0]), some(80), finite=True)
 
 
 def test_large_images_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
