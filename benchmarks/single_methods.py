@@ -15,9 +15,9 @@ The models are .am files tuned on these images (`automc train resnet20 --weights
 from __future__ import annotations
 
 import argparse
+import functools
 import platform
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -28,11 +28,14 @@ from filelock import FileLock
 from torch import nn
 
 from automc import api, methods
+from automc.execution.step import execute, model_after
 from automc.methods import Method, StepContext, StepReport, lfb, lma
 from automc.methods.step import Step
 from automc.models.coupling import PRUNERS
 from automc.models.measure import count_params
+from automc.study.doctor import scratch
 from automc.study.study import versions
+from automc.study.task import Subject, open_subject, settle_precision
 from automc.training.recipe import Recipe
 from benchmarks.resumable import append, rows
 from kg.schema import Strategy
@@ -112,8 +115,8 @@ class FromScratch(Magnitude):
 def forget(model: nn.Module) -> None:
     """Give every layer the weights it would have in a new network; an LMA, which has no such thing, keeps its own."""
     for module in model.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        if callable(renew := getattr(module, "reset_parameters", None)):
+            renew()
 
 
 class FreshStep(Step):
@@ -163,22 +166,34 @@ class LFBFresh(lfb.LearningFilterBasis):
             return super().apply(model, strategy, context)
 
 
+@functools.cache
+def opened(
+    model: Path, images: Path, device: str, precision: str, unit_epochs: float
+) -> tuple[Subject, Recipe, float | None]:
+    """A model with its data, the recipe of its steps, and its test accuracy: once for all its rows."""
+    recipe = Recipe(fraction=0.1, unit_epochs=unit_epochs)
+    subject = open_subject(str(model), api.reference(str(images)), fraction=recipe.fraction, device=device)
+    return subject, settle_precision(recipe, precision, subject), subject.test_accuracy()
+
+
 def run(model: Path, name: str, wanted: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Run one strategy on one model; return its row."""
     strategy = f"{name}[{SETTINGS[name].format(wanted)}]"
-    recipe = Recipe(fraction=0.1, unit_epochs=options.unit_epochs)
-    with tempfile.TemporaryDirectory() as folder:
-        done = api.compress(
-            str(model), str(options.images), strategy, out=Path(folder) / "out.am", recipe=recipe,
-            precision=options.precision, device=options.device, run_seed=seed,
-        )  # fmt: skip
-    before, after = done.before, done.after
+    subject, recipe, test_before = opened(model, options.images, options.device, options.precision, options.unit_epochs)
+    scheme = api.read_scheme(strategy)
+    with scratch(subject, recipe, seed) as setup:
+        bench = setup.open()
+        done = execute(bench, scheme)
+        if done.status != "ok" or done.params is None or done.flops is None:
+            raise SystemExit(f"{strategy} on {model}: {done.status}, {done.reason}")
+        test = subject.test_accuracy(model_after(bench, scheme))
     return {
         "model": model.stem, "method": name, "wanted": wanted, "seed": seed, "strategy": strategy,
-        "pr": 1 - after.params / before.params, "fr": 1 - after.flops / before.flops,
-        "validation_before": before.accuracy, "validation_after": after.accuracy, "test_before": done.test_before,
-        "test_after": done.test_after, "reached": done.reached, "reason": done.reason, "seconds": done.seconds,
-        "device": options.device, "cpu": platform.processor() or platform.machine(), "torch": torch.__version__,
+        "pr": 1 - done.params / subject.params, "fr": 1 - done.flops / subject.flops,
+        "validation_before": subject.accuracy, "validation_after": done.accuracy,
+        "test_before": test_before, "test_after": test, "reached": done.reached, "reason": done.reason,
+        "seconds": done.seconds, "device": options.device, "cpu": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
     }  # fmt: skip
 
 
