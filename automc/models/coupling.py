@@ -21,7 +21,7 @@ from torch_pruning import ops
 
 from automc.errors import Infeasible
 from automc.models.lma import LMA
-from automc.models.modes import flags_kept, observe
+from automc.models.modes import flags_kept, observe, unheard
 from automc.models.shortcuts import GatherShortcut
 
 Side = Literal["in", "out", "both"]
@@ -156,7 +156,7 @@ def trace(model: nn.Module, example: torch.Tensor) -> torch_pruning.DependencyGr
     Raises:
         Infeasible: the model cannot be traced, e.g. it shuffles channels by reshaping.
     """
-    with _traceable(model):
+    with _traceable(model), unheard():
         try:
             return torch_pruning.DependencyGraph().build_dependency(
                 model,

@@ -16,7 +16,7 @@ from torch_pruning import DependencyGraph
 
 from automc.errors import Infeasible
 from automc.models.coupling import Group, Member, discard, feeding, kept, read_groups, shrink, trace
-from automc.models.modes import evaluating
+from automc.models.modes import evaluating, unheard
 
 __all__ = ["Group", "Groups", "Member", "Plan", "kept"]
 
@@ -60,8 +60,37 @@ class Groups:
         self._graph = trace(model, example)
         # refused: by name of a layer, why its channels must stay
         self.groups, self.refused = read_groups(self._graph, model, example, keep)
+        self._refuse_rigid()
         self._rows: dict[int, Tensor] = {}
         self._build_counter()
+
+    def _refuse_rigid(self) -> None:
+        """Leave out groups that the code after them expects in their full width, as `x.view(-1, 320)` does.
+
+        No graph shows that: one unit is removed from every group of a copy, and only where that copy does not run
+        are the groups tried one by one.
+        """
+        if self._runs_without(self.groups):
+            return
+        rigid = [group for group in self.groups if not self._runs_without((group,))]
+        self.refused |= {group.root: "the code after it counts on this number of channels" for group in rigid}
+        self.groups = tuple(group for group in self.groups if group not in rigid)
+
+    def _runs_without(self, groups: Sequence[Group]) -> bool:
+        """Whether a copy of the model still gives its outputs' shape without the first unit of each group."""
+        model = copy.deepcopy(self.model)
+        graph = trace(model, self._example)
+        modules = dict(model.named_modules())
+        try:
+            for group in groups:
+                if group.units > 1:
+                    shrink(graph, modules[group.root], group.channels([0]))
+            with torch.no_grad(), unheard():
+                return _run(model, self._example).shape == _run(self.model, self._example).shape
+        except (RuntimeError, IndexError, ValueError):
+            return False
+        finally:
+            discard(graph)
 
     def _build_counter(self) -> None:
         members = [(g, member) for g, group in enumerate(self.groups) for member in group.members]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     with flags_kept(model):
         model.eval()
         yield
+
+
+def unheard() -> AbstractContextManager[Any]:
+    """For runs that may fail: a traced module prints where it failed on stderr before it raises."""
+    return redirect_stderr(io.StringIO())
 
 
 def observe(model: nn.Module, batch: Tensor, hooks: Iterable[RemovableHandle]) -> None:

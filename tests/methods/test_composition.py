@@ -73,6 +73,7 @@ def test_random_schemes(bench: Bench, scheme: Scheme) -> None:
 def test_every_model(bench: Bench, scheme: Scheme) -> None:
     done = bench.run(scheme)
     expect_promises(done)
-    if bench.loaded.source.name.endswith("transformer"):
-        return  # may refuse everything
+    if bench.loaded.source.name.endswith("transformer") and "NS" in {step.method for step in scheme.steps}:
+        assert "no batch norm" in done.reason
+        return
     assert done.params_after < done.params_before, done

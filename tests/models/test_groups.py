@@ -9,11 +9,13 @@ import weakref
 import numpy as np
 import pytest
 import torch
+import torch.fx
 from group_nets import NETS, Concat, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from user_nets import transformer
 
 from automc.errors import Infeasible
 from automc.models.groups import Group, Groups, Plan
@@ -248,6 +250,42 @@ def test_layers_used_twice_are_left_alone() -> None:
 
 def test_concatenations_without_known_places_are_left_alone() -> None:
     assert [g.root for g in Groups(Concat(norm=False), EXAMPLE).groups] == ["hidden"]
+
+
+class Flattening(nn.Module):
+    """Writes the width of its last convolution into its forward pass, as many tutorials do."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3, padding=1)
+        self.b = nn.Conv2d(8, 4, 3, padding=1)
+        self.c = nn.Linear(4 * 256, 32)
+        self.d = nn.Linear(32, 10)
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        return self.d(torch.relu(self.c(x.view(self.shape))))
+
+
+@pytest.mark.parametrize("shape", [(-1, 4 * 256), (4, 4 * 256)])
+def test_a_width_written_into_the_code_stays_and_the_rest_is_pruned(shape: tuple[int, int]) -> None:
+    net = Flattening(shape).eval()
+    example = EXAMPLE.repeat(2, 1, 1, 1)  # 4 images: a channel less is 3 whole images to `view`
+    groups = Groups(net, example)
+    assert [g.root for g in groups.groups] == ["a", "c"]
+    assert "counts on this number of channels" in groups.refused["b"]
+    smaller = groups.pruned(random_plan(groups, 0, 1.0))
+    assert smaller(example).shape == (4, 10)
+    assert count(smaller) < count(net)
+
+
+def test_a_transformers_wide_layers_are_found_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    net = torch.fx.symbolic_trace(transformer()).eval()
+    groups = Groups(net, torch.zeros(1, 3, 32, 32))
+    assert [g.root for g in groups.groups] == ["layers.0.widen", "layers.1.widen"]
+    assert "counts on this number" in groups.refused["layers.0.qkv"]
+    assert capfd.readouterr().err == ""
 
 
 def test_what_cannot_be_traced_is_infeasible() -> None:
