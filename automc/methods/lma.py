@@ -88,7 +88,7 @@ class LightMultiSegmentActivation(Method):
         segments = _segments(strategy)
         temperature, weight = setting(strategy, "HP4", 0.01, 1000.0), setting(strategy, "HP5", 0.0, 1.0)
         step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
-        teacher = copy.deepcopy(step.model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        teacher = self.teacher(step).eval().requires_grad_(False).to(memory_format=torch.channels_last)
         step.model = split_activations(step.model)
         new = replaceable(step.model, step.example, context.keep)
         known = multi_segment(step.model, context.keep)
@@ -117,6 +117,10 @@ class LightMultiSegmentActivation(Method):
             channels=plan.units, scope=scope, sites=len(new), refitted=len(changed), segments=segments,
             activation_params=extra, temperature=temperature, distillation=weight, loss=fitted.loss,
         )  # fmt: skip
+
+    def teacher(self, step: Step) -> nn.Module:
+        """Return a copy of the model whose outputs are learned: the step's input, as in the paper."""
+        return copy.deepcopy(step.model)
 
     def relative_cost(self, strategy: Strategy) -> float:
         """HP1."""

@@ -16,6 +16,7 @@ from automc.datasets.splits import split
 from automc.errors import AutoMCError
 from automc.training.recipe import Precision, Recipe
 from automc.training.seeds import seeded
+from automc.training.strided import sliced
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, normalised batch, labels) → scalar; runs under the recipe's autocast."""
@@ -84,7 +85,7 @@ def fit(
     )  # fmt: skip
     losses = _Losses(iterations, peak, device)
     try:
-        with seeded(seed, device):
+        with seeded(seed, device), sliced(model):
             stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
             for step in range(iterations):
                 indices, views = next(stream)

@@ -1,0 +1,159 @@
+"""What single choices inside the methods are worth: the same step, or scheme, with one thing otherwise.
+
+Rows as those of `benchmarks/single_methods.py`, on the same data and recipe:
+
+    python -m benchmarks.variants --images CIFAR_FOLDER --model resnet20.am --out docs/results/variants
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+from torch import nn
+
+from automc import methods
+from automc.errors import MethodError
+from automc.methods import StepContext, StepReport, lfb, lma, sfp
+from automc.methods.step import Step, short_of
+from automc.study.study import versions
+from benchmarks.resumable import rows
+from benchmarks.single_methods import SCHEMES, fill, forget, read, table
+from kg.schema import Strategy
+
+LMA = "LMA[HP1=0.5,HP2={wanted},HP3=8,HP4=3,HP5=0.5]"
+NS_LMA = "NS[HP1=0.5,HP2={half},HP6=0.9] -> LMA[HP1=0.5,HP2={half},HP3=8,HP4=3,HP5=0.5]"
+VARIANTS = {
+    "LMA": (SCHEMES["LMA"], "as it is"),
+    "LMA, fresh student": (LMA.replace("LMA[", "LMAfresh["), "fresh weights, learning rate 0.1"),
+    "LMA, official": (LMA.replace("LMA[", "LMAslow["), "fresh weights, learning rate 0.001, as in the AutoMC authors' code"),
+    "LFB": (SCHEMES["LFB"], "as it is: MSE, weight 1"),
+    "LFB, official": ("LFBfresh[HP1=0.5,HP2={wanted},HP15=0,HP16=MSE]", "fresh weights, learning rate 0.1, as in the AutoMC authors' code"),
+    "LFB, CE": ("LFB[HP1=0.5,HP2={wanted},HP15=1,HP16=CE]", "cross-entropy with the input's softmax, weight 1"),
+    "LFB, NLL": ("LFB[HP1=0.5,HP2={wanted},HP15=1,HP16=NLL]", "likelihood of the input's predicted label, weight 1"),
+    "LFB, no auxiliary loss": ("LFB[HP1=0.5,HP2={wanted},HP15=0,HP16=MSE]", "cross-entropy with the labels alone"),
+    "SFP": (SCHEMES["SFP"], "as it is: masks every HP10 / 200 of E0, HP10 = 1"),
+    "SFP, HP10 = 5": ("SFP[HP2={wanted},HP9=0.5,HP10=5]", "masks five times as far apart"),
+    "SFP, HP10 = 20": ("SFP[HP2={wanted},HP9=0.5,HP10=20]", "an epoch between masks"),
+    "SFP, tail": ("SFPtail[HP2={wanted},HP9=0.5,HP10=1]", "the last half of HP9 is training after the filters are gone"),
+    "NS, LMA": (NS_LMA, "half of it each; LMA's teacher is its input"),
+    "NS, LMA of the original": (NS_LMA.replace("LMA[", "LMAoriginal["), "likewise; LMA's teacher is the original model"),
+}  # fmt: skip
+"""Scheme of each variant, and what it is."""
+
+
+class FreshStep(Step):
+    """A step whose network is trained from fresh weights."""
+
+    lr: ClassVar[float] = 0.1
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """Forget, then train."""
+        forget(self.model)
+        return super().train(*args, **options, lr=self.lr, warmup=self.lengths[0] // 20)
+
+
+class SlowFreshStep(FreshStep):
+    """Likewise, at the learning rate of LMA in the AutoMC authors' code."""
+
+    lr = 1e-3
+
+
+class LMAFresh(lma.LightMultiSegmentActivation):
+    """LMA whose student starts from fresh weights."""
+
+    name = "LMAfresh"
+    kind: ClassVar[type[Step]] = FreshStep
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """LMA, but for the weights."""
+        with patch.object(lma, "Step", self.kind):
+            return super().apply(model, strategy, context)
+
+
+class LMASlow(LMAFresh):
+    """LMA as in the AutoMC authors' code."""
+
+    name = "LMAslow"
+    kind = SlowFreshStep
+
+
+class LMAOriginal(lma.LightMultiSegmentActivation):
+    """LMA taught by the study's original model."""
+
+    name = "LMAoriginal"
+
+    def teacher(self, step: Step) -> nn.Module:
+        """The model before the first step."""
+        if step.context.original is None:
+            raise MethodError("The original model is not known here.")
+        return copy.deepcopy(step.context.original)
+
+
+class LFBFresh(lfb.LearningFilterBasis):
+    """LFB as in the AutoMC authors' code: what the model has learned is not used."""
+
+    name = "LFBfresh"
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """LFB, but for the weights."""
+        with patch.object(lfb, "Step", FreshStep):
+            return super().apply(model, strategy, context)
+
+
+class SFPTail(sfp.SoftFilterPruning):
+    """SFP that prunes softly for half of HP9, then for good, and fine-tunes for the other half."""
+
+    name = "SFPtail"
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """SFP, but for the tail; inside blocks only."""
+        n = context.data.n
+        total = self.iterations(strategy, context.recipe, n)
+        step = Step(model, strategy, context, (total - total // 2, total // 2))
+        groups = step.groups()
+        counts = groups.plan_uniform(step.target, groups.caps(stream=False), context.recipe.round_to)
+        mask = sfp.SoftMask(groups, counts, self.period(strategy, context.recipe, n), step.lengths[0])
+        step.train(0, after_update=mask)
+        plan = groups.removal([units.tolist() for units in mask.selection], step.target)
+        unit = groups.unit_cost(plan)
+        groups.apply(plan)
+        step.recalibrate()
+        step.train(1)
+        return step.model, step.report(unit, short_of(plan, "removing all but the last filters of every block"))
+
+
+def page(out: Path) -> str:
+    """The rows as a page."""
+    found = rows(out)
+    about = ", ".join(f"{name} {version}" for name, version in versions().items())
+    lines = [
+        "# Choices inside the methods",
+        "",
+        "Written by `benchmarks/variants.py` from `runs.csv`. Data, recipe and columns as in `../single-methods`: CIFAR-10",
+        "as JPEG, a tenth of the training images, E0 = 10 epochs. Test accuracy in per cent: mean (lowest to highest) over n",
+        f"seeds; with n = 1 nothing is claimed of small differences. Device {found[0]['device']}; {about}.",
+        "",
+    ]
+    what = {name: text for name, (_, text) in VARIANTS.items()}
+    for model in dict.fromkeys(r["model"] for r in found):
+        for wanted in ("0.4", "0.7"):
+            chosen = [r for r in found if (r["model"], r["wanted"]) == (model, wanted)]
+            lines += table(chosen, what, "what it is") if chosen else []
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Fill the table, then write the page."""
+    options = read(__doc__, seeds=1)
+    if not options.table:
+        for kind in (LMAFresh, LMASlow, LMAOriginal, LFBFresh, SFPTail):
+            methods.register(kind)
+        fill({name: scheme for name, (scheme, _) in VARIANTS.items()}, options)
+    (options.out / "README.md").write_text(page(options.out))
+
+
+if __name__ == "__main__":
+    main()
