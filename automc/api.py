@@ -200,6 +200,7 @@ def train(
         # Weights that were trained elsewhere may have seen these images.
         "left_out": content_hash(subject.splits.validation) if fresh else None,
         "data": subject.data.as_dict(),
+        "image_shape": list(subject.dataset.train.shape),
         "validation_accuracy": accuracy,
     }
     normalisation = (subject.dataset.mean, subject.dataset.std)

@@ -171,14 +171,16 @@ def _wrapped(scheme: str) -> str:
 
 def show_result(result: Result, format: Format) -> int:
     """Print the front, the recommended scheme and the saved model; return the exit code."""
+    title = f"Front of {result.spec.id}: validation accuracy against parameters removed"
     if result.recommendation is None:
         say(f"No scheme {result.protocol.unmet} within the budget.")
         if nearest := result.protocol.nearest_text(result.trials):
             say(nearest)
         say(f"Go on with: automc resume {result.spec.id} --budget 2h")
+        if format is not Format.table:
+            show_trials([], None, format, title, result.protocol)
         return 3
     chosen = result.recommendation.trial
-    title = f"Front of {result.spec.id}: validation accuracy against parameters removed"
     show_trials(result.front, chosen, format, title, result.protocol)
     plot_trials(result.trials, result.front, chosen, format)
     say(f"Recommended: trial {chosen.ordinal}, {result.recommendation.why}.")

@@ -187,6 +187,7 @@ def describe(bench: Bench, scheme: Scheme, outcome: StepOutcome) -> dict[str, An
         "keep": list(setup.keep),
         "data": setup.data.as_dict(),
         "data_hash": bench.dataset.hash,
+        "image_shape": list(bench.dataset.train.shape),
         "normalisation": [list(bench.dataset.mean), list(bench.dataset.std)],
         "figures": {name: getattr(outcome, name) for name in ("accuracy", "params", "flops")},
     }

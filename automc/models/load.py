@@ -106,7 +106,8 @@ def input_channels(model: nn.Module) -> int | None:
 
 
 def default_size(spec: str) -> int:
-    """Return the side in pixels of the images a model is made for: 32 for the zoo, torchvision's own.
+    """Return the side in pixels of the images a model is made for: what an .am was trained on, 32 for the zoo,
+    torchvision's own.
 
     Raises:
         ModelError: a user's model does not tell.
@@ -114,7 +115,10 @@ def default_size(spec: str) -> int:
     if spec.endswith(".am"):
         from automc.models import structure
 
-        source = structure.read_source(Path(spec))
+        source, about = structure.read_head(Path(spec))
+        shape = about.get("image_shape", [])
+        if len(set(shape)) == 1:
+            return int(shape[0])
     else:
         source = locate(spec, None, None)
     if source.kind == "file":

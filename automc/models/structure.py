@@ -28,7 +28,7 @@ from automc.models.factory import FactoryRef, LoadedModel, build, normalisation_
 from automc.models.graphs import dump
 from automc.models.zoo.registry import Normalisation
 
-__all__ = ["describe", "insertable", "read", "read_source", "save", "weights_hash", "write_atomically"]
+__all__ = ["describe", "insertable", "read", "read_head", "save", "weights_hash", "write_atomically"]
 
 FORMAT = 1
 KEY = "automc"
@@ -62,7 +62,7 @@ def save(
     a fresh build of `source`. The global random state is left as it was.
 
     Args:
-        metadata: JSON values: recipe, figures, graph ids.
+        metadata: JSON values: recipe, figures, graph ids; `image_shape` is what `default_size` reads.
         normalisation: what the weights expect; by default `metadata["normalisation"]`, else the source's own.
 
     Raises:
@@ -118,13 +118,14 @@ def read(path: str | Path) -> LoadedModel:
     return LoadedModel(model.eval(), source, normalisation, about["metadata"])
 
 
-def read_source(path: Path) -> FactoryRef:
-    """Read only how the artefact's model is built.
+def read_head(path: Path) -> tuple[FactoryRef, dict[str, Any]]:
+    """Read only how the artefact's model is built, and the metadata it was saved with.
 
     Raises:
         ModelError, ArtefactError: as `read`.
     """
-    return FactoryRef.from_dict(_open(path, weights=False)[0]["source"])
+    about = _open(path, weights=False)[0]
+    return FactoryRef.from_dict(about["source"]), about["metadata"]
 
 
 def weights_hash(model: nn.Module) -> str:

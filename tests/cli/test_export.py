@@ -36,7 +36,7 @@ def expect_refused(result, *said: str, code: int = 2) -> None:
 
 def test_a_saved_model_as_onnx(automc, digits, tmp_path):
     out = tmp_path / "new" / "digits.onnx"
-    result = automc("export", digits, "--format", "onnx", "--size", "8", "--out", out, "--print", "json")
+    result = automc("export", digits, "--format", "onnx", "--out", out, "--print", "json")
     assert result.exit_code == 0, result.output
     done = json.loads(result.stdout)
     assert (done["path"], done["format"], done["classes"]) == (str(out), "onnx", 10)

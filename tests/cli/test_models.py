@@ -59,7 +59,7 @@ def test_train_then_measure(automc, automc_home, tmp_path):
 
 
 def test_measure_without_data(automc, digits):
-    measured = record(automc("measure", digits, "--device", "cpu", "--format", "json", "--size", "8"))
+    measured = record(automc("measure", digits, "--device", "cpu", "--format", "json"))
     with_data = record(automc("measure", digits, *CPU, "--format", "json"))
     assert (measured["accuracy"], measured["test_accuracy"]) == (None, None)
     assert (measured["params"], measured["flops"]) == (with_data["params"], with_data["flops"])

@@ -109,8 +109,9 @@ def test_the_smallest_within_a_drop_and_what_is_said_of_it(full_home, automc):
     assert said in done.stderr
 
     with in_process():
-        done = automc(*words, "--max-flops", "1%", "--max-size", "10MB", "--max-drop", "99pp")
+        done = automc(*words, "--max-flops", "1%", "--max-size", "10MB", "--max-drop", "99pp", "--format", "json")
     assert done.exit_code == 3, done.output
+    assert json.loads(done.stdout) == []
     assert "--max-size 10000KB is looser than the model itself: " in done.stderr
     base = load_record("digits-digits-2")["base_flops"]
     missed = stored("digits-digits-2")

@@ -195,6 +195,8 @@ def test_sizes(user_file: Path, tmp_path: Path) -> None:
     loaded = load("resnet8")
     structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={})
     assert default_size(str(tmp_path / "m.am")) == 32
+    structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={"image_shape": [8, 8]})
+    assert default_size(str(tmp_path / "m.am")) == 8
     with pytest.raises(ModelError, match="--size"):
         default_size(f"{user_file}:build")
 
