@@ -13,8 +13,9 @@ from torch import nn
 
 from automc import methods
 from automc.methods.sfp import SoftMask
+from automc.methods.step import Step
 from automc.models.groups import Groups
-from automc.training.loop import fit
+from automc.training.loop import FitReport, fit
 from automc.training.recipe import Recipe
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -144,21 +145,43 @@ def test_streams_are_pruned_only_where_blocks_do_not_suffice(context) -> None:
     assert widths["blocks"] == 16 > widths["streams"]
 
 
-def test_the_deleted_filters_are_the_masked_ones(context) -> None:
+def test_half_of_the_training_comes_after_the_deletion(context, monkeypatch) -> None:
+    phases: list[tuple[int, int, int]] = []
+    train = Step.train
+
+    def noted(self, phase=0, **options):
+        phases.append((phase, self.lengths[phase], count(self.model)))
+        return train(self, phase, **options)
+
+    monkeypatch.setattr(Step, "train", noted)
+    model = build("vgg")
+    step = context(count(model), epochs=5.0)
+    _, report = methods.get("SFP").apply(model, strategy("SFP", HP2=0.3, HP9=0.5), step)
+    total = methods.get("SFP").iterations(strategy("SFP", HP2=0.3, HP9=0.5), step.recipe, step.data.n)
+    assert phases == [(0, total - total // 2, count(model)), (1, total // 2, report.params_out)]
+
+
+def test_the_deleted_filters_are_the_masked_ones(context, monkeypatch) -> None:
     """Deleting equals zeroing what reads the filters; batch norms are estimated anew on both sides."""
     from test_groups import mask as mask_inputs
 
     from automc.training.evaluate import recalibrate
 
+    train = Step.train
+    monkeypatch.setattr(
+        Step,
+        "train",
+        lambda self, phase=0, **more: train(self, phase, **more) if phase == 0 else FitReport(0.0, 0, 0.0),
+    )
     model = build("vgg")
     step = context(count(model), epochs=5.0)
     out, report = methods.get("SFP").apply(model, strategy("SFP", HP2=0.3, HP9=0.5), step)
     dense = copy.deepcopy(model)
     groups = Groups(dense, EXAMPLE)
-    soft = SoftMask(groups, groups.plan_uniform(report.target, groups.caps(stream=False)), report.details["period"], 10)
+    soft = SoftMask(groups, groups.plan_uniform(report.target, groups.caps(stream=False)), report.details["period"], 5)
     from automc.training.seeds import derived
 
-    fit(dense, step.data, iterations=10, recipe=step.recipe, seed=derived(step.seed, 0), after_update=soft)
+    fit(dense, step.data, iterations=5, recipe=step.recipe, seed=derived(step.seed, 0), after_update=soft)
     plan = groups.removal([units.tolist() for units in soft.selection], report.target)
     mask_inputs(dense, groups, plan)
     recalibrate(dense, step.data, step.recipe.recalibration_images)
