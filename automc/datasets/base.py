@@ -104,6 +104,8 @@ class Dataset:
     augment: Augment
     hash: str
     notes: tuple[str, ...] = ()
+    layout: torch.memory_format = torch.channels_last
+    """How batches lie in memory; see `automc.models.load.layout`."""
 
     @property
     def channels(self) -> int:
@@ -126,7 +128,9 @@ class Dataset:
 
     def data(self, images: Images, device: torch.device | str = "cpu") -> TrainData:
         """`images` (of this data set) ready for training or evaluation on `device`."""
-        return TrainData(images, None, mean=self.mean, std=self.std, augment=self.augment, device=device)
+        return TrainData(
+            images, None, mean=self.mean, std=self.std, augment=self.augment, device=device, layout=self.layout
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,7 @@ class TrainData:
 
     Augmentation is that of the CIFAR papers: zero padding of `pad` pixels (an eighth of the shorter side, at least
     1, at most 4), a random crop, and for "crop-flip"
-    a mirror with probability 1/2. Batches are float32, channels_last, normalised by `mean` and `std` (per
+    a mirror with probability 1/2. Batches are float32, laid out as `layout` says, normalised by `mean` and `std` (per
     channel, of pixels in [0, 1]). Padding is black *before* normalisation, as torchvision pads images.
 
     Args:
@@ -226,6 +230,7 @@ class TrainData:
     def __init__(
         self, x: Tensor | Images, y: Tensor | None = None, *, mean: Sequence[float], std: Sequence[float],
         augment: Augment = "none", device: torch.device | str = "cpu",
+        layout: torch.memory_format = torch.channels_last,
     ) -> None:  # fmt: skip
         if isinstance(x, Images):
             images = x
@@ -243,6 +248,7 @@ class TrainData:
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.augment: Augment = augment
+        self.layout = layout
         height, width = images.shape
         self.pad = 0 if augment == "none" else min(4, max(1, min(height, width) // 8))
         # One multiply-add per pixel: (p / 255 − mean) / std = p · scale + shift.
@@ -273,9 +279,7 @@ class TrainData:
 
     def subset(self, indices: Tensor) -> TrainData:
         """The images at `indices`, sharing the pixels."""
-        return TrainData(
-            self.images.select(indices), mean=self.mean, std=self.std, augment=self.augment, device=self.device
-        )
+        return self._of(self.images.select(indices), self.augment)
 
     def take(self, k: int, seed: int = 0) -> TrainData:
         """`min(k, n)` images drawn without replacement; the same for the same seed."""
@@ -284,7 +288,10 @@ class TrainData:
 
     def without_augmentation(self) -> TrainData:
         """The same images, never augmented."""
-        return TrainData(self.images, mean=self.mean, std=self.std, augment="none", device=self.device)
+        return self._of(self.images, "none")
+
+    def _of(self, images: Images, augment: Augment) -> TrainData:
+        return TrainData(images, mean=self.mean, std=self.std, augment=augment, device=self.device, layout=self.layout)
 
     def draw(self, count: int, generator: torch.Generator) -> Views:
         """Random views for `count` images, on this data's device; drawn in one go for a whole epoch."""
@@ -298,7 +305,7 @@ class TrainData:
         return Views(offsets[0], offsets[1], mirror)
 
     def views(self, indices: Tensor, views: Views) -> Tensor:
-        """The normalised batch at `indices` seen through `views`, float32 (b, c, h, w) channels_last."""
+        """The normalised batch at `indices` seen through `views`, float32 (b, c, h, w)."""
         pixels = self.images.gather(indices)
         if views.top is not None and views.left is not None:
             pixels = crop(pixels, views.top, views.left, self.pad)
@@ -307,16 +314,18 @@ class TrainData:
         return self._float(pixels)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """An augmented, normalised batch, float32 (b, c, h, w) channels_last; `indices` int64 on `device`."""
+        """An augmented, normalised batch, float32 (b, c, h, w); `indices` int64 on `device`."""
         return self.views(indices, self.draw(len(indices), generator))
 
     def normalised(self, indices: Tensor | slice) -> Tensor:
-        """A normalised batch without augmentation, float32 (b, c, h, w) channels_last."""
+        """A normalised batch without augmentation, float32 (b, c, h, w)."""
         return self._float(self.images.gather(indices))
 
     def _float(self, pixels: Tensor) -> Tensor:
-        batch = pixels.contiguous(memory_format=torch.channels_last).to(torch.float32)
-        return torch.addcmul(self._shift, batch, self._scale)
+        batch = pixels.contiguous(memory_format=self.layout).to(torch.float32)
+        # One channel is contiguous in either layout: only a new tensor has the strides that say which one is meant.
+        out = torch.empty(batch.shape, device=self.device, memory_format=self.layout)
+        return torch.addcmul(self._shift, batch, self._scale, out=out)
 
 
 def crop(pixels: Tensor, top: Tensor, left: Tensor, pad: int) -> Tensor:

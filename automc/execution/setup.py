@@ -22,7 +22,7 @@ from automc.execution.cache import DEFAULT_LIMIT, PrefixCache
 from automc.execution.monitor import Monitor
 from automc.methods.base import StepContext
 from automc.models import structure
-from automc.models.load import FactoryRef, input_channels, output_classes, prepare
+from automc.models.load import FactoryRef, input_channels, layout, output_classes, prepare
 from automc.models.measure import count_params
 from automc.training.recipe import Recipe
 from automc.training.seeds import step_seed
@@ -130,7 +130,9 @@ def open_bench(setup: Setup) -> Bench:
     example = torch.zeros(dataset.example_shape)
     check(dataset, outputs=output_classes(loaded.model, example))
     splits = split(dataset, setup.recipe.fraction)
-    model = prepare(loaded.model, example).to(device)
+    model = prepare(loaded.model, example)
+    dataset = replace(dataset, layout=layout(model, example))
+    model = model.to(device)
     return Bench(
         setup=setup,
         model=model,

@@ -88,7 +88,7 @@ class LightMultiSegmentActivation(Method):
         segments = _segments(strategy)
         temperature, weight = setting(strategy, "HP4", 0.01, 1000.0), setting(strategy, "HP5", 0.0, 1.0)
         step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
-        teacher = self.teacher(step).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        teacher = self.teacher(step).eval().requires_grad_(False).to(memory_format=context.data.layout)
         step.model = split_activations(step.model)
         new = replaceable(step.model, step.example, context.keep)
         known = multi_segment(step.model, context.keep)

@@ -111,5 +111,5 @@ def _whole(name: str, module: nn.Module, keep: Sequence[str]) -> str:
         return f"grouped in {module.groups}"
     inputs = module.in_features if isinstance(module, nn.Linear) else int(module.in_channels)
     if inputs < MIN_INPUTS:
-        return f"only {inputs} inputs"
+        return f"only {inputs} {'input' if inputs == 1 else 'inputs'}"
     return "rank 1 saves nothing, or it is used twice"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from automc.errors import ModelError
 from automc.models.checkpoint import load_weights
 from automc.models.factory import FactoryRef, LoadedModel, SourceChanged, build, locate, normalisation_of
-from automc.models.modes import evaluating
+from automc.models.modes import evaluating, unheard
 from automc.models.shortcuts import adapt_shortcuts
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "build",
     "default_size",
     "input_channels",
+    "layout",
     "load",
     "output_classes",
     "prepare",
@@ -74,6 +75,24 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module:
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
     return adapt_shortcuts(prepared, example)
+
+
+def layout(model: nn.Module, example: Tensor) -> torch.memory_format:
+    """Return how batches should lie in memory: channels last, which is faster, where the model's code can read it.
+
+    Code such as `x.view(len(x), -1)` cannot: it needs pixels innermost, and so contiguous batches and weights.
+
+    Args:
+        example: an input batch (n, c, h, w).
+    """
+    probe = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    batch = example.expand(2, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    try:
+        with evaluating(probe), torch.no_grad(), unheard():
+            probe(batch)
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def output_classes(model: nn.Module, example: Tensor) -> int:

@@ -15,7 +15,7 @@ from automc.datasets import DataRef, Dataset, check, open_data
 from automc.datasets.splits import Splits, content_hash, split
 from automc.execution.setup import open_device
 from automc.home import home
-from automc.models.load import FactoryRef, input_channels, load, output_classes, prepare
+from automc.models.load import FactoryRef, input_channels, layout, load, output_classes, prepare
 from automc.models.measure import count_flops, count_params
 from automc.study.trial import Figures
 from automc.training import evaluate
@@ -109,7 +109,9 @@ def open_subject(
     check(dataset, channels=input_channels(known.model))
     example = torch.zeros(dataset.example_shape)
     check(dataset, outputs=output_classes(known.model, example))
-    prepared = prepare(known.model, example).to(where)
+    prepared = prepare(known.model, example)
+    dataset = replace(dataset, layout=layout(prepared, example))
+    prepared = prepared.to(where)
     splits = split(dataset, fraction)
     on_device = example.to(where)
     return Subject(

@@ -77,7 +77,7 @@ def fit(
     objective = cross_entropy if loss is None else loss
     was_training = model.training
     device = data.device
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=data.layout)
     model.train()
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=peak, momentum=recipe.momentum,

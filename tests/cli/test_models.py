@@ -124,6 +124,39 @@ def test_a_scheme_that_cannot_run_is_refused_and_nothing_saved(automc, digits, t
     assert out.read_text() == "precious"
 
 
+TUTORIAL = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
+        self.fc1 = nn.Linear(32 * 16, 64)
+        self.fc2 = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = torch.max_pool2d(torch.relu(self.conv2(torch.relu(self.conv1(x)))), 2)
+        return self.fc2(torch.relu(self.fc1(x.view(-1, 32 * 16))))
+"""
+
+
+def test_a_tutorials_network_that_writes_a_width_into_a_view(automc, automc_home, tmp_path):
+    file, trained, small = tmp_path / "net.py", tmp_path / "net.am", tmp_path / "small.am"
+    file.write_text(TUTORIAL)
+    record(automc("train", f"{file}:Net", *CPU, *EXACT, "--epochs", "2", "--out", trained, "--format", "json"))
+    lfb = "LFB[HP1=0.1,HP2=0.2,HP15=1,HP16=CE]"
+    scheme = f"SFP[HP2=0.2,HP9=0.1,HP10=1] -> LMA[HP1=0.1,HP2=0.2,HP3=4,HP4=3,HP5=0.5] -> {lfb}"
+    words = ("compress", trained, "--scheme", scheme, *CPU, *EXACT, "--unit-epochs", "0.5", "--out", small)
+    result = automc(*words, "--format", "json")
+    assert result.exit_code == 0, result.output
+    before, after = library.load(str(trained)), library.load(str(small))
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (before, after)]
+    assert sizes[1] <= 0.4 * sizes[0]
+    assert after(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+
+
 def test_scheme_files_that_cannot_be_read(automc, digits, tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     for name in ("none.txt", "bytes", ""):

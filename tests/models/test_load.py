@@ -10,11 +10,15 @@ import torch
 from model_nets import USER_FILE, randomise
 from torch import nn
 
+from automc.datasets import TrainData
 from automc.errors import ArtefactError, ModelError
 from automc.models import structure, zoo
 from automc.models.factory import SourceChanged
-from automc.models.load import build, default_size, input_channels, load, output_classes, prepare
+from automc.models.load import build, default_size, input_channels, layout, load, output_classes, prepare
 from automc.models.shortcuts import GatherShortcut
+from automc.training.evaluate import accuracy
+from automc.training.loop import fit
+from automc.training.recipe import Recipe
 
 
 @pytest.fixture
@@ -188,6 +192,34 @@ def test_layers_that_ask_for_a_version_are_filled(tmp_path: Path) -> None:
     structure.save(tmp_path / "m.am", again.model, again.source, metadata={})
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(structure.read(tmp_path / "m.am").model(x), loaded.model.eval()(x))
+
+
+class Viewing(nn.Module):
+    """Ends as many tutorials do: pixels of all channels in one row, by a view."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 8, 3, padding=1)
+        self.fc = nn.Linear(8 * 64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.conv(x)).view(-1, 8 * 64))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_model_that_views_pixels_gets_contiguous_batches(channels: int) -> None:
+    model = Viewing(channels)
+    before = [p.stride() for p in model.parameters()]
+    example = torch.zeros(1, channels, 8, 8)
+    assert layout(model, example) is torch.contiguous_format
+    assert [p.stride() for p in model.parameters()] == before
+    assert layout(load("resnet8").model, torch.zeros(1, 3, 8, 8)) is torch.channels_last
+    data = TrainData(
+        torch.zeros(4, channels, 8, 8, dtype=torch.uint8), torch.arange(4), mean=[0.5] * channels,
+        std=[0.2] * channels, augment="crop", layout=torch.contiguous_format,
+    )  # fmt: skip
+    fit(model, data.take(4), iterations=2, recipe=Recipe(batch=2), seed=0)
+    assert 0 <= accuracy(model, data.without_augmentation()) <= 1
 
 
 def test_sizes(user_file: Path, tmp_path: Path) -> None:
