@@ -30,7 +30,7 @@ from automc.study.study import load_trials, versions
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe
 from benchmarks.resumable import append, rows
-from benchmarks.single_methods import SETTINGS
+from benchmarks.single_methods import SCHEMES
 from benchmarks.tab.compare import machine
 from kg.schema import Scheme, Strategy
 
@@ -88,7 +88,7 @@ def single(method: str, trial: Trial) -> Strategy:
     """Return a method alone that removes what the trial's scheme removed and trains as long as its steps together."""
     known = methods.registered()
     total = sum(known[step.method].relative_cost(step) for step in trial.scheme.steps)
-    strategy = Strategy.parse(f"{method}[{SETTINGS[method].format(round(trial.pr or 0.0, 4))}]")
+    strategy = Strategy.parse(SCHEMES[method].format(wanted=round(trial.pr or 0.0, 4)))
     length = "HP9" if strategy.get("HP9") is not None else "HP1"
     rest = known[method].relative_cost(strategy) - strategy.number(length)
     longer = round(max(SHORTEST, total - rest), 4)
@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="the data set's name, or an image folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--removed", type=float, nargs="+", default=[0.4, 0.7], help="shares to take schemes for")
-    parser.add_argument("--methods", nargs="+", default=[m for m in SETTINGS if m in methods.registered()])
+    parser.add_argument("--methods", nargs="+", default=[m for m in SCHEMES if m in methods.registered()])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--fraction", type=float, default=0.1)
     parser.add_argument("--unit-epochs", type=float, default=10.0)
