@@ -95,6 +95,56 @@ def test_filters_grow_back_and_the_selection_changes(small_data) -> None:
     assert any(a != b for a, b in pairwise(selections))
 
 
+def test_a_zeroed_filter_does_not_outgrow_the_trained_ones(small_data) -> None:
+    """Batch norm makes a filter near zero learn far faster than the others; tempered, it stays small and still grows."""
+    outcome = {}
+    for tempered in (False, True):
+        model = build("vgg")
+        for norm in (model.features[1], model.features[5], model.features[9]):
+            nn.init.constant_(norm.bias, 0.5)
+        groups = Groups(model, EXAMPLE)
+        mask = SoftMask(groups, groups.plan_uniform(int(count(model) * 0.6), groups.caps()), 3, 100)
+        mask.mask()
+        first = [units.tolist() for units in mask.selection]
+        regrown: list[float] = []
+
+        def after(step: int, groups=groups, first=first, regrown=regrown) -> None:
+            norms = [groups.weight_norms(group) for group in groups.groups]
+            ratios = [(n[u].max() / n.median()).item() for n, u in zip(norms, first, strict=True) if u]
+            regrown.append(max(ratios))
+
+        hook = mask.temper if tempered else None
+        fit(
+            model, small_data, iterations=3, recipe=Recipe(batch=16, lr=0.01), seed=0, gradient_hook=hook,
+            after_update=after,
+        )  # fmt: skip
+        outcome[tempered] = regrown
+    assert max(outcome[False]) > 1.0  # larger than the median filter within three iterations
+    assert 0.0 < max(outcome[True]) < 0.5
+
+
+def test_tempering_leaves_the_others_gradients_alone(small_data) -> None:
+    model = build("vgg")
+    groups = Groups(model, EXAMPLE)
+    mask = SoftMask(groups, [int(0.4 * group.units) for group in groups.groups], 1, 100)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * 100
+    before = {name: p.grad.clone() for name, p in model.named_parameters()}
+    mask.temper(0, 0.01, model)
+    assert all(torch.equal(p.grad, before[name]) for name, p in model.named_parameters())  # nothing is zeroed yet
+    mask.mask()
+    mask.temper(0, 0.01, model)
+    layer = dict(model.named_modules())["features.4"]
+    units = mask.selection[[g.root for g in groups.groups].index("features.4")]
+    norms = before["features.4.weight"].flatten(1).norm(dim=1)
+    others = [i for i in range(len(norms)) if i not in units.tolist()]
+    limit = norms[others].median()
+    for row, norm in enumerate(layer.weight.grad.flatten(1).norm(dim=1)):
+        expected = min(norms[row], limit) if row in units.tolist() else norms[row]
+        torch.testing.assert_close(norm, expected)
+
+
 def test_the_last_iteration_masks_whatever_the_period() -> None:
     groups = Groups(build("vgg"), EXAMPLE)
     mask = SoftMask(groups, [1] * 4, 4, 10)
@@ -181,7 +231,10 @@ def test_the_deleted_filters_are_the_masked_ones(context, monkeypatch) -> None:
     soft = SoftMask(groups, groups.plan_uniform(report.target, groups.caps(stream=False)), report.details["period"], 5)
     from automc.training.seeds import derived
 
-    fit(dense, step.data, iterations=5, recipe=step.recipe, seed=derived(step.seed, 0), after_update=soft)
+    fit(
+        dense, step.data, iterations=5, recipe=step.recipe, seed=derived(step.seed, 0), after_update=soft,
+        gradient_hook=soft.temper,
+    )  # fmt: skip
     plan = groups.removal([units.tolist() for units in soft.selection], report.target)
     mask_inputs(dense, groups, plan)
     recalibrate(dense, step.data, step.recipe.recalibration_images)
