@@ -96,7 +96,7 @@ def test_filters_grow_back_and_the_selection_changes(small_data) -> None:
 
 
 def test_a_zeroed_filter_does_not_outgrow_the_trained_ones(small_data) -> None:
-    """Batch norm makes a filter near zero learn far faster than the others; tempered, it stays small and still grows."""
+    """Batch norm makes a filter near zero learn far faster than the others; tempered, it grows, but little."""
     outcome = {}
     for tempered in (False, True):
         model = build("vgg")
