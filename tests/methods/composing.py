@@ -192,12 +192,8 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             structure.save(Path(folder) / "x.am", model, self.loaded.source, metadata={})
             back = structure.read(Path(folder) / "x.am").model
-        kept, read = model.state_dict(), back.state_dict()
-        if kept.keys() != read.keys() or not all(torch.equal(kept[name], read[name]) for name in kept):
-            yield "the saved model has other weights"
-        # Equal weights may lie otherwise in memory, and then another kernel adds in another order.
         with evaluating(model), evaluating(back), torch.no_grad():
-            if not torch.allclose(model(images), back(images), rtol=1e-5, atol=1e-5):
+            if not torch.equal(model(images), back(images)):
                 yield "the saved model gives other logits"
 
 
