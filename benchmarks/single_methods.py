@@ -41,6 +41,8 @@ COLUMNS = (
     "model", "method", "wanted", "seed", "strategy", "pr", "fr", "validation_before", "validation_after",
     "test_before", "test_after", "reached", "reason", "seconds", "device", "cpu", "torch",
 )  # fmt: skip
+SIZES = (0.4, 0.7)
+"""Shares of the parameters to remove."""
 SCHEMES = {
     "LMA": "LMA[HP1=0.5,HP2={wanted},HP3=8,HP4=3,HP5=0.5]",
     "LeGR": "LeGR[HP1=0.5,HP2={wanted},HP6=0.9,HP7=0.4,HP8=l2_weight]",
@@ -163,7 +165,7 @@ def run(model: Path, name: str, scheme: str, wanted: float, seed: int, options: 
 def fill(schemes: dict[str, str], options: argparse.Namespace) -> None:
     """Run what is missing, model by model and seed by seed, so that a stopped table is evenly filled."""
     options.out.mkdir(parents=True, exist_ok=True)
-    plan = itertools.product(options.model, range(options.seeds), (0.4, 0.7), schemes)
+    plan = itertools.product(options.model, range(options.seeds), SIZES, schemes)
     for model, seed, wanted, name in plan:
         key = (model.stem, name, str(wanted), str(seed))
         claim = FileLock(options.out / f".{'-'.join(key)}.lock", blocking=False)
@@ -193,11 +195,17 @@ def page(out: Path) -> str:
         f"(lowest to highest) over n seeds. Device {found[0]['device']}; {about}.",
         "",
     ]
+    return "\n".join([*lines, *tables(found, PAPER, "AutoMC's Table 2"), *READING, ""])
+
+
+def tables(found: list[dict[str, str]], beside: dict[float, dict[str, Any]], title: str) -> list[str]:
+    """A table for each model and size, see `table`."""
+    lines: list[str] = []
     for model in dict.fromkeys(r["model"] for r in found):
-        for wanted in ("0.4", "0.7"):
-            chosen = [r for r in found if (r["model"], r["wanted"]) == (model, wanted)]
-            lines += table(chosen, PAPER[float(wanted)], "AutoMC's Table 2") if chosen else []
-    return "\n".join([*lines, *READING, ""])
+        for wanted in SIZES:
+            chosen = [r for r in found if (r["model"], r["wanted"]) == (model, str(wanted))]
+            lines += table(chosen, beside[wanted], title) if chosen else []
+    return lines
 
 
 def table(chosen: list[dict[str, str]], beside: dict[str, Any], title: str) -> list[str]:

@@ -21,15 +21,14 @@ from automc.methods import StepContext, StepReport, lfb, lma, sfp
 from automc.methods.step import Step
 from automc.study.study import versions
 from benchmarks.resumable import rows
-from benchmarks.single_methods import SCHEMES, fill, forget, read, table
+from benchmarks.single_methods import SCHEMES, SIZES, fill, forget, read, tables
 from kg.schema import Strategy
 
-LMA = "LMA[HP1=0.5,HP2={wanted},HP3=8,HP4=3,HP5=0.5]"
 NS_LMA = "NS[HP1=0.5,HP2={half},HP6=0.9] -> LMA[HP1=0.5,HP2={half},HP3=8,HP4=3,HP5=0.5]"
 VARIANTS = {
     "LMA": (SCHEMES["LMA"], "as it is"),
-    "LMA, fresh student": (LMA.replace("LMA[", "LMAfresh["), "fresh weights, learning rate 0.1"),
-    "LMA, official": (LMA.replace("LMA[", "LMAslow["), "fresh weights, learning rate 0.001, as in the AutoMC authors' code"),
+    "LMA, fresh student": (SCHEMES["LMA"].replace("LMA[", "LMAfresh["), "fresh weights, learning rate 0.1"),
+    "LMA, official": (SCHEMES["LMA"].replace("LMA[", "LMAslow["), "fresh weights, learning rate 0.001, as in the AutoMC authors' code"),
     "LFB": (SCHEMES["LFB"], "as it is: MSE, weight 1"),
     "LFB, official": ("LFBfresh[HP1=0.5,HP2={wanted},HP15=0,HP16=MSE]", "fresh weights, learning rate 0.1, as in the AutoMC authors' code"),
     "LFB, CE": ("LFB[HP1=0.5,HP2={wanted},HP15=1,HP16=CE]", "cross-entropy with the input's softmax, weight 1"),
@@ -165,11 +164,7 @@ def page(out: Path) -> str:
         "",
     ]
     what = {name: text for name, (_, text) in VARIANTS.items()}
-    for model in dict.fromkeys(r["model"] for r in found):
-        for wanted in ("0.4", "0.7"):
-            chosen = [r for r in found if (r["model"], r["wanted"]) == (model, wanted)]
-            lines += table(chosen, what, "what it is") if chosen else []
-    return "\n".join([*lines, *READING, ""])
+    return "\n".join([*lines, *tables(found, dict.fromkeys(SIZES, what), "what it is"), *READING, ""])
 
 
 def main() -> None:

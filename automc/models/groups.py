@@ -70,14 +70,16 @@ class Groups:
         No graph shows that: one unit is removed from every group of a copy, and only where that copy does not run
         are the groups tried one by one.
         """
-        if self._runs_without(self.groups):
+        with torch.no_grad():
+            shape = _run(self.model, self._example).shape
+        if self._runs_without(self.groups, shape):
             return
-        rigid = [group for group in self.groups if not self._runs_without((group,))]
+        rigid = [group for group in self.groups if not self._runs_without((group,), shape)]
         self.refused |= {group.root: "the code after it counts on this number of channels" for group in rigid}
         self.groups = tuple(group for group in self.groups if group not in rigid)
 
-    def _runs_without(self, groups: Sequence[Group]) -> bool:
-        """Whether a copy of the model still gives its outputs' shape without the first unit of each group."""
+    def _runs_without(self, groups: Sequence[Group], shape: torch.Size) -> bool:
+        """Whether a copy of the model still gives outputs of `shape` without the first unit of each group."""
         model = copy.deepcopy(self.model)
         graph = trace(model, self._example)
         modules = dict(model.named_modules())
@@ -86,7 +88,7 @@ class Groups:
                 if group.units > 1:
                     shrink(graph, modules[group.root], group.channels([0]))
             with torch.no_grad(), unheard():
-                return _run(model, self._example).shape == _run(self.model, self._example).shape
+                return _run(model, self._example).shape == shape
         except (RuntimeError, IndexError, ValueError):
             return False
         finally:
