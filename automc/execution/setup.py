@@ -126,12 +126,8 @@ def open_bench(setup: Setup) -> Bench:
     device = open_device(setup.device)
     loaded = structure.read(setup.base)
     dataset = open_data(setup.data, setup.data_cache)
-    check(dataset, channels=input_channels(loaded.model))
-    example = torch.zeros(dataset.example_shape)
-    check(dataset, outputs=output_classes(loaded.model, example))
+    model, dataset = fitted(loaded.model, dataset)
     splits = split(dataset, setup.recipe.fraction)
-    model = prepare(loaded.model, example)
-    dataset = replace(dataset, layout=layout(model, example))
     model = model.to(device)
     return Bench(
         setup=setup,
@@ -148,6 +144,20 @@ def open_bench(setup: Setup) -> Bench:
         cache=PrefixCache(setup.cache, setup.cache_bytes),
         identity=_identity(setup, model, dataset),
     )
+
+
+def fitted(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
+    """Bring a model and its data together: the model prepared for surgery, the data laid out as it wants them.
+
+    Raises:
+        ModelError: the model is no classifier.
+        DataError: they do not fit: channels or classes differ.
+    """
+    check(dataset, channels=input_channels(model))
+    example = torch.zeros(dataset.example_shape)
+    check(dataset, outputs=output_classes(model, example))
+    prepared = prepare(model, example)
+    return prepared, replace(dataset, layout=layout(prepared, example))
 
 
 @lru_cache(maxsize=2)

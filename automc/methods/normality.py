@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are loaded when first used: scipy.stats takes a second that most commands need not wait
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -48,11 +48,11 @@ def gaussianity(weights: np.ndarray, criterion: str) -> float:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # constant samples; p-values of large ones, which nobody reads
         if criterion == "P1":
-            return float(stats.shapiro(sample).statistic)
+            return float(scipy.stats.shapiro(sample).statistic)
         if criterion == "P2":
-            return float(-np.log10(np.maximum(stats.jarque_bera(sample).statistic, _TINY)))
+            return float(-np.log10(np.maximum(scipy.stats.jarque_bera(sample).statistic, _TINY)))
         sample = (sample - sample.mean()) / sample.std()
-        return float(-np.log10(np.maximum(abs(stats.kstat(sample, 3) * stats.kstat(sample, 4)), _TINY)))
+        return float(-np.log10(np.maximum(abs(scipy.stats.kstat(sample, 3) * scipy.stats.kstat(sample, 4)), _TINY)))
 
 
 def importance(filters: np.ndarray, criterion: str) -> np.ndarray:
@@ -68,9 +68,9 @@ def importance(filters: np.ndarray, criterion: str) -> np.ndarray:
         if criterion == "l1norm" or filters.shape[1] < FEWEST:
             values = np.abs(filters).sum(1)
         elif criterion == "k34":
-            values = np.abs(stats.kstat(filters, 3, axis=1) * stats.kstat(filters, 4, axis=1))
+            values = np.abs(scipy.stats.kstat(filters, 3, axis=1) * scipy.stats.kstat(filters, 4, axis=1))
         else:
-            values = np.abs(stats.skew(filters, axis=1) * stats.kurtosis(filters, axis=1))
+            values = np.abs(scipy.stats.skew(filters, axis=1) * scipy.stats.kurtosis(filters, axis=1))
     return np.where(np.isfinite(values), values, -np.inf)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from automc.datasets import DataRef, Dataset, check, open_data
+from automc.datasets import DataRef, Dataset, open_data
 from automc.datasets.splits import Splits, content_hash, split
-from automc.execution.setup import open_device
+from automc.execution.setup import fitted, open_device
 from automc.home import home
-from automc.models.load import FactoryRef, input_channels, layout, load, output_classes, prepare
+from automc.models.load import FactoryRef, load
 from automc.models.measure import count_flops, count_params
 from automc.study.trial import Figures
 from automc.training import evaluate
@@ -106,14 +106,9 @@ def open_subject(
         if known.normalisation is not None and data.mean is None and weights is not None:
             reference = data.normalised_by(known.normalisation)
             dataset = open_data(reference, cache=home() / "data", progress=progress)
-    check(dataset, channels=input_channels(known.model))
-    example = torch.zeros(dataset.example_shape)
-    check(dataset, outputs=output_classes(known.model, example))
-    prepared = prepare(known.model, example)
-    dataset = replace(dataset, layout=layout(prepared, example))
+    prepared, dataset = fitted(known.model, dataset)
     prepared = prepared.to(where)
     splits = split(dataset, fraction)
-    on_device = example.to(where)
     return Subject(
         name=_short(model),
         model=prepared,
@@ -123,7 +118,7 @@ def open_subject(
         splits=splits,
         device=where,
         params=count_params(prepared),
-        flops=count_flops(prepared, on_device),
+        flops=count_flops(prepared, torch.zeros(dataset.example_shape, device=where)),
         saw_validation=known.metadata.get("left_out") != content_hash(splits.validation),
     )
 
