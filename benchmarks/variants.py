@@ -17,7 +17,7 @@ from torch import nn
 
 from automc import methods
 from automc.errors import MethodError
-from automc.methods import StepContext, StepReport, lfb, lma, sfp
+from automc.methods import StepContext, StepReport, hos, lfb, lma, sfp
 from automc.methods.step import Step
 from automc.study.study import versions
 from benchmarks.resumable import rows
@@ -40,6 +40,11 @@ VARIANTS = {
     "SFP, paper": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=1]", "likewise, and all of HP9 before the deletion, as in the paper"),
     "SFP, paper, HP10 = 5": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=5]", "likewise, masks five times as far apart"),
     "SFP, paper, HP10 = 20": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=20]", "likewise, an epoch between masks"),
+    "LeGR": (SCHEMES["LeGR"], "as it is: the best of 46 rankings, each judged after three iterations"),
+    "LeGR, not evolved": (SCHEMES["LeGR"].replace("HP7=0.4", "HP7=0"), "the plain ranking by norms, no search"),
+    "HOS": (SCHEMES["HOS"], "as it is: half of the way by pruning, as a ratio, half by decomposing"),
+    "HOS, pruning alone": (SCHEMES["HOS"].replace("HOS[", "HOSpruned["), "nothing is decomposed"),
+    "HOS, decomposing alone": (SCHEMES["HOS"].replace("HOS[", "HOSdecomposed["), "nothing is pruned"),
     "NS, LMA": (NS_LMA, "half of it each; LMA's teacher is its input"),
     "NS, LMA of the original": (NS_LMA.replace("LMA[", "LMAoriginal["), "likewise; LMA's teacher is the original model"),
 }  # fmt: skip
@@ -149,6 +154,25 @@ class SFPPaper(SFPUntempered):
             return super().apply(model, strategy, context)
 
 
+class HOSPruned(hos.HigherOrderStatistics):
+    """HOS that prunes all the way."""
+
+    name = "HOSpruned"
+    splits: ClassVar[tuple[float, ...]] = (0.0,)
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """HOS, but for the share of its two halves."""
+        with patch.object(hos, "SPLITS", self.splits):
+            return super().apply(model, strategy, context)
+
+
+class HOSDecomposed(HOSPruned):
+    """HOS that decomposes all the way."""
+
+    name = "HOSdecomposed"
+    splits = (1.0,)
+
+
 def page(out: Path) -> str:
     """The rows as a page."""
     found = rows(out)
@@ -171,7 +195,7 @@ def main() -> None:
     """Fill the table, then write the page."""
     options = read(__doc__, seeds=1)
     if not options.table:
-        for kind in (LMAFresh, LMASlow, LMAOriginal, LFBFresh, SFPUntempered, SFPPaper):
+        for kind in (LMAFresh, LMASlow, LMAOriginal, LFBFresh, SFPUntempered, SFPPaper, HOSPruned, HOSDecomposed):
             methods.register(kind)
         fill({name: scheme for name, (scheme, _) in VARIANTS.items()}, options)
     (options.out / "README.md").write_text(page(options.out))

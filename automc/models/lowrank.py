@@ -213,6 +213,25 @@ def matrix(model: nn.Module, site: Site) -> Tensor:
 
 
 @torch.no_grad()
+def halves(whole: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Write a matrix (m, n) as the product of (m, rank) and (rank, n): its truncated singular value decomposition.
+
+    Each takes the square roots of the singular values. The vectors of the shorter side are eigenvectors of its Gram
+    matrix, and the other side follows by projection: a fraction of a full decomposition's time for large layers. In
+    float64 that loses nothing that float32 weights could keep. Returns float64.
+    """
+    if whole.shape[0] > whole.shape[1]:
+        long, short = halves(whole.T, rank)
+        return short.T, long.T
+    wide = whole.double()
+    values, vectors = torch.linalg.eigh(wide @ wide.T)
+    # A value that is rounding only must not become a tiny root to divide by.
+    root = values[-rank:].flip(0).clamp_min(float(values[-1]) * torch.finfo(wide.dtype).eps + 1e-300) ** 0.25
+    leading = vectors[:, -rank:].flip(1)
+    return leading * root, (leading.T @ wide) / root[:, None]
+
+
+@torch.no_grad()
 def factor(model: nn.Module, site: Site, rank: int) -> Site:
     """Replace a site by two layers of the given inner rank, in place; return the factored site.
 
@@ -220,9 +239,7 @@ def factor(model: nn.Module, site: Site, rank: int) -> Site:
     approximation of that rank (Eckart and Young). The first layer keeps kernel, stride, padding and dilation,
     the second is pointwise and keeps the bias.
     """
-    u, s, vh = torch.linalg.svd(matrix(model, site).double(), full_matrices=False)
-    root = s[:rank].sqrt()
-    basis, coefficients = root[:, None] * vh[:rank], u[:, :rank] * root
+    coefficients, basis = halves(matrix(model, site), rank)
     first = _layer(model, site.name)
     last = _layer(model, site.second) if site.second is not None else first
     new_first, new_last = _layers(first, last, rank)

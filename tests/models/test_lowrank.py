@@ -68,6 +68,18 @@ def test_both_factors_share_the_singular_values() -> None:
     torch.testing.assert_close(basis.norm(dim=1), coefficients.norm(dim=0))
 
 
+@pytest.mark.parametrize("inner", [0, 3])
+def test_weights_of_low_rank_give_factors_of_usual_size(inner: int) -> None:
+    """Singular values that are nothing but rounding must not become huge entries of a factor."""
+    model, site = single(nn.Linear(20, 12))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(12, inner) @ torch.randn(inner, 20))
+    whole = model[0].weight.detach().clone()
+    factored = factor(model, site, 7)
+    torch.testing.assert_close(matrix(model, factored).detach(), whole)
+    assert max(float(p.detach().abs().max()) for p in model.parameters()) <= 1 + float(whole.abs().max())
+
+
 def test_a_factored_layer_keeps_two_layers() -> None:
     model = build("factored")
     found = {site.name: site for site in sites(model)}
