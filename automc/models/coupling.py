@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch_pruning import ops
+from torch_pruning.dependency import index_mapping
 
 from automc.errors import Infeasible
 from automc.models.lma import LMA
@@ -25,6 +26,9 @@ from automc.models.modes import flags_kept, observe, unheard
 from automc.models.shortcuts import GatherShortcut
 
 Side = Literal["in", "out", "both"]
+
+MOST_INDICES = 2**20
+"""More than any layer reads after a flattening; where torch-pruning counts more it never ends."""
 
 
 class GatherPruner(torch_pruning.BasePruningFunc):  # type: ignore[misc]
@@ -165,11 +169,38 @@ def trace(model: nn.Module, example: torch.Tensor) -> torch_pruning.DependencyGr
                 verbose=False,
             )
         except Exception as error:
-            raise Infeasible(
-                f"torch-pruning cannot follow the channels of this {type(model).__name__}: "
-                f"{type(error).__name__}: {error}. Channel pruning needs a network of convolutions, "
-                "batch norms, sums and concatenations; use a method that factors layers instead."
-            ) from error
+            raise _lost(model, f"{type(error).__name__}: {error}") from error
+
+
+def _lost(model: nn.Module, why: str) -> Infeasible:
+    return Infeasible(
+        f"torch-pruning cannot follow the channels of this {type(model).__name__}: {why}. Channel pruning needs a "
+        "network of convolutions, batch norms, sums and concatenations; use a method that factors layers instead."
+    )
+
+
+class _Endless(Exception):
+    """Channels multiply at every turn through a cycle of reshapes, as in the shifted windows of a Swin transformer."""
+
+
+class _Flattening(index_mapping._FlattenIndexMapping):  # type: ignore[misc]
+    """torch-pruning's own, which has no end there: it would fill the memory."""
+
+    def __call__(self, idxs: Sequence[Any]) -> Any:
+        if not self.reverse and len(idxs) * self._stride > MOST_INDICES:
+            raise _Endless
+        return super().__call__(idxs)
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Have torch-pruning use `_Flattening` for a while."""
+    original = index_mapping._FlattenIndexMapping
+    index_mapping._FlattenIndexMapping = _Flattening
+    try:
+        yield
+    finally:
+        index_mapping._FlattenIndexMapping = original
 
 
 class _MustStay(Exception):
@@ -290,6 +321,14 @@ def _factor(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and module.groups == 1)
 
 
+def _all_groups(graph: torch_pruning.DependencyGraph, model: nn.Module) -> list[torch_pruning.Group]:
+    with _ending():
+        try:
+            return list(graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear]))
+        except _Endless:
+            raise _lost(model, "their number grows without end on the way through its reshapes") from None
+
+
 def read_groups(
     graph: torch_pruning.DependencyGraph, model: nn.Module, example: torch.Tensor, keep: Sequence[str]
 ) -> tuple[tuple[Group, ...], dict[str, str]]:
@@ -297,13 +336,16 @@ def read_groups(
 
     Left out: the classifier's outputs, everything that touches a layer matched by `keep`, layers that are
     used more than once, and groups whose parameter count would not be linear in the units removed.
+
+    Raises:
+        Infeasible: the channels multiply without end on their way through the model.
     """
     names = {module: name for name, module in model.named_modules()}
     banned = {module: f"{names[module]} runs more than once" for module in _reused(model, example)}
     banned |= {m: f"{name} is kept by a pattern" for m, name in names.items() if name and kept(name, keep)}
     found: list[Group] = []
     refused: dict[str, str] = {}
-    for raw in graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear]):
+    for raw in _all_groups(graph, model):
         try:
             found.append(_read(graph, raw, names, banned))
         except _MustStay as reason:

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch_pruning.dependency import index_mapping
 from user_nets import transformer
 
 from automc.errors import Infeasible
+from automc.models import coupling
 from automc.models.groups import Group, Groups, Plan
 from automc.models.shortcuts import GatherShortcut
 
@@ -301,6 +303,18 @@ def test_what_cannot_be_traced_is_infeasible() -> None:
 
     with pytest.raises(Infeasible, match="no forward today"):
         Groups(Shuffle(), EXAMPLE)
+
+
+def test_channels_that_multiply_without_end_are_infeasible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch-pruning alone never comes back from shifted windows, and fills the memory."""
+    monkeypatch.setattr(coupling, "MOST_INDICES", 2**14)  # for the sake of the test's time
+    swin = pytest.importorskip("torchvision").models.SwinTransformer(
+        patch_size=[4, 4], embed_dim=8, depths=[2], num_heads=[2], window_size=[4, 4], num_classes=4
+    )
+    flattening = index_mapping._FlattenIndexMapping
+    with pytest.raises(Infeasible, match="grows without end"):
+        Groups(swin.eval(), torch.zeros(1, 3, 32, 32))
+    assert index_mapping._FlattenIndexMapping is flattening
 
 
 def test_nothing_of_old_modules_survives() -> None:
