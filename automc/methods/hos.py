@@ -103,7 +103,7 @@ class Draft:
 def draft(step: Step, model: nn.Module, unit: int, **details: Any) -> Draft:
     """Choose the ranks of a pruned model; `unit` and `details` are the pruning's."""
     pruned = count_params(model)
-    found, levels, params = choose_ranks(factorable(model, step.context.keep), pruned, step.target)
+    found, levels, params = choose_ranks(factorable(model, step.whole), pruned, step.target)
     chosen = [(site, level) for site, level in zip(found, levels, strict=True) if level <= site.levels]
     unit = min((raise_cost(site, level) or 0 for site, level in chosen), default=unit)
     return Draft(model, chosen, params, unit, {"pruned_to": pruned, **details})
@@ -121,7 +121,7 @@ def smallest_draft(step: Step, layer_criterion: str, filter_criterion: str) -> D
         groups = step.groups()
     except Infeasible as reason:
         done = draft(step, step.model, 0, channels=0, scope="none", gaussian={})
-        if not factorable(step.model, step.context.keep):
+        if not factorable(step.model, step.whole):
             raise Infeasible(f"{reason} Nor does any of its layers get smaller by factoring.") from reason
         return done
     layers = measure(groups, layer_criterion, filter_criterion)

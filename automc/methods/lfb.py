@@ -83,7 +83,7 @@ class LearningFilterBasis(Method):
         self.check(strategy)
         weight, kind = setting(strategy, "HP15", 0.0, 1e6), strategy.get("HP16")
         step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
-        found = sites(step.model, context.keep)
+        found = sites(step.model, step.whole)
         if not found:
             raise Infeasible(f"{strategy.id}: no convolution or linear layer of this model gets smaller by factoring.")
         chosen, ranks, left = choose_ranks(found, step.params_in, step.target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from automc.errors import Infeasible
 from automc.methods.base import StepContext, StepReport
 from automc.methods.base import setting as setting  # methods import it from here
 from automc.models.groups import Groups, Plan
+from automc.models.lowrank import read_elsewhere
 from automc.models.measure import count_params
 from automc.models.modes import evaluating
 from automc.training.distill import taught
@@ -41,6 +43,11 @@ class Step:
         limit = context.max_iterations
         self.lengths = [n if limit is None else min(n, limit) for n in lengths]
         self._strategy = strategy.id
+
+    @cached_property
+    def whole(self) -> tuple[str, ...]:
+        """Patterns of layers that must not be factored: those to keep, and those whose weights are read elsewhere."""
+        return (*self.context.keep, *read_elsewhere(self.model, self.example))
 
     def groups(self) -> Groups:
         """The channel groups of the working copy.

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from automc.errors import Infeasible
 from automc.models.coupling import kept
 from automc.models.groups import Group, Groups
-from automc.models.lowrank import MIN_INPUTS, sites
+from automc.models.lowrank import MIN_INPUTS, read_elsewhere, sites
 from automc.models.sites import activation_sites, split_activations
 
 _SHOWN = 3
@@ -57,7 +57,8 @@ def diagnose(model: nn.Module, example: torch.Tensor, keep: Sequence[str] = ()) 
         count, activations = 0, str(error)
     producers = {m.name: group for group in (groups.groups if groups else ()) for m in group.members if m.side != "in"}
     refused = groups.refused if groups else {}
-    factors = {name: site for site in sites(model, keep) for name in (site.name, site.second) if name}
+    elsewhere = read_elsewhere(model, example)
+    factors = {name: site for site in sites(model, (*keep, *elsewhere)) for name in (site.name, site.second) if name}
     rows = []
     for name, module in model.named_modules():
         params = sum(p.numel() for p in module.parameters(recurse=False))
@@ -67,7 +68,7 @@ def diagnose(model: nn.Module, example: torch.Tensor, keep: Sequence[str] = ()) 
         shape = "×".join(map(str, weight.shape)) if isinstance(weight, torch.Tensor) else ""
         group, site = producers.get(name), factors.get(name)
         channels = _channels(name, group) if group else _stays(name, module, refused, keep, pruning is not None)
-        ranks = f"rank ≤ {site.levels} of {site.full}" if site else _whole(name, module, keep)
+        ranks = f"rank ≤ {site.levels} of {site.full}" if site else _whole(name, module, keep, elsewhere)
         kind = type(module).__name__
         rows.append(LayerReport(name or "(model)", kind, shape, params, bool(group), channels, bool(site), ranks))
     return ModelReport(tuple(rows), pruning, activations, count)
@@ -99,12 +100,14 @@ def _stays(name: str, module: nn.Module, refused: dict[str, str], keep: Sequence
     return f"{type(module).__name__} is not pruned by itself"
 
 
-def _whole(name: str, module: nn.Module, keep: Sequence[str]) -> str:
+def _whole(name: str, module: nn.Module, keep: Sequence[str], elsewhere: Sequence[str]) -> str:
     """Why a layer is not written as two factors; nothing for layers where nobody expects it."""
     if not isinstance(module, _ConvNd | nn.Linear):
         return ""
     if kept(name, keep):
         return "kept by a pattern"
+    if name in elsewhere:
+        return "other code reads its weights"
     if type(module) not in (nn.Conv2d, nn.Linear):
         return f"{type(module).__name__} is not factored"
     if isinstance(module, nn.Conv2d) and module.groups > 1:

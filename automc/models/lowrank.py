@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol, TypeVar, cast
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from automc.models.coupling import kept
+from automc.models.modes import evaluating, unheard
 
 Layer = nn.Conv2d | nn.Linear
 Kind = Literal["spatial", "pointwise", "linear"]
@@ -100,6 +102,32 @@ def sites(model: nn.Module, keep: Sequence[str] = ()) -> list[Site]:
         if site.levels >= 1:
             found.append(site)
     return found
+
+
+def read_elsewhere(model: nn.Module, example: Tensor) -> tuple[str, ...]:
+    """Name the layers that cannot become two because other code reads their weights.
+
+    `F.linear(x, self.qkv.weight)` does, and torch's own transformer layers in evaluation. All layers of a copy are
+    wrapped, and only where that copy does not run one after the other.
+    """
+    probe = copy.deepcopy(model)
+    layers = {name: module for name, module in probe.named_modules() if _eligible(module)}
+
+    def runs(names: Iterable[str]) -> bool:
+        chosen = list(names)
+        for name in chosen:
+            _replace(probe, name, nn.Sequential(layers[name]))
+        try:
+            with unheard(), evaluating(probe), torch.no_grad():
+                probe(example)
+        except Exception:  # any user code runs here
+            return False
+        finally:
+            for name in chosen:
+                _replace(probe, name, layers[name])
+        return True
+
+    return () if runs(layers) else tuple(name for name in layers if not runs([name]))
 
 
 def _eligible(module: nn.Module) -> bool:

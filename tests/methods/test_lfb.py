@@ -8,6 +8,7 @@ from group_nets import build
 from test_contract import count, strategy
 from torch import nn
 from torch.nn import functional as F
+from user_nets import reading
 
 from automc import methods
 from automc.errors import Infeasible, MethodError
@@ -95,6 +96,15 @@ def test_a_second_step_shrinks_the_basis_instead_of_adding_layers(context) -> No
     assert [name for name, _ in twice.named_modules()] == names
     assert report.reached
     assert twice.layer3[0].conv2[0].out_channels < once.layer3[0].conv2[0].out_channels
+
+
+def test_layers_whose_weights_are_read_elsewhere_stay_whole(context) -> None:
+    model = reading()
+    small, report = methods.get("LFB").apply(model, strategy("LFB"), context(count(model)))
+    assert report.params_out == count(small) < count(model)
+    assert [type(m) for m in (small.last, small.encoder.linear1, small.tied)] == [nn.Sequential, nn.Linear, nn.Linear]
+    with torch.no_grad():
+        assert small.eval()(EXAMPLE).shape == (8, 10)
 
 
 def test_bad_settings_and_nothing_to_factor(context) -> None:

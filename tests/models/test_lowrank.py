@@ -11,8 +11,9 @@ from group_nets import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from user_nets import reading
 
-from automc.models.lowrank import Site, factor, matrix, raise_cost, sites, solve_ranks
+from automc.models.lowrank import Site, factor, matrix, raise_cost, read_elsewhere, sites, solve_ranks
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -98,6 +99,15 @@ def test_a_factored_layer_keeps_two_layers() -> None:
     s = torch.linalg.svdvals(whole)
     error = float((matrix(model, smaller).detach() - whole).norm())
     assert error == pytest.approx(float(s[3:].norm()), rel=1e-4)
+
+
+def test_layers_whose_weights_are_read_elsewhere_are_named() -> None:
+    model, example = reading(), torch.zeros(1, 3, 32, 32)
+    before = copy.deepcopy(model)
+    assert read_elsewhere(model, example) == ("encoder.linear1", "encoder.linear2", "tied")
+    assert str(model) == str(before)
+    assert model.training
+    assert read_elsewhere(build("factored"), EXAMPLE) == ()
 
 
 def test_what_cannot_be_factored_is_not_listed() -> None:
