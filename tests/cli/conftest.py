@@ -38,3 +38,15 @@ def small_cards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kg.cards.methods_dir", lambda: folder)
         yield sum(knowledge.grid_size(method) for method in knowledge.methods())
+
+
+@pytest.fixture(scope="module")
+def filled(small_cards: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with the graph of the small cards and vectors; tests leave it as it was, up to retired additions."""
+    folder = tmp_path_factory.mktemp("filled") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOMC_HOME", str(folder))
+        patch.delenv("AUTOMC_GRAPH", raising=False)
+        knowledge.prepare()
+        knowledge.vectors(epochs=2)
+        yield folder

@@ -6,7 +6,7 @@ import getpass
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +80,6 @@ def done(*words: object) -> Any:
 
 def query(text: str) -> list[dict[str, Any]]:
     return done("kg", "query", text)
-
-
-@pytest.fixture(scope="module")
-def filled(small_cards: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with a graph and vectors; tests leave it as it was, up to retired additions."""
-    folder = tmp_path_factory.mktemp("curated") / "home"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTOMC_HOME", str(folder))
-        patch.delenv("AUTOMC_GRAPH", raising=False)
-        knowledge.prepare()
-        knowledge.vectors(epochs=2)
-        yield folder
 
 
 @pytest.fixture
