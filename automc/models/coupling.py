@@ -28,7 +28,7 @@ from automc.models.shortcuts import GatherShortcut
 Side = Literal["in", "out", "both"]
 
 MOST_INDICES = 2**20
-"""More than any layer reads after a flattening; where torch-pruning counts more it never ends."""
+"""Of channels behind reshapes, in a whole model; where torch-pruning makes more of them it never ends."""
 
 
 class GatherPruner(torch_pruning.BasePruningFunc):  # type: ignore[misc]
@@ -180,23 +180,24 @@ def _lost(model: nn.Module, why: str) -> Infeasible:
 
 
 class _Endless(Exception):
-    """Channels multiply at every turn through a cycle of reshapes, as in the shifted windows of a Swin transformer."""
-
-
-class _Flattening(index_mapping._FlattenIndexMapping):  # type: ignore[misc]
-    """torch-pruning's own, which has no end there: it would fill the memory."""
-
-    def __call__(self, idxs: Sequence[Any]) -> Any:
-        if not self.reverse and len(idxs) * self._stride > MOST_INDICES:
-            raise _Endless
-        return super().__call__(idxs)
+    """Channels multiply in a cycle of reshapes, as in the shifted windows of a Swin transformer."""
 
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """Have torch-pruning use `_Flattening` for a while."""
+    """Stop torch-pruning where it would follow channels through reshapes for ever, until the memory is full."""
     original = index_mapping._FlattenIndexMapping
-    index_mapping._FlattenIndexMapping = _Flattening
+    made = 0
+
+    class Counting(original):  # type: ignore[misc, valid-type]
+        def __call__(self, idxs: Sequence[Any]) -> Any:
+            nonlocal made
+            made += len(idxs) if self.reverse else len(idxs) * self._stride
+            if made > MOST_INDICES:
+                raise _Endless
+            return super().__call__(idxs)
+
+    index_mapping._FlattenIndexMapping = Counting
     try:
         yield
     finally:
