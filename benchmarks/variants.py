@@ -44,6 +44,8 @@ VARIANTS = {
     "LeGR, not evolved": (SCHEMES["LeGR"].replace("HP7=0.4", "HP7=0"), "the plain ranking by norms, no search"),
     "HOS": (SCHEMES["HOS"], "as it is: half of the way by pruning, as a ratio, half by decomposing"),
     "HOS, pruning alone": (SCHEMES["HOS"].replace("HOS[", "HOSpruned["), "nothing is decomposed"),
+    "HOS, no reconstruction": (SCHEMES["HOS"].replace("HP14=1", "HP14=0"), "cross-entropy with the labels alone in both phases"),
+    "HOS, slower": (SCHEMES["HOS"].replace("HOS[", "HOSslower["), "a third of the learning rate with the reconstruction loss"),
     "HOS, decomposing alone": (SCHEMES["HOS"].replace("HOS[", "HOSdecomposed["), "nothing is pruned"),
     "NS, LMA": (NS_LMA, "half of it each; LMA's teacher is its input"),
     "NS, LMA of the original": (NS_LMA.replace("LMA[", "LMAoriginal["), "likewise; LMA's teacher is the original model"),
@@ -154,6 +156,26 @@ class SFPPaper(SFPUntempered):
             return super().apply(model, strategy, context)
 
 
+class GentleStep(Step):
+    """A step whose first phase learns at a third of the recipe's learning rate."""
+
+    def train(self, phase: int = 0, *args: Any, **options: Any) -> Any:
+        """Train."""
+        slower = {"lr": self.context.recipe.lr / 3} if phase == 0 else {}
+        return super().train(phase, *args, **options, **slower)
+
+
+class HOSSlower(hos.HigherOrderStatistics):
+    """HOS that follows the reconstruction loss in smaller steps."""
+
+    name = "HOSslower"
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """HOS, but for the learning rate."""
+        with patch.object(hos, "Step", GentleStep):
+            return super().apply(model, strategy, context)
+
+
 class HOSPruned(hos.HigherOrderStatistics):
     """HOS that prunes all the way."""
 
@@ -171,6 +193,10 @@ class HOSDecomposed(HOSPruned):
 
     name = "HOSdecomposed"
     splits = (1.0,)
+
+
+VARIED = (LMAFresh, LMASlow, LMAOriginal, LFBFresh, SFPUntempered, SFPPaper, HOSSlower, HOSPruned, HOSDecomposed)
+"""Methods that are registered for the schemes above."""
 
 
 def page(out: Path) -> str:
@@ -195,7 +221,7 @@ def main() -> None:
     """Fill the table, then write the page."""
     options = read(__doc__, seeds=1)
     if not options.table:
-        for kind in (LMAFresh, LMASlow, LMAOriginal, LFBFresh, SFPUntempered, SFPPaper, HOSPruned, HOSDecomposed):
+        for kind in VARIED:
             methods.register(kind)
         fill({name: scheme for name, (scheme, _) in VARIANTS.items()}, options)
     (options.out / "README.md").write_text(page(options.out))
