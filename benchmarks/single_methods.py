@@ -65,7 +65,7 @@ READING = (
     "",
     "The levels do not compare: half an E0 is 176 iterations on 4,500 images here, and the paper's tables do not say at how many epochs they stand. What compares is the order.",
     "",
-    "- **LMA is last in the paper, and first here at 40%.** The authors' code starts its student from fresh weights, at a learning rate of 0.001. With that defect our LMA falls",
+    "- **LMA is last in the paper, and here first at 40%, beside HOS.** The authors' code starts its student from fresh weights, at a learning rate of 0.001. With that defect our LMA falls",
     "  by 59 points, with fresh weights at a learning rate of 0.1 by 41 (`../variants`, 40%). Started from the pruned input with activations fitted to its ReLUs, and",
     "  taught by the input, it recovers faster than anything else in a short step.",
     "- **LFB is first in the paper at 70%, third here.** The authors' LFB trains a fresh network as well; in a short step that costs 43 points (`../variants`, 40%). Its FLOPs in the",
