@@ -217,8 +217,8 @@ def test_the_whole_graph(graph: GraphStore, store_kind: str) -> None:
     start = time.process_time()
     sync.sync(graph, methods, experience, papers)
     if store_kind == "embedded":
-        # About 5 s of work on an idle machine; one that grows with the square of the graph would take minutes.
-        assert time.process_time() - start < 60
+        # The engine runs in this process: 10 s on 2 cores are at most 20 s of both together.
+        assert time.process_time() - start < 20
     on = "(s:Strategy {searchable: true})"
     ask = {
         "R1": f"MATCH {on}-[r:OF_METHOD]->(:Method) RETURN count(r) AS n",
