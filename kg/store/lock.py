@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -16,14 +17,17 @@ if sys.platform != "win32":
     import fcntl
 
 WAIT_SECONDS = 2.0
-"""How long a locked store is retried."""
+"""How long a locked store is retried; after so long its holder is named in any case."""
 _CROWDED = 5.0
 """So much longer on a crowded machine, where what takes a holder a second takes it many."""
 _LEAST_SECONDS = 0.5
+_log = logging.getLogger(__name__)
 
 
 def acquire(path: Path, began: float | None = None) -> IO[str]:
     """Take the lock, waiting up to `patience` for it, and note our pid and command in it.
+
+    A wait that goes on after `WAIT_SECONDS` is logged as a warning, with the holder's pid and command.
 
     Args:
         path: the lock's file.
@@ -36,17 +40,21 @@ def acquire(path: Path, began: float | None = None) -> IO[str]:
         GraphUnavailable: the file cannot be written.
     """
     now, seconds = time.monotonic(), patience()
-    deadline = max(now + min(_LEAST_SECONDS, seconds), (began or now) + seconds)
+    began = began or now
+    deadline = max(now + min(_LEAST_SECONDS, seconds), began + seconds)
+    told = False
     try:
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise GraphUnavailable(f"The graph in {path.parent} cannot be opened: {error.strerror}: {path}.") from None
     while not _try(file):
-        if time.monotonic() > deadline:
-            file.seek(0)
-            holder = file.read()
-            file.close()
-            raise locked(path, holder)
+        now = time.monotonic()
+        if now > deadline:
+            with file:
+                raise locked(path, _holder(file))
+        if now > began + WAIT_SECONDS and not told:
+            told = True
+            _log.warning("%s The machine is busy, so it is tried for %.0f s.", locked(path, _holder(file)), seconds)
         time.sleep(0.05)
     file.seek(0)
     file.truncate()
@@ -81,6 +89,11 @@ def locked(path: Path, holder: str | None = None) -> GraphLocked:
         f"The graph in {path.parent} is open in {who}. Wait until it has finished, or stop it; for several "
         "processes at once use a Neo4j server (AUTOMC_GRAPH=bolt://…)."
     )
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
 
 
 def _try(file: IO[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -40,7 +41,9 @@ def test_a_command_waits_for_its_turn(automc, filled: Path) -> None:
     assert (asked.exit_code, asked.stdout) == (0, "n\n20\n")
 
 
-def test_on_a_crowded_machine_it_waits_longer(automc, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_crowded_machine_it_waits_longer_and_says_for_whom(
+    automc, filled: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for load, cores, seconds in ((0.0, 2, 2.0), (2.0, 2, 2.0), (3.0, 2, 10.0)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
@@ -48,6 +51,9 @@ def test_on_a_crowded_machine_it_waits_longer(automc, filled: Path, monkeypatch:
     held = lock.acquire(filled / "graph.lock")
     Timer(2.5, lock.release, [held]).start()
     assert automc("kg", "query", "RETURN 1 AS one", "--format", "csv").stdout == "one\n1\n"
+    (told,) = caplog.messages
+    assert f"is open in another process (pid {os.getpid()}: " in told
+    assert "tried for 10 s" in told
 
 
 def test_a_graph_that_is_held_names_its_holder_within_seconds(
