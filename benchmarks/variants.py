@@ -17,7 +17,7 @@ from torch import nn
 
 from automc import methods
 from automc.errors import MethodError
-from automc.methods import StepContext, StepReport, hos, lfb, lma, sfp
+from automc.methods import StepContext, StepReport, hos, legr, lfb, lma, sfp
 from automc.methods.step import Step
 from automc.study.study import versions
 from benchmarks.resumable import rows
@@ -41,7 +41,11 @@ VARIANTS = {
     "SFP, paper, HP10 = 5": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=5]", "likewise, masks five times as far apart"),
     "SFP, paper, HP10 = 20": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=20]", "likewise, an epoch between masks"),
     "LeGR": (SCHEMES["LeGR"], "as it is: the best of 46 rankings, each judged after three iterations"),
-    "LeGR, not evolved": (SCHEMES["LeGR"].replace("HP7=0.4", "HP7=0"), "the plain ranking by norms, no search"),
+    "LeGR, not evolved": (SCHEMES["LeGR"].replace("HP7=0.4", "HP7=0"), "the plain ranking by norms over their layer's mean, no search"),
+    "LeGR, plain norms": (SCHEMES["LeGR"].replace("LeGR[", "LeGRplain["), "norms as they are, as in the paper; 46 rankings"),
+    "LeGR, plain norms, not evolved": (
+        SCHEMES["LeGR"].replace("LeGR[", "LeGRplain[").replace("HP7=0.4", "HP7=0"), "likewise, the plain ranking, no search"
+    ),
     "HOS": (SCHEMES["HOS"], "as it is: a tenth of the learning rate with the reconstruction loss, HP14 = 1"),
     "HOS, HP14 = 5": (SCHEMES["HOS"].replace("HP14=1", "HP14=5"), "five times the weight of the reconstruction loss"),
     "HOS, a third": (SCHEMES["HOS"].replace("HOS[", "HOSthird["), "a third of the learning rate with the reconstruction loss"),
@@ -158,6 +162,17 @@ class SFPPaper(SFPUntempered):
             return super().apply(model, strategy, context)
 
 
+class LeGRPlain(legr.LearnedGlobalRanking):
+    """LeGR that compares the norms of different layers as they are."""
+
+    name = "LeGRplain"
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """LeGR, but for what the norms are relative to."""
+        with patch.object(legr, "relative", list):
+            return super().apply(model, strategy, context)
+
+
 class HOSFull(hos.HigherOrderStatistics):
     """HOS that follows the reconstruction loss at the recipe's learning rate."""
 
@@ -177,7 +192,7 @@ class HOSThird(HOSFull):
     rate = 1 / 3
 
 
-VARIED = (LMAFresh, LMASlow, LMAOriginal, LFBFresh, SFPUntempered, SFPPaper, HOSFull, HOSThird)
+VARIED = (LMAFresh, LMASlow, LMAOriginal, LFBFresh, SFPUntempered, SFPPaper, LeGRPlain, HOSFull, HOSThird)
 """Methods that are registered for the schemes above."""
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
-from automc.methods.ranking import CRITERIA, norm_table, scores
+from automc.methods.ranking import CRITERIA, norm_table, relative, scores
 from automc.methods.step import Step, setting, short_of
 from automc.models.groups import Groups, Plan
 from automc.training import evaluate
@@ -89,11 +89,11 @@ def evolve(
 ) -> Evolution:
     """Search the maps of least loss by regularised evolution (the paper's Algorithm 1).
 
-    The first candidate is the identity (1, 0), the plain ranking; the population is filled up with random ones,
-    α = exp N(0, 1) and κ = N(0, spread). Then each new one is the winner of a tournament, with some layers'
-    maps mutated, and takes the place of the oldest. The best ever seen is returned, the first of equals; the
-    identity for no candidates. Differs from the paper in the identity coming first, and in sizes: population 16
-    for 48 candidates, not 64 for 400, and in proportion below.
+    The first candidate is the identity (1, 0), the ranking by the norms as they are given; the population is filled
+    up with random ones, α = exp N(0, 1) and κ = N(0, spread). Then each new one is the winner of a tournament, with
+    some layers' maps mutated, and takes the place of the oldest. The best ever seen is returned, the first of
+    equals; the identity for no candidates. Differs from the paper in the identity coming first, and in sizes:
+    population 16 for 48 candidates, not 64 for 400, and in proportion below.
 
     Args:
         loss: of a model pruned by these maps; not a number counts as ∞.
@@ -194,12 +194,13 @@ class LearnedGlobalRanking(Method):
     the step's input anew. HP1 fine-tuning epochs in units of E0; HP2 share of the original parameters to remove;
     HP6 most channels of a group that may go; HP7 epochs of the candidates' training, all together, in units of E0
     (measuring them takes at most about as long again, see `share_out`); HP8 the norm, see `norm_table`. Residual
-    streams are left alone where the target can be reached without them. Differs from the paper in a smaller
-    search, in batch-norm statistics estimated anew for each candidate, and in the original model never teaching
-    the candidates.
+    streams are left alone where the target can be reached without them. Differs from the paper in norms that are
+    taken as multiples of their layer's mean, where the search starts from, in a smaller search, in batch-norm
+    statistics estimated anew for each candidate, and in the original model never teaching the candidates.
     """
 
     name = "LeGR"
+    version = 2
     choices: ClassVar = {"HP8": tuple(CRITERIA)}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
@@ -216,7 +217,7 @@ class LearnedGlobalRanking(Method):
         step = Step(model, strategy, context, (budget.spent, total - budget.spent))
         groups, round_to = step.groups(), context.recipe.round_to
         caps, scope = narrowest(groups, step.target, share, round_to)
-        table = norm_table(groups, caps, str(criterion))
+        table = relative(norm_table(groups, caps, str(criterion)))
         fitness = Fitness(groups, context, budget.iterations, sum(step.lengths))
 
         def ranked(maps: np.ndarray) -> Plan:

@@ -34,26 +34,26 @@ def norm_table(groups: Groups, caps: Sequence[int], criterion: str) -> list[Laye
     l1_weight: Σ|w| of a filter; l2_weight: Σw², without a root; l2_bn: γ² of the batch norm; l2_bn_param: γ² times
     the weights of one filter that feeds it. The inner rank of a factored layer has one entry, the product of both
     factors' norms, because scaling one factor up and the other down changes nothing. Groups without a batch norm
-    take l2_weight under the last two criteria, each layer rescaled to the mean of all batch-norm entries.
+    take l2_weight under the last two criteria, of another order of magnitude: see `relative`.
 
     Args:
         caps: most units each group may lose; groups that may lose none are left out.
         criterion: one of `CRITERIA`.
     """
     order = ORDERS.get(criterion)
-    ranked: list[Layer] = []
-    unranked: list[Layer] = []
+    table: list[Layer] = []
     for g, group in enumerate(groups.groups):
         if not caps[g]:
             continue
         norms = _weight_norms(groups, group, order) if order else _bn_norms(groups, group, criterion == "l2_bn_param")
-        table = ranked if norms else unranked
         for name, values in norms or _weight_norms(groups, group, 2):
             table.append(Layer(g, name, values.double().cpu().numpy()))
-    if ranked and unranked:
-        mean = np.concatenate([layer.norms for layer in ranked]).mean()
-        unranked = [replace(entry, norms=entry.norms * (mean / max(entry.norms.mean(), _TINY))) for entry in unranked]
-    return sorted([*ranked, *unranked], key=lambda layer: layer.group)
+    return table
+
+
+def relative(table: Sequence[Layer]) -> list[Layer]:
+    """Norms as multiples of their layer's mean, so that how long a layer's filters are is of no account."""
+    return [replace(layer, norms=layer.norms / max(layer.norms.mean(), _TINY)) for layer in table]
 
 
 def scores(table: Sequence[Layer], maps: np.ndarray, number: int) -> list[np.ndarray | None]:

@@ -198,15 +198,15 @@ def test_a_candidate_that_diverges_is_no_failure(context) -> None:
 
 
 def test_evolution_beats_a_misleading_norm(context) -> None:
-    """A layer in front of a batch norm can be scaled down without any effect, and then the norm offers it up."""
+    """Filters in front of a batch norm can be scaled down without any effect, and then their norms offer them up."""
     model = build("vgg")
     step = context(count(model), epochs=40.0)
     fit(model, step.data, iterations=60, recipe=Recipe(batch=16, lr=0.1), seed=0)
     with torch.no_grad():
-        model.features[4].weight.mul_(0.1)
-        model.features[4].bias.mul_(0.1)
-        model.features[5].running_mean.mul_(0.1)
-        model.features[5].running_var.mul_(0.01)
+        model.features[4].weight[:22].mul_(0.1)
+        model.features[4].bias[:22].mul_(0.1)
+        model.features[5].running_mean[:22].mul_(0.1)
+        model.features[5].running_var[:22].mul_(0.01)
     out, report = methods.get("LeGR").apply(model, strategy(HP2=0.4), step)
     found = report.details
     assert found["candidates"] >= 24
@@ -217,7 +217,7 @@ def test_evolution_beats_a_misleading_norm(context) -> None:
     assert [row[1] for row in found["maps"]] == ["features.0", "features.4", "features.8", "hidden"]
     plain, _ = methods.get("LeGR").apply(model, strategy(HP2=0.4), replace(step, max_iterations=1))
     widths = [[len(m.features[i].weight) for i in (0, 4, 8)] for m in (model, plain, out)]
-    assert widths[1] == [16, widths[1][1], 32]  # nothing but the layer that was scaled down
+    assert widths[1] == [16, widths[1][1], 32]  # nothing but the layer that was tampered with
     assert widths[1][1] < widths[2][1] <= widths[0][1]
 
 
@@ -239,7 +239,7 @@ def test_every_criterion_meets_the_target_exactly(name: str, context) -> None:
 def test_no_group_loses_more_than_the_cap(share: float, context) -> None:
     model = build("vgg")
     with torch.no_grad():
-        model.features[0].weight.mul_(0.01)
+        model.features[0].weight[1:].mul_(0.01)
     for steps in (1, 6):
         out, report = methods.get("LeGR").apply(
             model, strategy(HP2=0.3, HP6=share), context(count(model), max_iterations=steps)

@@ -9,7 +9,7 @@ from group_nets import build
 from test_contract import count
 from torch import nn
 
-from automc.methods.ranking import Layer, norm_table, scores
+from automc.methods.ranking import Layer, norm_table, relative, scores
 from automc.models.groups import Groups
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -45,9 +45,21 @@ def test_norms_of_batch_norms_are_squares_and_fan_in_counts_inputs_and_kernel() 
         np.testing.assert_allclose(one.norms, wanted, rtol=1e-6)
         np.testing.assert_allclose(other.norms, wanted * inputs[one.name], rtol=1e-6)
     filters = model.hidden.weight.detach().double().square().sum(1).numpy()
-    for table in (plain, scaled):  # no batch norm: as long as the others on average, and in the order of its filters
-        mean = np.concatenate([layer.norms for layer in table[:3]]).mean()
-        np.testing.assert_allclose(table[3].norms, filters * mean / filters.mean(), rtol=1e-5)
+    for table in (plain, scaled):  # no batch norm: in the order of its filters
+        np.testing.assert_allclose(table[3].norms, filters, rtol=1e-5)
+
+
+def test_relative_norms_tell_nothing_of_a_layers_scale() -> None:
+    model, groups, before = table_of("vgg", "l2_weight")
+    with torch.no_grad():
+        model.features[4].weight.mul_(0.1)
+    after = norm_table(groups, groups.caps(0.9), "l2_weight")
+    assert after[1].norms.mean() < 0.02 * before[1].norms.mean()
+    for one, other in zip(relative(before), relative(after), strict=True):
+        assert one.norms.mean() == pytest.approx(1)
+        np.testing.assert_allclose(one.norms, other.norms, rtol=1e-5)
+    nothing = relative([Layer(0, "zeros", np.zeros(3))])
+    assert nothing[0].norms.tolist() == [0, 0, 0]
 
 
 def test_coupled_layers_are_entries_of_their_own_and_add_up() -> None:
