@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from automc import knowledge, methods
 from automc.execution.jobs import local_workers, probe_with
@@ -74,10 +77,27 @@ def examine(subject: Subject, recipe: Recipe, keep: tuple[str, ...] = ()) -> Dia
 @contextmanager
 def scratch(subject: Subject, recipe: Recipe, run_seed: int = 0, keep: tuple[str, ...] = ()) -> Iterator[Setup]:
     """Yield a setup for work outside of any study; its model and its cache vanish at the end."""
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=home()) as folder:
-        base = Path(folder) / "base.am"
+    with _folder() as folder:
+        base = folder / "base.am"
         structure.save(base, subject.model, subject.source, metadata={"model": subject.name})
         yield Setup(
-            base=base, data=subject.data, recipe=recipe, cache=Path(folder) / "cache", data_cache=home() / "data",
+            base=base, data=subject.data, recipe=recipe, cache=folder / "cache", data_cache=home() / "data",
             run_seed=run_seed, keep=keep, device=str(subject.device),
         )  # fmt: skip
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Yield a new folder in the home, which is gone at the end; those of processes that were killed go now."""
+    with FileLock(home() / "scratch.lock"):
+        for left in home().glob("scratch-*/"):
+            with suppress(Timeout), FileLock(left / "lock", blocking=False):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=home()))
+        held = FileLock(folder / "lock")
+        held.acquire()
+    try:
+        yield folder
+    finally:
+        held.release()
+        shutil.rmtree(folder, ignore_errors=True)

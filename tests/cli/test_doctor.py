@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from automc import api, methods
 from automc.models.measure import Latency
+from automc.study import doctor
 
 CPU = ("--data", "digits", "--device", "cpu")
 
@@ -35,6 +38,23 @@ def test_it_tries_every_method_and_lists_every_layer(automc, digits):
     assert not layers["layer3.0.conv1"]["prunable"]
     assert layers["layer1.0.conv1"]["prunable"]
     assert not list(Path(digits).parent.glob("**/scratch-*")), "nothing is left behind"
+
+
+def test_what_killed_work_left_goes_with_the_next(automc_home):
+    def there() -> set[Path]:
+        return set(automc_home.glob("scratch-*"))
+
+    with doctor._folder() as alive:
+        child = os.fork()
+        if child == 0:
+            killed = doctor._folder()
+            killed.__enter__()
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        (left,) = there() - {alive}
+        with doctor._folder() as later:
+            assert there() == {alive, later} != {alive, left}
+    assert there() == set()
 
 
 @pytest.mark.slow
