@@ -40,11 +40,13 @@ VARIANTS = {
     "SFP, paper": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=1]", "likewise, and all of HP9 before the deletion, as in the paper"),
     "SFP, paper, HP10 = 5": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=5]", "likewise, masks five times as far apart"),
     "SFP, paper, HP10 = 20": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=20]", "likewise, an epoch between masks"),
-    "LeGR": (SCHEMES["LeGR"], "as it is: the best of 46 rankings, each judged after three iterations"),
+    "LeGR": (SCHEMES["LeGR"], "as it is: the best of 46 rankings, each judged after three iterations, that is better than guessing"),
     "LeGR, not evolved": (SCHEMES["LeGR"].replace("HP7=0.4", "HP7=0"), "the plain ranking by norms over their layer's mean, no search"),
-    "LeGR, plain norms": (SCHEMES["LeGR"].replace("LeGR[", "LeGRplain["), "norms as they are, as in the paper; 46 rankings"),
+    "LeGR, any candidate": (SCHEMES["LeGR"].replace("LeGR[", "LeGRany["), "also those that do no better than guessing may win"),
+    "LeGR, 11 candidates": (SCHEMES["LeGR"].replace("LeGR[", "LeGRfew["), "likewise, of 12 iterations each"),
+    "LeGR, plain norms": (SCHEMES["LeGR"].replace("LeGR[", "LeGRplain["), "likewise, and norms as they are, as in the paper"),
     "LeGR, plain norms, not evolved": (
-        SCHEMES["LeGR"].replace("LeGR[", "LeGRplain[").replace("HP7=0.4", "HP7=0"), "likewise, the plain ranking, no search"
+        SCHEMES["LeGR"].replace("LeGR[", "LeGRplain[").replace("HP7=0.4", "HP7=0"), "norms as they are, no search"
     ),
     "HOS": (SCHEMES["HOS"], "as it is: a tenth of the learning rate with the reconstruction loss, HP14 = 1"),
     "HOS, HP14 = 5": (SCHEMES["HOS"].replace("HP14=1", "HP14=5"), "five times the weight of the reconstruction loss"),
@@ -162,8 +164,35 @@ class SFPPaper(SFPUntempered):
             return super().apply(model, strategy, context)
 
 
-class LeGRPlain(legr.LearnedGlobalRanking):
-    """LeGR that compares the norms of different layers as they are."""
+class LeGRAny(legr.LearnedGlobalRanking):
+    """LeGR whose candidates need not be better than guessing."""
+
+    name = "LeGRany"
+
+    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
+        """LeGR, but for what may win."""
+
+        def evolve(*arguments: Any) -> legr.Evolution:
+            return search(*arguments[:4])
+
+        search = legr.evolve
+        with patch.object(legr, "evolve", evolve):
+            return super().apply(model, strategy, context)
+
+
+class LeGRFew(LeGRAny):
+    """Likewise, with fewer candidates that train longer."""
+
+    name = "LeGRfew"
+
+    def budget(self, strategy: Strategy, context: StepContext) -> legr.Budget:
+        """LeGR's, but for the number of candidates."""
+        with patch.object(legr, "CANDIDATES", 12):
+            return super().budget(strategy, context)
+
+
+class LeGRPlain(LeGRAny):
+    """LeGR that compares the norms of different layers as they are; any candidate may win."""
 
     name = "LeGRplain"
 
@@ -192,7 +221,19 @@ class HOSThird(HOSFull):
     rate = 1 / 3
 
 
-VARIED = (LMAFresh, LMASlow, LMAOriginal, LFBFresh, SFPUntempered, SFPPaper, LeGRPlain, HOSFull, HOSThird)
+VARIED = (
+    LMAFresh,
+    LMASlow,
+    LMAOriginal,
+    LFBFresh,
+    SFPUntempered,
+    SFPPaper,
+    LeGRAny,
+    LeGRFew,
+    LeGRPlain,
+    HOSFull,
+    HOSThird,
+)
 """Methods that are registered for the schemes above."""
 
 

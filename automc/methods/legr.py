@@ -85,20 +85,26 @@ class Evolution:
 
 
 def evolve(
-    loss: Callable[[np.ndarray], float], spreads: np.ndarray, candidates: int, rng: np.random.Generator
+    loss: Callable[[np.ndarray], float],
+    spreads: np.ndarray,
+    candidates: int,
+    rng: np.random.Generator,
+    guess: float = math.inf,
 ) -> Evolution:
     """Search the maps of least loss by regularised evolution (the paper's Algorithm 1).
 
     The first candidate is the identity (1, 0), the ranking by the norms as they are given; the population is filled
     up with random ones, α = exp N(0, 1) and κ = N(0, spread). Then each new one is the winner of a tournament, with
     some layers' maps mutated, and takes the place of the oldest. The best ever seen is returned, the first of
-    equals; the identity for no candidates. Differs from the paper in the identity coming first, and in sizes:
-    population 16 for 48 candidates, not 64 for 400, and in proportion below.
+    equals; the identity where none is better than guessing. Differs from the paper in the identity coming first, in
+    sizes (population 16 for 48 candidates, not 64 for 400, and in proportion below), and in `guess`.
 
     Args:
         loss: of a model pruned by these maps; not a number counts as ∞.
         spreads: standard deviation of each layer's norms, (layers,).
         candidates: how many losses may be asked for.
+        guess: the loss of who guesses the class without a look. A network that is still worse says nothing of what
+            its training will make of it, so its maps never win.
     """
     size = min(POPULATION, max(4, candidates // 3))
     identity = np.tile([1.0, 0.0], (len(spreads), 1))
@@ -114,10 +120,10 @@ def evolve(
             winner = min((population[i] for i in drawn), key=lambda individual: individual[0])
             maps = mutated(winner[1], spreads, 1 - born / (1.25 * candidates), rng)
         value = loss(maps)
-        value = math.inf if math.isnan(value) else value
-        losses.append(value)
-        population.append((value, maps))
-        best = min(best, (value, maps), key=lambda individual: individual[0])
+        losses.append(math.inf if math.isnan(value) else value)
+        newborn = (value if value < guess else math.inf, maps)
+        population.append(newborn)
+        best = min(best, newborn, key=lambda individual: individual[0])
     return Evolution(best[1], losses)
 
 
@@ -153,6 +159,8 @@ class Fitness:
         """Images that losses are measured on."""
         self.train = data.subset(order[held:]) if data.n > held else self.held
         """Images that candidates train on."""
+        self.guess = math.log(int(torch.bincount(data.y).count_nonzero()))
+        """The loss of guessing: ln of the number of classes."""
 
     def __call__(self, plan: Plan) -> float:
         """Train and measure the model without the plan's units; ∞ where the training diverges."""
@@ -195,8 +203,9 @@ class LearnedGlobalRanking(Method):
     HP6 most channels of a group that may go; HP7 epochs of the candidates' training, all together, in units of E0
     (measuring them takes at most about as long again, see `share_out`); HP8 the norm, see `norm_table`. Residual
     streams are left alone where the target can be reached without them. Differs from the paper in norms that are
-    taken as multiples of their layer's mean, where the search starts from, in a smaller search, in batch-norm
-    statistics estimated anew for each candidate, and in the original model never teaching the candidates.
+    taken as multiples of their layer's mean, where the search starts from, in a smaller search, in candidates that
+    must be better than guessing, in batch-norm statistics estimated anew for each, and in the original model never
+    teaching them.
     """
 
     name = "LeGR"
@@ -225,7 +234,7 @@ class LearnedGlobalRanking(Method):
 
         spreads = np.array([layer.norms.std() for layer in table])
         rng = np.random.default_rng(derived(context.seed, "evolution"))
-        found = evolve(lambda maps: fitness(ranked(maps)), spreads, budget.candidates, rng)
+        found = evolve(lambda maps: fitness(ranked(maps)), spreads, budget.candidates, rng, fitness.guess)
         plan = ranked(found.maps)
         unit = groups.unit_cost(plan)
         groups.apply(plan)

@@ -91,6 +91,22 @@ def test_few_layers_still_mutate_and_nothing_needs_a_layer() -> None:
     assert np.array_equal(evolve(bowl, np.ones(3), 0, np.random.default_rng(0)).maps, np.tile([1.0, 0.0], (3, 1)))
 
 
+def test_who_does_no_better_than_guessing_never_wins() -> None:
+    rng, spreads = np.random.default_rng(0), np.ones(3)
+    losses = iter([3.0, 2.5, 2.4, 2.31, 2.9, 2.6])
+    found = evolve(lambda maps: next(losses), spreads, 6, rng, guess=2.3)
+    assert found.maps.tolist() == [[1, 0]] * 3
+    assert found.losses == [3.0, 2.5, 2.4, 2.31, 2.9, 2.6]
+    seen: list[np.ndarray] = []
+
+    def loss(maps: np.ndarray) -> float:
+        seen.append(maps)
+        return 2.2 if len(seen) == 4 else 3.0
+
+    found = evolve(loss, spreads, 6, rng, guess=2.3)
+    assert found.maps is seen[3]
+
+
 def test_a_loss_that_is_not_a_number_never_wins() -> None:
     values = iter([math.nan, 2.0, math.nan, 1.0, *[math.nan] * 44])
     seen = []
