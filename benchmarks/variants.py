@@ -43,8 +43,8 @@ VARIANTS = {
     "LeGR": (SCHEMES["LeGR"], "as it is: the best of 46 rankings, each judged after three iterations, that is better than guessing"),
     "LeGR, not evolved": (SCHEMES["LeGR"].replace("HP7=0.4", "HP7=0"), "the plain ranking by norms over their layer's mean, no search"),
     "LeGR, any candidate": (SCHEMES["LeGR"].replace("LeGR[", "LeGRany["), "also those that do no better than guessing may win"),
-    "LeGR, 11 candidates": (SCHEMES["LeGR"].replace("LeGR[", "LeGRfew["), "likewise, of 12 iterations each"),
-    "LeGR, plain norms": (SCHEMES["LeGR"].replace("LeGR[", "LeGRplain["), "likewise, and norms as they are, as in the paper"),
+    "LeGR, 11 candidates": (SCHEMES["LeGR"].replace("LeGR[", "LeGRfew["), "11 candidates of 12 iterations each, any of which may win"),
+    "LeGR, plain norms": (SCHEMES["LeGR"].replace("LeGR[", "LeGRplain["), "norms as they are, as in the paper; any candidate may win"),
     "LeGR, plain norms, not evolved": (
         SCHEMES["LeGR"].replace("LeGR[", "LeGRplain[").replace("HP7=0.4", "HP7=0"), "norms as they are, no search"
     ),
@@ -71,7 +71,7 @@ READING = (
     "  are on the grid, and the search may choose).",
     "- **LMA's teacher**: the original model instead of the step's input gained 0.6 and 1.0 points after an NS step, one seed each. Too little to leave the paper's teacher for; `--teacher` mixes the",
     "  original into every step.",
-    "- **SFP**: decision 27. **HOS**: decision 28.",
+    "- **SFP**: decision 27. **HOS**: decision 28. **LeGR**: decision 29.",
 )
 """What the page says of its tables; checked against the rows when it was written."""
 
