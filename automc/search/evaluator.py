@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from automc.search.base import FloatArray, Outcome, Space
-from kg.embedding.threads import one_thread
 
 HIDDEN = 32
 BATCH = 64
@@ -82,8 +81,8 @@ class Evaluator:
     Beyond the paper, because a search executes tens of steps, not thousands: it predicts the residual on
     a first guess (NN_exp's AR of the strategy, and HP2 relative to what the prefix left), which it
     equals before it was trained; a strategy enters as its embedding with its planned removal and cost;
-    and a prefix enters with its measured AR and PR. Deterministic for a seed and the rounds
-    told, whatever the number of threads.
+    and a prefix enters with its measured AR and PR. Deterministic for a seed, the rounds told
+    and the number of threads.
     """
 
     def __init__(self, space: Space, base_accuracy: float, seed: int, steps: int = STEPS) -> None:
@@ -101,7 +100,6 @@ class Evaluator:
             self.net = StepNet(self._strategies.shape[1], len(space.task))
         self._optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
 
-    @one_thread()
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
         figures = self._figures(prefixes)
@@ -113,7 +111,6 @@ class Evaluator:
             residual[..., 1] += self._hp2 / (1 - figures[:, 1:])
             return residual.numpy()
 
-    @one_thread()
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Train on all (parent, step) outcomes told so far; return the last loss, 0 without steps."""
         steps = [(p, o) for p, o in steps if o.step_ar is not None and o.step_pr is not None]

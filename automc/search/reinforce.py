@@ -20,7 +20,6 @@ from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.search.evaluator import strategy_vectors
 from automc.search.history import History, points
 from automc.search.random_search import fill
-from kg.embedding.threads import one_thread
 
 HIDDEN = 64
 LEARNING_RATE = 5e-3
@@ -86,7 +85,6 @@ class ReinforceSearch(Searcher):
         self._baseline: float | None = None
         self._rounds = 0
 
-    @one_thread()
     def ask(self, k: int) -> list[SchemeIndices]:
         """Return up to `k` new schemes, drawn from the policy as far as it finds new ones."""
         rng = np.random.default_rng((self.seed, self._rounds))
@@ -104,7 +102,6 @@ class ReinforceSearch(Searcher):
                     break
         return fill(asked, k, self.history, rng)
 
-    @one_thread()
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Reinforce the schemes of one round by their rewards."""
         parents = {o.scheme[:-1] for o in outcomes}

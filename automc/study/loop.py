@@ -19,6 +19,7 @@ from automc.study.space import SpaceReport, StrategySpace
 from automc.study.spec import MAX_REMOVED, StudySpec
 from automc.study.task import Subject
 from automc.study.trial import Figures, Trial
+from kg.embedding.threads import one_thread
 from kg.schema import Scheme
 
 _PAUSE_SECONDS = 0.5
@@ -111,7 +112,9 @@ class Loop:
             size = asked or self._round_size(len(before))
             if size == 0:
                 return
-            planned = self._with_parents(searcher.ask(size), {t.scheme for t in before})
+            with one_thread():
+                asked_for = searcher.ask(size)
+            planned = self._with_parents(asked_for, {t.scheme for t in before})
             if self.spec.budget.steps is not None:
                 planned = planned[: max(0, self.spec.budget.steps - len(before))]
             first = max((t.ordinal for t in before), default=0) + 1
@@ -121,8 +124,7 @@ class Loop:
             self._keep_models([t.scheme for t in self.front()])
             if not complete:
                 return
-            told = sorted((t for t in self.trials.values() if t.round == number), key=lambda t: t.ordinal)
-            searcher.tell([t.outcome(self.space.indices(t.scheme)) for t in told])
+            self._tell(searcher, number)
             number, asked = number + 1, 0
 
     def _limits(self) -> Limits:
@@ -144,10 +146,15 @@ class Loop:
         """Tell the complete rounds; return the number of the round to go on with, and its size when it has begun."""
         last = max((t.round for t in self.trials.values()), default=0)
         for number in range(1, last):
-            told = sorted((t for t in self.trials.values() if t.round == number), key=lambda t: t.ordinal)
-            searcher.tell([t.outcome(self.space.indices(t.scheme)) for t in told])
+            self._tell(searcher, number)
         asked = next((t.asked for t in self.trials.values() if t.round == last), 0)
         return max(1, last), asked
+
+    def _tell(self, searcher: Searcher, number: int) -> None:
+        """Tell a complete round. On one thread, as the asking: what is learnt must not depend on who resumes where."""
+        told = sorted((t for t in self.trials.values() if t.round == number), key=lambda t: t.ordinal)
+        with one_thread():
+            searcher.tell([t.outcome(self.space.indices(t.scheme)) for t in told])
 
     def _round_size(self, done: int) -> int:
         budget = self.spec.budget

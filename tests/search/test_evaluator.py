@@ -88,23 +88,6 @@ def test_it_learns_to_rank_steps_it_never_saw(new_space, new_table, prior):
         assert found > 0.8, name
 
 
-def test_the_number_of_threads_changes_nothing(new_space, new_table):
-    table = new_table(new_space(per_level=2, methods=5), LIMITS)  # of a size that torch divides among threads
-    table.search(get("random")(table.space, LIMITS, 4), 4, 1)
-    start = Outcome((), "ok", 0.9, 0.0)
-    steps = [(table.told.get(s[:-1], start), o) for s, o in table.told.items()]
-    found, threads = [], torch.get_num_threads()
-    for used in (1, 2):
-        torch.set_num_threads(used)
-        evaluator = Evaluator(table.space, 0.9, seed=0)
-        for _ in range(5):
-            evaluator.learn(steps)
-        found.append(evaluator.predict([p for p, _ in steps]))
-        assert torch.get_num_threads() == used
-    torch.set_num_threads(threads)
-    np.testing.assert_array_equal(*found)
-
-
 def test_figures_that_are_missing_are_left_out(new_space):
     start = Outcome((), "ok", 0.9, 0.0)
     evaluator = Evaluator(new_space(), 0.9, seed=0)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from inline import Inline
 from study_tools import RECIPE, Interrupt, counts, create, in_process, run, same, stored
 
@@ -31,19 +32,22 @@ class DeepSearch(Searcher):
     name: ClassVar[str] = "deep"
     rounds: ClassVar[list[list[Outcome]]] = []
     known: ClassVar[list[set[str]]] = []
+    threads: ClassVar[list[int]] = []
 
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
         super().__init__(space, limits, seed)
         self._told = 0
-        type(self).rounds, type(self).known = [], []
+        type(self).rounds, type(self).known, type(self).threads = [], [], []
 
     def ask(self, k: int) -> list[SchemeIndices]:
+        self.threads.append(torch.get_num_threads())
         light = np.flatnonzero(self.space.mask & (self.space.hp2 == self.space.hp2.min()))
         rng = np.random.default_rng((self.seed, self._told))
         return [tuple(int(i) for i in rng.choice(light, 3, replace=False)) for _ in range(k)]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         self._told += 1
+        self.threads.append(torch.get_num_threads())
         self.rounds.append(list(outcomes))
         table = knowledge.query(
             "MATCH (t:Trial)-[:OF_SCHEME]->(s:Scheme) RETURN s.id AS id, t.status AS status, t.accuracy AS accuracy"
@@ -64,7 +68,11 @@ class Plans(Listener):
 def test_parents_come_first_and_the_graph_knows_before_the_searcher(full_home):
     workers: list[Inline] = []
     study = create(full_home, "11steps", searcher="deep")
+    torch.set_num_threads(2)
     result = run(study, workers=workers)
+    assert DeepSearch.threads == [1, 1], "what a searcher learns must not depend on the number of threads"
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
 
     # Four schemes of three steps need up to twelve trials: a round that is cut at eleven, each once, parents first.
     assert len(result.trials) == 11
