@@ -186,7 +186,7 @@ def so_far(out: Path) -> tuple[float, float]:
 
 
 def page(out: Path) -> str:
-    """The rows as a page."""
+    """The rows as a page, and what `note.md` beside them says."""
     found = rows(out)
     about = ", ".join(f"{name} {version}" for name, version in versions().items())
     lines = [
@@ -210,7 +210,8 @@ def page(out: Path) -> str:
         ]
         names = dict.fromkeys(r["name"] for r in group)
         lines += [line_of(name, [r for r in group if r["name"] == name]) for name in names]
-    return "\n".join(lines) + "\n"
+    note = out / "note.md"
+    return "\n".join(lines) + "\n" + ("\n" + note.read_text() if note.exists() else "")
 
 
 def line_of(name: str, group: Sequence[dict[str, str]]) -> str:
