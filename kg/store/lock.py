@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def acquire(path: Path, began: float | None = None) -> IO[str]:
     now, seconds = time.monotonic(), patience()
     began = began or now
     deadline = max(now + min(_LEAST_SECONDS, seconds), began + seconds)
-    told = False
+    tell_at = began + WAIT_SECONDS if seconds > WAIT_SECONDS else math.inf
     try:
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
@@ -52,8 +53,8 @@ def acquire(path: Path, began: float | None = None) -> IO[str]:
         if now > deadline:
             with file:
                 raise locked(path, _holder(file))
-        if now > began + WAIT_SECONDS and not told:
-            told = True
+        if now > tell_at:
+            tell_at = math.inf
             _log.warning("%s The machine is busy, so it is tried for %.0f s.", locked(path, _holder(file)), seconds)
         time.sleep(0.05)
     file.seek(0)

@@ -11,6 +11,7 @@ from threading import Timer
 
 import pytest
 
+from kg.errors import GraphLocked
 from kg.store import lock
 
 HOLD = (
@@ -54,6 +55,17 @@ def test_on_a_crowded_machine_it_waits_longer_and_says_for_whom(
     (told,) = caplog.messages
     assert f"is open in another process (pid {os.getpid()}: " in told
     assert "tried for 10 s" in told
+
+
+def test_on_an_idle_machine_nothing_is_said_before_the_error(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lock, "patience", lambda: lock.WAIT_SECONDS)
+    held = lock.acquire(filled / "graph.lock")
+    with pytest.raises(GraphLocked):
+        lock.acquire(filled / "graph.lock", began=time.monotonic() - 3)  # a command that was slow to start
+    assert caplog.messages == []
+    lock.release(held)
 
 
 def test_a_graph_that_is_held_names_its_holder_within_seconds(
