@@ -78,9 +78,11 @@ def page(out: Path) -> str:
         "|---" * (len(NAMES) + 4) + "|",
     ]  # fmt: skip
     reasons: list[str] = []
+    left: list[str] = []
     for name, size in CLASSIFIERS.items():
         some = [found[name, method] for method in NAMES if (name, method) in found]
         if len(some) < len(NAMES):
+            left.append(name)
             continue
         cells = []
         for row in some:
@@ -92,7 +94,8 @@ def page(out: Path) -> str:
         lines.append(
             f"| {name} | {int(some[0]['params_before']):,} | {size} px | {' | '.join(cells)} | {seconds:.0f} |"
         )
-    return "\n".join([*lines, "", *(f"{n}. {reason}" for n, reason in enumerate(reasons, 1)), ""])
+    lines += ["", *(f"{n}. {reason}" for n, reason in enumerate(reasons, 1)), ""]
+    return "\n".join([*lines, *([f"Not run to the end yet: {', '.join(left)}.", ""] if left else [])])
 
 
 def main() -> None:
