@@ -95,7 +95,9 @@ def page(out: Path) -> str:
             f"| {name} | {int(some[0]['params_before']):,} | {size} px | {' | '.join(cells)} | {seconds:.0f} |"
         )
     lines += ["", *(f"{n}. {reason}" for n, reason in enumerate(reasons, 1)), ""]
-    return "\n".join([*lines, *([f"Not run to the end yet: {', '.join(left)}.", ""] if left else [])])
+    if left:
+        lines += [f"Not run to the end yet: {', '.join(left)}.", ""]
+    return "\n".join(lines)
 
 
 def main() -> None:
