@@ -8,7 +8,7 @@ one row, appended and flushed; rows that are there are not run again, so it may 
     python -m benchmarks.transfer --study resnet56-images-1 --model resnet20.am --model resnet164.am --data CIFAR_FOLDER \
         --device cuda:0 --fraction 1 --hours 24 --out docs/results/transfer-56
 
-The study lies in the AutoMC home (AUTOMC_HOME). The models are .am files tuned on these images, for instance by
+The study lies in the AutoMC home (AUTOMC_HOME); methods beside a scheme that has been run can do without it. The models are .am files tuned on these images, for instance by
 `automc train resnet56 --weights … --epochs 5 --lr 0.01`.
 """
 
@@ -67,6 +67,15 @@ class Run:
         return f"{self.study}:{self.trial.ordinal}" if self.name == SCHEME else self.scheme.id
 
 
+def schemes_of(study: str, out: Path) -> list[Trial]:
+    """Return a study's trials; where this home has none, those whose schemes have a row already."""
+    return load_trials(study) or [
+        Trial(int(row["trial"]), 0, 0, Scheme.parse(row["scheme"]), "ok", pr=float(row["wanted"]))
+        for row in rows(out)
+        if (row["study"], row["name"]) == (study, SCHEME)
+    ]
+
+
 def chosen(trials: Sequence[Trial], wanted: Sequence[float]) -> list[Trial]:
     """Return for each share of parameters to remove the most accurate ok trial with it, no more than 0.1 above.
 
@@ -97,7 +106,7 @@ def single(method: str, trial: Trial) -> Strategy:
 
 def plan(options: argparse.Namespace) -> list[Run]:
     """Return all runs, seed by seed, so that a stopped table is evenly filled."""
-    trials = chosen(load_trials(options.study), options.removed)
+    trials = chosen(schemes_of(options.study, options.out), options.removed)
     runs = []
     for seed in range(options.seeds):
         for model in options.model:

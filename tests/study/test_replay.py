@@ -217,6 +217,16 @@ def test_the_transfer_benchmark_is_stopped_and_continued(
     assert sorted(r["trial"] or "" for r in replays()) == ["", f"digits-digits-1/{trial.ordinal}"]
 
 
+def test_the_transfer_benchmark_goes_on_without_the_study(home: Path, tmp_path: Path) -> None:
+    trial = studies.load_trials("digits-digits-1")[0]
+    found = {"study": "lost-1", "trial": 7, "name": transfer.SCHEME, "scheme": trial.scheme.id, "wanted": 0.41}
+    transfer.append(tmp_path, transfer.COLUMNS, found)
+    (again,) = transfer.schemes_of("lost-1", tmp_path)
+    assert (again.ordinal, again.scheme, again.pr) == (7, trial.scheme, 0.41)
+    assert transfer.chosen([again], [0.4]) == [again]
+    assert len(transfer.schemes_of("digits-digits-1", tmp_path)) > 1
+
+
 def test_a_single_method_removes_as_much_and_trains_as_long() -> None:
     steps = "NS[HP1=0.3,HP2=0.2,HP6=0.9] -> SFP[HP2=0.2,HP9=0.4,HP10=1]"
     trial = Trial(1, 1, 1, Scheme.parse(steps), "ok", accuracy=0.9, pr=0.40123)
