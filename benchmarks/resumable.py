@@ -1,18 +1,41 @@
-"""A table that is stopped and continued: one row a run in `runs.csv`, appended and flushed whole."""
+"""A table that is stopped and continued: one row a run in `runs.csv`, appended and flushed whole.
+
+Several processes may share the work: each claims the row that it is at.
+"""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 
 def rows(out: Path) -> list[dict[str, str]]:
     """Rows so far."""
     file = out / "runs.csv"
     return list(csv.DictReader(file.open())) if file.is_file() else []
+
+
+@contextmanager
+def claim(out: Path, key: Mapping[str, str]) -> Iterator[bool]:
+    """Say whether a row is for this process to run: there is none with the values of `key`, and nobody else is at it."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / f".{'-'.join(key.values())}.lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield not any(all(row[name] == value for name, value in key.items()) for row in rows(out))
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def append(out: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 import torch_pruning
-from filelock import FileLock
 from torch import nn
 
 from automc import api, methods
@@ -33,7 +32,7 @@ from automc.study.doctor import scratch
 from automc.study.study import versions
 from automc.study.task import Subject, open_subject, settle_precision
 from automc.training.recipe import Recipe
-from benchmarks.resumable import append, rows
+from benchmarks.resumable import append, claim, rows
 from benchmarks.tab.compare import machine
 from kg.schema import Strategy
 
@@ -168,21 +167,14 @@ def run(model: Path, name: str, scheme: str, wanted: float, seed: int, options: 
 
 def fill(schemes: dict[str, str], options: argparse.Namespace) -> None:
     """Run what is missing, model by model and seed by seed, so that a stopped table is evenly filled."""
-    options.out.mkdir(parents=True, exist_ok=True)
     plan = itertools.product(options.model, range(options.seeds), SIZES, schemes)
     for model, seed, wanted, name in plan:
-        key = (model.stem, name, str(wanted), str(seed))
-        claim = FileLock(options.out / f".{'-'.join(key)}.lock", blocking=False)
-        try:
-            claim.acquire()
-        except TimeoutError:
-            continue  # another process is at it
-        with claim:
-            if key not in {(r["model"], r["method"], r["wanted"], r["seed"]) for r in rows(options.out)}:
-                print(*key, flush=True)
+        key = {"model": model.stem, "method": name, "wanted": str(wanted), "seed": str(seed)}
+        with claim(options.out, key) as free:
+            if free:
+                print(*key.values(), flush=True)
                 scheme = schemes[name].format(wanted=wanted, half=wanted / 2)
                 append(options.out, COLUMNS, run(model, name, scheme, wanted, seed, options))
-            Path(claim.lock_file).unlink(missing_ok=True)
 
 
 def page(out: Path) -> str:

@@ -2,14 +2,15 @@
 
 A study's schemes are replayed on other trained networks of the same data; beside each stands every method alone with
 the same share of parameters to remove and as many training iterations. The plan and its time come first. Every run is
-one row, appended and flushed; rows that are there are not run again, so it may be stopped and started:
+one row, appended and flushed; rows that are there are not run again, so it may be stopped and started, and several
+may share the work:
 
     python -m benchmarks.transfer --study resnet20-images-1 --model resnet56.am --data CIFAR_FOLDER --out docs/results/transfer
     python -m benchmarks.transfer --study resnet56-images-1 --model resnet20.am --model resnet164.am --data CIFAR_FOLDER \
         --device cuda:0 --fraction 1 --hours 24 --out docs/results/transfer-56
 
-The study lies in the AutoMC home (AUTOMC_HOME); methods beside a scheme that has been run can do without it. The models are .am files tuned on these images, for instance by
-`automc train resnet56 --weights … --epochs 5 --lr 0.01`.
+The study lies in the AutoMC home (AUTOMC_HOME); methods beside a scheme that has been run can do without it. The models
+are .am files tuned on these images, for instance by `automc train resnet56 --weights … --epochs 5 --lr 0.01`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from automc import api, methods
 from automc.study.study import load_trials, versions
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe
-from benchmarks.resumable import append, rows
+from benchmarks.resumable import append, claim, rows
 from benchmarks.single_methods import SCHEMES
 from benchmarks.tab.compare import machine
 from kg.schema import Scheme, Strategy
@@ -39,6 +40,7 @@ COLUMNS = (
     "test_before", "test_after", "forecast_study", "forecast_nn_exp", "reached", "reason", "step_seconds", "seconds",
     "device",
 )  # fmt: skip
+KEY = COLUMNS[:5]
 SCHEME = "scheme"
 """The name of a row with a study's scheme; other rows have a method's."""
 SHORTEST = 0.1
@@ -58,7 +60,7 @@ class Run:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What identifies its row."""
+        """What identifies its row: the values of `KEY`."""
         return self.study, str(self.trial.ordinal), self.model.stem, self.name, str(self.seed)
 
     @property
@@ -146,7 +148,7 @@ def execute(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     Its `seconds` are of all, opening and testing included; `step_seconds` of the steps alone.
     """
     began = time.perf_counter()
-    row: dict[str, Any] = dict(zip(("study", "trial", "model", "name", "seed"), run.key, strict=True))
+    row: dict[str, Any] = dict(zip(KEY, run.key, strict=True))
     row |= {"scheme": run.scheme.id, "wanted": run.trial.pr, "device": options.device}
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -168,7 +170,7 @@ def execute(run: Run, options: argparse.Namespace) -> dict[str, Any]:
 
 def fill(options: argparse.Namespace) -> None:
     """Say what is missing and how long it takes; run it as long as the budget lasts."""
-    done = {tuple(row[name] for name in ("study", "trial", "model", "name", "seed")) for row in rows(options.out)}
+    done = {tuple(row[name] for name in KEY) for row in rows(options.out)}
     every = plan(options)
     missing = [run for run in every if run.key not in done]
     expected = forecasts(missing, options) if missing else {}
@@ -184,8 +186,10 @@ def fill(options: argparse.Namespace) -> None:
         if spent + expected[run.key] + beside > 3600 * options.hours:
             print("left for a larger --hours:", *run.key, flush=True)
             continue
-        print(*run.key, flush=True)
-        append(options.out, COLUMNS, execute(run, options))
+        with claim(options.out, dict(zip(KEY, run.key, strict=True))) as free:
+            if free:
+                print(*run.key, flush=True)
+                append(options.out, COLUMNS, execute(run, options))
 
 
 def so_far(out: Path) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from automc.study import study as studies
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe
 from benchmarks import transfer
+from benchmarks.resumable import claim
 from kg import studies as in_graph
 from kg.embedding.vectors import Vectors
 from kg.errors import NotInGraph
@@ -225,6 +226,16 @@ def test_the_transfer_benchmark_goes_on_without_the_study(home: Path, tmp_path: 
     assert (again.ordinal, again.scheme, again.pr) == (7, trial.scheme, 0.41)
     assert transfer.chosen([again], [0.4]) == [again]
     assert len(transfer.schemes_of("digits-digits-1", tmp_path)) > 1
+
+
+def test_a_row_of_a_benchmark_is_claimed_once(tmp_path: Path) -> None:
+    key = {"study": "lost-1", "trial": "7"}
+    with claim(tmp_path, key) as free, claim(tmp_path, key) as second:
+        assert (free, second) == (True, False)
+    transfer.append(tmp_path, tuple(key), key)
+    with claim(tmp_path, key) as free, claim(tmp_path, key | {"trial": "8"}) as other:
+        assert (free, other) == (False, True)
+    assert [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
 
 
 def test_a_single_method_removes_as_much_and_trains_as_long() -> None:
