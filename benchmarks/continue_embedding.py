@@ -73,7 +73,8 @@ def held_out(methods: Any) -> list[Triple]:
 
 def clamp(vectors: np.ndarray) -> np.ndarray:
     """Bring rows into the unit ball."""
-    return vectors / np.maximum(1.0, np.linalg.norm(vectors, axis=-1, keepdims=True))
+    clamped: np.ndarray = vectors / np.maximum(1.0, np.linalg.norm(vectors, axis=-1, keepdims=True))
+    return clamped
 
 
 def mrr(vectors: Vectors, asked: Sequence[Triple], known: Sequence[Triple]) -> tuple[float, float]:
@@ -149,8 +150,11 @@ def main() -> None:
             old = learn(before, old_triples, experience, seed=seed)
             ways: list[tuple[str, float | str, int]] = [("placed", "", 0)]
             ways += [("continued", pace, 20) for pace in options.paces]
-            rows = [("old", "", 200, old, time.perf_counter() - began)]
-            for way, pace, epochs in [*ways, ("anew", "", 200)]:
+            ways += [("anew", "", 200)]
+            rows: list[tuple[str, float | str, int, Vectors, float]] = [
+                ("old", "", 200, old, time.perf_counter() - began)
+            ]
+            for way, pace, epochs in ways:
                 began = time.perf_counter()
                 transr.PACE = float(pace or 0.0)
                 start = None if way == "anew" else old

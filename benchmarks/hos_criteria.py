@@ -57,6 +57,8 @@ def main() -> None:
     loaded = load(given.model, weights=given.checkpoint)
     dataset = open_data(DataRef(given.images).normalised_by(loaded.normalisation), None)
     parts = split(dataset)
+    if parts.test is None:
+        raise SystemExit(f"{given.images} has no test images.")
     train, test = dataset.data(parts.train), dataset.data(parts.test).take(given.test_images)
     example = torch.zeros(train.example_shape)
     model = prepare(loaded.model, example).eval()

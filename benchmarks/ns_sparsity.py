@@ -77,6 +77,8 @@ def main() -> None:
     loaded = load("resnet20", weights=given.checkpoint)
     dataset = open_data(DataRef(given.images).normalised_by(loaded.normalisation), None)
     parts = split(dataset, 0.1)
+    if parts.test is None:
+        raise SystemExit(f"{given.images} has no test images.")
     train, test = dataset.data(parts.train), dataset.data(parts.test)
     model = prepare(loaded.model, torch.zeros(train.example_shape))
     done: dict[tuple[str, ...], dict[str, Any]] = {}

@@ -27,7 +27,9 @@ from typing import Any
 import torch
 
 from automc import api, methods
+from automc.errors import MethodError
 from automc.study.study import load_trials, versions
+from automc.study.task import open_subject
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe
 from benchmarks.resumable import append, claim, rows
@@ -132,7 +134,7 @@ def forecasts(runs: Sequence[Run], options: argparse.Namespace) -> dict[tuple[st
             str(model), options.data, recipe=options.recipe, precision=options.precision, device=options.device
         )
         pace = {one.method: one.seconds_per_iteration or 0.0 for one in report.methods}
-        subject = api.open_subject(str(model), api.reference(options.data), fraction=options.recipe.fraction)
+        subject = open_subject(str(model), api.reference(options.data), fraction=options.recipe.fraction)
         train = subject.splits.train if options.recipe.fraction < 1 else subject.splits.rest
         for run in (run for run in runs if run.model == model):
             found[run.key] = sum(
@@ -156,7 +158,7 @@ def execute(run: Run, options: argparse.Namespace) -> dict[str, Any]:
                 str(run.model), options.data, run.given, out=Path(folder) / "out.am", recipe=options.recipe,
                 precision=options.precision, device=options.device, run_seed=run.seed,
             )  # fmt: skip
-        except api.MethodError as error:
+        except MethodError as error:
             return {**row, "reason": str(error), "step_seconds": 0.0, "seconds": time.perf_counter() - began}
     before, after = done.before, done.after
     return {

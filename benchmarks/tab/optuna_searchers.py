@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import optuna
@@ -56,8 +56,8 @@ class OptunaSearch(Searcher):
             trial = study.ask()
             scheme = self._suggest(trial)
             known = self.history.outcomes.get(scheme)
-            if known is not None and known.status == "ok":
-                study.tell(trial, [known.accuracy, known.pr])
+            if known is not None and (values := values_of(known)):
+                study.tell(trial, values)
             elif scheme in asked or not self._admissible(scheme):
                 study.tell(trial, state=TrialState.FAIL)
             else:
@@ -71,7 +71,7 @@ class OptunaSearch(Searcher):
         self.history.record(outcomes)
         self._rounds += 1
         for outcome in outcomes:
-            values = [outcome.accuracy, outcome.pr] if outcome.status == "ok" else None
+            values = values_of(outcome)
             state = TrialState.COMPLETE if values else TrialState.FAIL
             params, distributions = self._parameters(outcome.scheme)
             self._trials.append(create_trial(state=state, values=values, params=params, distributions=distributions))
@@ -80,7 +80,7 @@ class OptunaSearch(Searcher):
         length = trial.suggest_int("length", 1, self.limits.max_length)
         positions = self.limits.max_length if self.every_position else length
         steps = [trial.suggest_categorical(f"step{i}", self._step.choices) for i in range(positions)]
-        return tuple(int(step) for step in steps[:length])
+        return tuple(int(cast("int", step)) for step in steps[:length])
 
     def _parameters(self, scheme: SchemeIndices) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return a told scheme as parameters; unused positions repeat the last step."""
@@ -101,6 +101,13 @@ class OptunaTPE(OptunaSearch):
     def sampler(self, seed: int) -> BaseSampler:
         """Return TPE, one parameter at a time, else as Optuna sets it up."""
         return TPESampler(seed=seed, multivariate=False)
+
+
+def values_of(outcome: Outcome) -> list[float] | None:
+    """Return accuracy and PR of an outcome that is ok, None of others."""
+    if outcome.status != "ok" or outcome.accuracy is None or outcome.pr is None:
+        return None
+    return [outcome.accuracy, outcome.pr]
 
 
 class OptunaNSGA2(OptunaSearch):

@@ -280,7 +280,7 @@ def plot(runs: Sequence[Run], out: Path) -> None:
     """Draw median hypervolume with quartiles against steps and against seconds, one image each."""
     by_name = grouped(runs)
     seconds = np.linspace(0, min(run.seconds[-1] for run in runs), 200)
-    steps = np.arange(1, len(runs[0].volumes) + 1)
+    steps: FloatArray = np.arange(1.0, len(runs[0].volumes) + 1)
     curves: tuple[tuple[str, FloatArray, Callable[[Run], FloatArray]], ...] = (
         ("steps", steps, lambda run: run.volumes),
         ("seconds", seconds, lambda run: run.volume_at(seconds)),
