@@ -148,9 +148,8 @@ def main() -> None:
         for seed in range(options.seeds):
             began = time.perf_counter()
             old = learn(before, old_triples, experience, seed=seed)
-            ways: list[tuple[str, float | str, int]] = [("placed", "", 0)]
-            ways += [("continued", pace, 20) for pace in options.paces]
-            ways += [("anew", "", 200)]
+            continued = [("continued", pace, 20) for pace in options.paces]
+            ways: list[tuple[str, float | str, int]] = [("placed", "", 0), *continued, ("anew", "", 200)]
             rows: list[tuple[str, float | str, int, Vectors, float]] = [
                 ("old", "", 200, old, time.perf_counter() - began)
             ]

@@ -26,6 +26,7 @@ from automc.models import zoo
 from automc.models.lma import LMA
 from automc.models.lma_sites import insert, multi_segment, replaceable
 from automc.training.loop import Loss, fit
+from automc.training.precision import cpu_name
 from automc.training.recipe import Recipe
 
 SEGMENTS = 8
@@ -100,11 +101,7 @@ def now(device: torch.device) -> float:
 
 
 def processor(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def page(networks: dict[str, float], sites: dict[str, list[float]], given: argparse.Namespace) -> str:

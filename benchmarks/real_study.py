@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from automc.search.pareto import hypervolume
+from automc.training.precision import cpu_name
 
 SEARCHERS = ("progressive", "random")
 QUERY = "MATCH (s:Study {id: $id}) RETURN s.base_accuracy AS a, s.spec AS spec, s.elapsed_seconds AS seconds"
@@ -155,16 +156,10 @@ def main() -> None:
             "hypervolume": dict(zip(map(str, shares), curve(trials, options.gamma, found["a"], shares), strict=True)),
             "spec": json.loads(found["spec"].removeprefix("json:")),
         }  # fmt: skip
-    summary["machine"] = {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(), "git": git()}
+    summary["machine"] = {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform(), "git": git()}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     (options.out / "README.md").write_text(page(summary, fronts, options.note))
     print(json.dumps({name: summary[name]["hypervolume"] for name in SEARCHERS}))
-
-
-def cpu() -> str:
-    """The processor's name."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return names[0].partition(":")[2].strip() if names else platform.processor()
 
 
 def git() -> str:

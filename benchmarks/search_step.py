@@ -23,6 +23,7 @@ from automc.search.evaluator import Evaluator
 from automc.search.history import points
 from automc.search.pareto import non_dominated
 from automc.search.progressive import expected
+from automc.training.precision import cpu_name
 
 STRATEGIES = 4525
 PREFIXES = 10
@@ -90,7 +91,7 @@ def main() -> None:
                 "repeats": arguments.repeats,
                 "threads": torch.get_num_threads(),
                 "seed": 0,
-                "device": platform.processor() or platform.machine(),
+                "device": cpu_name(),
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 "numpy": np.__version__,

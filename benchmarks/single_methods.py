@@ -31,9 +31,9 @@ from automc.models.measure import count_params
 from automc.study.doctor import scratch
 from automc.study.study import versions
 from automc.study.task import Subject, open_subject, settle_precision
+from automc.training.precision import cpu_name
 from automc.training.recipe import Recipe
 from benchmarks.resumable import append, claim, rows
-from benchmarks.tab.compare import machine
 from kg.schema import Strategy
 
 COLUMNS = (
@@ -160,8 +160,7 @@ def run(model: Path, name: str, scheme: str, wanted: float, seed: int, options: 
         "pr": 1 - done.params / subject.params, "fr": 1 - done.flops / subject.flops,
         "validation_before": subject.accuracy, "validation_after": done.accuracy,
         "test_before": test_before, "test_after": test, "reached": done.reached, "reason": done.reason,
-        "seconds": done.seconds, "device": options.device, "cpu": machine()["device"],
-        "torch": torch.__version__,
+        "seconds": done.seconds, "device": options.device, "cpu": cpu_name(), "torch": torch.__version__,
     }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def measure(model: nn.Module, data: TrainData, device: torch.device) -> Timing:
 
 def device_key(device: torch.device) -> str:
     """What the choice depends on: the processor's or the accelerator's name, and torch's version."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return f"{device.type} {name}, torch {torch.__version__}"
 
 
@@ -108,7 +108,8 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the processor's model name, as far as the system says."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:

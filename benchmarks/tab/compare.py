@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from automc.training.precision import cpu_name
 from benchmarks.tab.measures import ENOUGH, Run, measure, searchers, size_misses
 from benchmarks.tab.page import plot, write_page
 from benchmarks.tab.table import TREE, Table
@@ -79,11 +80,9 @@ def cpu_seconds() -> float:
 
 def machine() -> dict[str, str]:
     """Return what the figures were measured with."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     packages = ("torch", "numpy", "scipy", "pymoo", "optuna")
     return {
-        "device": f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, one thread a process",
+        "device": f"{cpu_name()}, {os.cpu_count()} cores, one thread a process",
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
         ),

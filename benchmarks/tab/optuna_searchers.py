@@ -80,7 +80,7 @@ class OptunaSearch(Searcher):
         length = trial.suggest_int("length", 1, self.limits.max_length)
         positions = self.limits.max_length if self.every_position else length
         steps = [trial.suggest_categorical(f"step{i}", self._step.choices) for i in range(positions)]
-        return tuple(int(cast("int", step)) for step in steps[:length])
+        return tuple(cast("int", step) for step in steps[:length])
 
     def _parameters(self, scheme: SchemeIndices) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return a told scheme as parameters; unused positions repeat the last step."""
@@ -101,13 +101,6 @@ class OptunaTPE(OptunaSearch):
     def sampler(self, seed: int) -> BaseSampler:
         """Return TPE, one parameter at a time, else as Optuna sets it up."""
         return TPESampler(seed=seed, multivariate=False)
-
-
-def values_of(outcome: Outcome) -> list[float] | None:
-    """Return accuracy and PR of an outcome that is ok, None of others."""
-    if outcome.status != "ok" or outcome.accuracy is None or outcome.pr is None:
-        return None
-    return [outcome.accuracy, outcome.pr]
 
 
 class OptunaNSGA2(OptunaSearch):
@@ -139,3 +132,10 @@ class _Generations(NSGAIISampler):
     def _complete_before(self, study: optuna.Study, number: int) -> int:
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return sum(trial.number < number for trial in complete)
+
+
+def values_of(outcome: Outcome) -> list[float] | None:
+    """Return accuracy and PR of an outcome that is ok, None of others."""
+    if outcome.status != "ok" or outcome.accuracy is None or outcome.pr is None:
+        return None
+    return [outcome.accuracy, outcome.pr]
