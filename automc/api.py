@@ -189,7 +189,7 @@ def train(
     path = writable(out)
     subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed)
     fresh = not (weights or model.endswith(".am")) or not subject.saw_validation
-    chosen = settle_precision(Recipe(), precision, subject).precision
+    chosen = settle_precision(Recipe(batch=batch), precision, subject).precision
     report = train_model(
         subject.model, subject.dataset, epochs=epochs, lr=lr, seed=seed, device=subject.device, precision=chosen,
         batch=batch, progress=progress,

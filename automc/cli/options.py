@@ -26,7 +26,9 @@ Data = Annotated[
 Weights = Annotated[Path | None, typer.Option("--weights", help="Checkpoint to load into the model.")]
 Augment = Annotated[str | None, typer.Option("--augment", help="none, crop or crop-flip; default by image size.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:0.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto (timed once per device), float32 or bfloat16.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="auto (timed once per device and model), float32 or bfloat16.")
+]
 Batch = Annotated[int, typer.Option("--batch", help="Images in a training batch.")]
 Keep = Annotated[list[str] | None, typer.Option("--keep", help="Pattern of layers that are never touched; repeatable.")]
 RunSeed = Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")]

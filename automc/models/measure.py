@@ -71,12 +71,17 @@ def latency(model: nn.Module, example: Tensor, *, repeats: int = 30, warmup: int
         for i in range(warmup + repeats):
             start = time.perf_counter()
             model(example)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronise(device)
             if i >= warmup:
                 times.append(1000 * (time.perf_counter() - start))
     low, _, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else (0.0, 0.0, 0.0)
     return Latency(statistics.median(times), high - low, len(example), torch.get_num_threads(), repeats, str(device))
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until `device` has done what it was given, before a clock is read; a CPU has."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def peak_memory(model: nn.Module, example: Tensor) -> int:

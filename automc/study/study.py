@@ -94,7 +94,7 @@ class Study:
         Args:
             model: a zoo name, `file.py:factory`, `torchvision:NAME` or a saved `.am`.
             gamma: share of the parameters to remove, in (0, 0.84]; None where `limits` or `max_drop` say what is asked.
-            precision: "float32", "bfloat16", or "auto": timed once per device and remembered.
+            precision: "float32", "bfloat16", or "auto": timed once per device and size of step, and remembered.
             workers: processes; default one per core on a CPU, one on a GPU.
             learn_from_trials: whether what earlier studies measured counts as experience.
             options: other fields of StudySpec.

@@ -132,13 +132,15 @@ def open_figures(model: nn.Module, subject: Subject) -> Figures:
 def settle_precision(
     recipe: Recipe, precision: str, subject: Subject, say: Callable[[str], None] | None = None
 ) -> Recipe:
-    """Return the recipe with its precision: "float32", "bfloat16", or for "auto" what is faster on the device.
+    """Return the recipe with its precision: "float32", "bfloat16", or for "auto" what is faster for steps of this size.
 
-    `say` is told what was measured, the first time on a device.
+    `say` is told what was measured, the first time on a device with a model and batch of this size.
     """
     if precision == "auto":
         train = subject.dataset.data(subject.splits.train, subject.device)
-        return replace(recipe, precision=precisions.choose(subject.device, home(), subject.model, train, say))
+        flops, batch = subject.flops, recipe.batch_size(train.n)
+        chosen = precisions.choose(subject.device, home(), subject.model, train, flops, batch, say)
+        return replace(recipe, precision=chosen)
     return replace(recipe, precision="bfloat16" if precision == "bfloat16" else "float32")
 
 

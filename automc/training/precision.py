@@ -1,4 +1,4 @@
-"""Float32 or bfloat16 for training: measured once per device, because a CPU's flags do not tell which is faster."""
+"""Float32 or bfloat16 for training: measured per device and size of step, because flags do not tell which is faster."""
 
 from __future__ import annotations
 
@@ -13,63 +13,104 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import nn
 
 from automc.datasets.base import TrainData
 from automc.errors import EnvironmentFault
+from automc.models.measure import synchronise
 from automc.training.loop import Diverged, fit
 from automc.training.recipe import Precision, Recipe
 
 MARGIN = 1.2
 """bfloat16 is chosen only when it is at least this many times as fast."""
-WARMUP, TIMED = 1, 3
-"""Training steps before and during timing; the fastest timed one counts."""
+WARMUP = 2
+"""Training steps in either precision before any is timed."""
+ROUNDS, MOST_ROUNDS = 3, 9
+"""Steps timed in either precision, in turns: so many, and up to so many while they disagree about the choice."""
+CPU_FLOPS = 2e11
+"""FLOPs of a timed step on a CPU at most, some seconds on one thread: a larger batch of large images tells no more."""
+
+Step = Callable[[int], float]
+"""Runs so many training steps and returns the seconds of the last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of one training step in either precision; infinite where it does not run."""
+    """Seconds of training steps in either precision, timed in turns; infinite where one does not run."""
 
-    float32: float
-    bfloat16: float
+    float32: tuple[float, ...]
+    bfloat16: tuple[float, ...]
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """How many times as fast bfloat16 is, turn by turn: what else the machine does disturbs both of a turn."""
+        return tuple(a / b for a, b in zip(self.float32, self.bfloat16, strict=True))
+
+    @property
+    def factor(self) -> float:
+        """The median of `factors`."""
+        return median(self.factors)
+
+    @property
+    def settled(self) -> bool:
+        """Whether there are enough turns, and all of them say the same."""
+        return len(self.factors) >= ROUNDS and len({f >= MARGIN for f in self.factors}) == 1
 
     @property
     def choice(self) -> Precision:
         """bfloat16 where it is faster by a clear margin, else float32."""
-        return "bfloat16" if self.bfloat16 * MARGIN <= self.float32 else "float32"
+        return "bfloat16" if self.factor >= MARGIN else "float32"
 
 
 def choose(
-    device: torch.device | str, folder: Path, model: nn.Module, data: TrainData,
+    device: torch.device | str, folder: Path, model: nn.Module, data: TrainData, flops: int, batch: int,
     say: Callable[[str], None] | None = None,
 ) -> Precision:  # fmt: skip
-    """Return the training precision for `device`: remembered in `folder`/precision.json, else measured now.
+    """Return the training precision for steps of a size on `device`: remembered in `folder`, else measured now.
 
-    Remembered per device (on a CPU also per processor model) and version of torch. Two processes may measure at
-    once; either result is kept. A damaged file is measured anew.
+    Remembered in precision.json per device (on a CPU also per processor model), version of torch and size of step:
+    FLOPs and parameters of the model, batch, images. What holds for a small model says nothing of a large one. Two
+    processes may measure at once; either result is kept. A damaged file is measured anew.
+
+    Args:
+        flops: of one image through `model`.
+        batch: images of a training step.
 
     Raises:
         EnvironmentFault: `folder` cannot be written.
     """
     device = torch.device(device)
     file = folder / "precision.json"
-    key = device_key(device)
+    key = f"{device_key(device)}, {size_key(model, data, flops, batch)}"
     known = _read(file)
     if known.get(key) in ("float32", "bfloat16"):
         return known[key]
-    timing = measure(model, data, device)
+    if device.type == "cpu":
+        batch = max(min(batch, 2), min(batch, int(CPU_FLOPS / max(1, 3 * flops))))
+    timing = measure(model, data, device, batch)
     _write(file, {**_read(file), key: timing.choice})
     if say is not None:
-        factor = timing.float32 / timing.bfloat16
-        say(f"Precision: {timing.choice}; a training step in bfloat16 is {factor:.2f} times as fast on {key}.")
+        say(f"Precision: {timing.choice}; a training step in bfloat16 is {timing.factor:.2f} times as fast on {key}.")
     return timing.choice
 
 
-def measure(model: nn.Module, data: TrainData, device: torch.device) -> Timing:
-    """Time training steps of a copy of `model` in float32 and bfloat16, with one thread on a CPU, as workers run."""
-    return Timing(*(_step_seconds(copy.deepcopy(model).to(device), data, p) for p in ("float32", "bfloat16")))
+def measure(model: nn.Module, data: TrainData, device: torch.device, batch: int) -> Timing:
+    """Time training steps of copies of `model` in both precisions in turns; on a CPU with one thread, as workers do."""
+    with _one_thread(data.device):
+        float32 = _stepper(copy.deepcopy(model).to(device), data, batch, "float32")
+        float32(WARMUP)
+        bfloat16 = _stepper(copy.deepcopy(model).to(device), data, batch, "bfloat16")
+        try:
+            bfloat16(WARMUP)
+        except (Diverged, RuntimeError):  # an operation without bfloat16, or numbers out of its range
+            return Timing((1.0,), (math.inf,))
+        timing = Timing((), ())
+        while not timing.settled and len(timing.float32) < MOST_ROUNDS:
+            timing = Timing((*timing.float32, float32(2)), (*timing.bfloat16, bfloat16(2)))
+    return timing
 
 
 def device_key(device: torch.device) -> str:
@@ -78,23 +119,27 @@ def device_key(device: torch.device) -> str:
     return f"{device.type} {name}, torch {torch.__version__}"
 
 
-def _step_seconds(model: nn.Module, data: TrainData, precision: Precision) -> float:
-    recipe = replace(Recipe(), lr=1e-6, precision=precision)
-    marks: list[float] = []
+def size_key(model: nn.Module, data: TrainData, flops: int, batch: int) -> str:
+    """What of a step's size the choice depends on; equal for equal models, on images of one size."""
+    _, channels, height, width = data.example_shape
+    params = sum(p.numel() for p in model.parameters())
+    return f"{flops:.3g} FLOPs, {params} parameters, batches of {min(batch, data.n)} of {channels}×{height}×{width}"
 
-    def mark(done: int, total: int) -> None:
-        if data.device.type == "cuda":
-            torch.cuda.synchronize(data.device)
-        marks.append(time.perf_counter())
 
-    with _one_thread(data.device):
-        try:
-            fit(model, data, iterations=WARMUP + TIMED, recipe=recipe, seed=0, progress=mark)
-        except (Diverged, RuntimeError):  # an operation without bfloat16, or numbers out of its range
-            if precision == "float32":
-                raise
-            return math.inf
-    return min(after - before for before, after in zip(marks[WARMUP - 1 :], marks[WARMUP:], strict=False))
+def _stepper(model: nn.Module, data: TrainData, batch: int, precision: Precision) -> Step:
+    recipe = replace(Recipe(), lr=1e-6, batch=batch, precision=precision)
+
+    def run(iterations: int) -> float:
+        marks: list[float] = []
+
+        def mark(done: int, total: int) -> None:
+            synchronise(data.device)
+            marks.append(time.perf_counter())
+
+        fit(model, data, iterations=iterations, recipe=recipe, seed=0, progress=mark)
+        return marks[-1] - marks[-2]
+
+    return run
 
 
 @contextmanager
