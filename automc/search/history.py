@@ -30,6 +30,12 @@ def reachable_sums(values: FloatArray, steps: int, limit: float) -> list[FloatAr
     return sums
 
 
+def largest_sum(values: Iterable[float], steps: int, limit: float) -> float:
+    """Return the largest sum of at most `steps` values, repeats allowed, within the limit; 0 for no values."""
+    sums = reachable_sums(np.array(list(values), dtype=float), steps, limit)
+    return max((float(found[-1]) for found in sums if len(found)), default=0.0)
+
+
 class History:
     """All told outcomes, START included, and the admissible continuations of each.
 

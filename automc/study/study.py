@@ -30,6 +30,7 @@ from automc.study.loop import Listener, Loop, Plan
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
 from automc.study.protocol import Protocol, Recommendation
+from automc.study.reach import grid_levels, insist_reachable
 from automc.study.space import StrategySpace, lightest
 from automc.study.spec import Budget, StudySpec
 from automc.study.task import Subject, open_subject, settle_precision
@@ -110,6 +111,7 @@ class Study:
         searcher_named(asked.searcher)
         for method in asked.only:
             methods.get(method)
+        insist_reachable(asked, grid_levels(asked.only))
         subject = open_subject(
             model, data, weights=weights, fraction=recipe.fraction, device=device,
             progress=lambda done, of: listener.progress("reading images", done, of),
@@ -202,6 +204,9 @@ class Study:
         with knowledge.graph() as store:
             trials = [Trial.from_row(row) for row in studies.load_trials(store, self.spec.id)]
             elapsed = float(studies.load_study(store, self.spec.id).get("elapsed_seconds") or 0.0)
+        if not self.protocol.front(trials):
+            masked = f", and without {', '.join(infeasible)}, which cannot work on this model" if infeasible else ""
+            insist_reachable(self.spec, space.space.hp2[space.space.mask], self.protocol.base, masked)
         bench = self.setup.open()
 
         def keep_models(schemes: list[Scheme]) -> None:
