@@ -89,30 +89,39 @@ class Bench:
         """Key of a scheme in the prefix cache, a sha256 in hexadecimal.
 
         Of M's structure and weights, the data's content with subset and split, the recipe, the layers kept,
-        the run seed, the scheme, and the version of each method in it.
+        the run seed, the version of each method in the scheme, and the signatures of its steps: schemes that
+        differ in nothing that is executed share a key.
 
         Raises:
             MethodError: the scheme names a method that is not registered.
         """
         versions = {step.method: methods.get(step.method).version for step in scheme.steps}
-        return _sha256([self.identity, scheme.id, versions])
+        return _sha256([self.identity, self._signature(scheme, self.setup.recipe, self.train.n), versions])
 
     def context(self, scheme: Scheme, monitor: Monitor) -> StepContext:
-        """What the scheme's last step may use; its seed follows from the run seed and the scheme alone."""
+        """What the scheme's last step may use; its seed follows from the run seed and the steps' signatures alone."""
+        return self._context(scheme, monitor, self.train, self.setup.recipe)
+
+    def final_context(self, scheme: Scheme, monitor: Monitor) -> StepContext:
+        """Like `context`, on all training images but validation."""
+        return self._context(scheme, monitor, self.rest, replace(self.setup.recipe, fraction=1.0))
+
+    def _context(self, scheme: Scheme, monitor: Monitor, data: TrainData, recipe: Recipe) -> StepContext:
         return StepContext(
-            data=self.train,
-            recipe=self.setup.recipe,
+            data=data,
+            recipe=recipe,
             original_params=self.original_params,
-            seed=step_seed(self.setup.run_seed, scheme.id),
+            seed=step_seed(self.setup.run_seed, self._signature(scheme, recipe, data.n)),
             device=self.device,
             keep=self.setup.keep,
             original=self.model,
             progress=monitor.progress,
         )
 
-    def final_context(self, scheme: Scheme, monitor: Monitor) -> StepContext:
-        """Like `context`, on all training images but validation."""
-        return replace(self.context(scheme, monitor), data=self.rest, recipe=replace(self.setup.recipe, fraction=1.0))
+    @staticmethod
+    def _signature(scheme: Scheme, recipe: Recipe, n_train: int) -> str:
+        """What is executed of a scheme: the signatures of its steps, as text."""
+        return json.dumps([methods.get(s.method).signature(s, recipe, n_train) for s in scheme.steps])
 
 
 def open_bench(setup: Setup) -> Bench:

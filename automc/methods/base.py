@@ -117,8 +117,11 @@ class Method(ABC):
         return recipe.iterations(self.relative_cost(strategy), n_train)
 
     def signature(self, strategy: Strategy, recipe: Recipe, n_train: int) -> tuple[object, ...]:
-        """Return what distinguishes a strategy under a recipe: its settings, lengths rounded to iterations."""
-        values: list[object] = [strategy.method]
+        """Return what distinguishes a strategy under a recipe: its settings, lengths rounded to iterations.
+
+        Two strategies of one signature are twins: the same step, with the same seed. Plain values.
+        """
+        values: list[object] = [strategy.method, self.iterations(strategy, recipe, n_train)]
         for name, value in strategy.settings:
             length = name in self.lengths and not isinstance(value, str)
             values.append((name, recipe.iterations(float(value) * self.lengths[name], n_train) if length else value))

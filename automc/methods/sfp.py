@@ -104,8 +104,7 @@ class SoftFilterPruning(Method):
             Infeasible: no channel can be removed.
         """
         recipe = context.recipe
-        total = self.iterations(strategy, recipe, context.data.n)
-        step = Step(model, strategy, context, (total - total // 2, total // 2))
+        step = Step(model, strategy, context, self.phases(strategy, recipe, context.data.n))
         groups = step.groups()
         counts, scope = groups.plan_uniform(step.target, groups.caps(stream=False), recipe.round_to), "blocks"
         if groups.params(counts) > step.target:
@@ -127,6 +126,17 @@ class SoftFilterPruning(Method):
     def relative_cost(self, strategy: Strategy) -> float:
         """HP9."""
         return setting(strategy, "HP9", 0.0, 1000.0)
+
+    def signature(self, strategy: Strategy, recipe: Recipe, n_train: int) -> tuple[object, ...]:
+        """As every method's, with all periods alike that are longer than the training they divide."""
+        masked = self.phases(strategy, recipe, n_train)[0]
+        found = super().signature(strategy, recipe, n_train)
+        return tuple(("HP10", min(v[1], masked)) if isinstance(v, tuple) and v[0] == "HP10" else v for v in found)
+
+    def phases(self, strategy: Strategy, recipe: Recipe, n_train: int) -> tuple[int, int]:
+        """Iterations with soft pruning, and of the fine-tuning after the deletion."""
+        total = self.iterations(strategy, recipe, n_train)
+        return total - total // 2, total // 2
 
     def period(self, strategy: Strategy, recipe: Recipe, n_train: int) -> int:
         """Iterations between masks: max(1, round(HP10 · E0/200 · n/batch))."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from automc import methods
 from automc.search.base import Reason, Space
@@ -25,11 +26,11 @@ class SpaceReport:
     infeasible: Mapping[str, int]
     """Strategies whose method cannot work on this model, per method."""
     distinct: int
-    """Searchable strategies that differ once lengths are rounded to iterations."""
+    """Searchable strategies that differ once lengths are rounded to iterations: of twins, one is asked for."""
 
     @property
     def searchable(self) -> int:
-        """Strategies that may be asked for."""
+        """Strategies that can be executed."""
         return self.total - sum(self.without_code.values()) - sum(self.infeasible.values())
 
 
@@ -39,7 +40,7 @@ class StrategySpace:
     def __init__(
         self, vectors: Vectors, task: Task, infeasible: Mapping[str, str], recipe: Recipe, n_train: int
     ) -> None:
-        """Mask what cannot run here.
+        """Mask what cannot run here, and of twins under the recipe all but the first.
 
         Args:
             infeasible: reason by method, for methods that failed their probe on this model.
@@ -51,6 +52,7 @@ class StrategySpace:
         registry = methods.registered()
         method = np.array([names.index(s.method) for s in self.strategies], dtype=np.int64)
         runs = np.array([name in registry and name not in infeasible for name in names])
+        mask = runs[method] & first_of_twins(self.strategies, recipe, n_train)
         cost = [registry[s.method].relative_cost(s) if s.method in registry else 0.0 for s in self.strategies]
         self.space = Space(
             strategies=vectors.strategies,
@@ -59,21 +61,16 @@ class StrategySpace:
             embeddings=np.asarray(vectors.vectors, dtype=np.float32),
             hp2=np.array([s.number("HP2") for s in self.strategies]),
             cost=np.array(cost),
-            mask=runs[method],
+            mask=mask,
             task=np.asarray(vectors.scale(task), dtype=np.float32),
             prior=np.asarray(vectors.predict(task), dtype=np.float32) if vectors.experience_net().taught else None,
         )
         counts = {name: int(np.sum(method == i)) for i, name in enumerate(names)}
-        distinct = {
-            registry[s.method].signature(s, recipe, n_train)
-            for i, s in enumerate(self.strategies)
-            if self.space.mask[i]
-        }
         self.report = SpaceReport(
             total=len(self.strategies),
             without_code={n: c for n, c in counts.items() if n not in registry},
             infeasible={n: c for n, c in counts.items() if n in infeasible},
-            distinct=len(distinct),
+            distinct=int(mask.sum()),
         )
 
     def scheme(self, indices: tuple[int, ...]) -> Scheme:
@@ -94,6 +91,18 @@ class StrategySpace:
     def indices(self, scheme: Scheme) -> tuple[int, ...]:
         """Return the indices of a scheme of this space."""
         return tuple(self._index[step] for step in scheme.steps)
+
+
+def first_of_twins(strategies: Sequence[Strategy], recipe: Recipe, n_train: int) -> npt.NDArray[np.bool_]:
+    """Tell of each strategy whether none before it is the same step under the recipe; False without code, (n,)."""
+    registry, seen = methods.registered(), set[tuple[object, ...]]()
+    first = np.zeros(len(strategies), dtype=bool)
+    for i, strategy in enumerate(strategies):
+        if strategy.method in registry:
+            signature = registry[strategy.method].signature(strategy, recipe, n_train)
+            first[i] = signature not in seen
+            seen.add(signature)
+    return first
 
 
 def lightest(strategies: Iterable[Strategy]) -> dict[str, Strategy]:

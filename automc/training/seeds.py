@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import torch
 
 
-def step_seed(run_seed: int, scheme_id: str) -> int:
-    """Seed of the last step of a scheme, in [0, 2⁶³): a hash of the run seed and the scheme's id."""
-    return derived(run_seed, scheme_id)
+def step_seed(run_seed: int, scheme: str) -> int:
+    """Seed of the last step of a scheme, in [0, 2⁶³): a hash of the run seed and of what is executed of the scheme."""
+    return derived(run_seed, scheme)
 
 
 def derived(seed: int, *names: object) -> int:

@@ -154,7 +154,7 @@ def test_damaged_weights_are_run_again(bench: Bench, log: Path) -> None:
     for number, damaged in enumerate((whole[:-100], b"", b"x" * 1000, whole[:8] + b"{" * 200 + whole[208:])):
         path.write_bytes(damaged)
         log.write_text("")
-        strategy = trim(0.2, 0.401 + number / 1000)
+        strategy = trim(0.2, HP14=number)
         assert execute(bench, Scheme((A, strategy))).params == other.params
         assert executed(log) == [A.id, strategy.id]
         assert path.read_bytes() == whole
@@ -259,6 +259,25 @@ def test_the_key_follows_everything_that_decides_a_result(
     assert len(set(keys)) == len(keys)
     with pytest.raises(MethodError, match="Nonsense"):
         execute(bench, Scheme((Strategy("Nonsense"),)))
+
+
+def test_twins_are_executed_once_and_the_second_is_answered_from_the_first(bench: Bench, log: Path) -> None:
+    # 0.4 and 0.41 of an epoch of these images round to the same number of iterations; 0.6 does not.
+    twin, other = trim(0.12, 0.41), trim(0.12, 0.6)
+    first = execute(bench, Scheme((A, B)))
+    again = execute(bench, Scheme((twin, B)))
+    assert (first.cached, again.cached) == (False, True)
+    assert result(again) == result(first)
+    assert executed(log) == [A.id, B.id]
+    monitor = Monitor()
+    schemes = [Scheme((A,)), Scheme((twin,)), Scheme((other,))]
+    seeds = [bench.context(scheme, monitor).seed for scheme in schemes]
+    assert seeds[0] == seeds[1] != seeds[2]
+    assert len({bench.key(scheme) for scheme in schemes}) == 2
+    # On more images they are no twins, and the final run gives each a seed of its own.
+    wider = replace(bench, rest=bench.train.take(bench.train.n // 4), train=bench.train)
+    lengths = {methods.get("Trim").iterations(s.steps[-1], RECIPE, wider.rest.n) for s in schemes[:2]}
+    assert len({wider.final_context(s, monitor).seed for s in schemes[:2]}) == len(lengths)
 
 
 def test_a_seed_changes_what_is_learned(setup: Setup, bench: Bench) -> None:
