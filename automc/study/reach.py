@@ -1,4 +1,4 @@
-"""Whether what a study asks for can be met at all: told before anything is learned, and again once methods are masked."""
+"""Whether a study's target can be met at all: told before anything is learned, and again once methods are masked."""
 
 from __future__ import annotations
 

@@ -50,9 +50,7 @@ def test_a_file_is_no_smaller_than_its_parameters():
     base = {"params": 1000.0, "file_bytes": 5000.0}
     assert wanted(spec(None, limits=(Limit("file_bytes", 0.5, True),)), base)[0] == pytest.approx(1 - 2500 / 4000)
     assert wanted(spec(0.7, limits=(Limit("file_bytes", 2500.0),)), base)[0] == 0.7
-    with pytest.raises(
-        StudyError, match=r"--max-size 10%, at least 87\.50% of the parameters removed, is out of reach"
-    ):
+    with pytest.raises(StudyError, match=r"--max-size 10%, at least 87\.50% of the .* is out of"):
         insist_reachable(spec(None, limits=(Limit("file_bytes", 0.1, True),)), LEVELS, base)
     insist_reachable(spec(None, max_drop=0.01), (), base)
 
