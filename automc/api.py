@@ -80,7 +80,10 @@ def search(
 
 @dataclass(frozen=True)
 class Compressed:
-    """A scheme run on a model: figures on validation before and after, top-1 on the test images where there are any."""
+    """A scheme run on a model: figures on validation before and after, top-1 on the test images where there are any.
+
+    `headline.Share.of(test_after, test_images)` is an accuracy with its interval.
+    """
 
     scheme: Scheme
     path: Path
@@ -92,6 +95,8 @@ class Compressed:
     test_after: float | None
     seconds: float
     forecast: SchemeForecast
+    validation_images: int
+    test_images: int | None
     unrecorded: str
     """Why forecast and figures are not in this home's graph; empty where they are, or where there is no graph."""
 
@@ -142,7 +147,7 @@ def compress(
         scheme=wanted, path=target, before=Figures(subject.accuracy, subject.params, subject.flops),
         after=after, reached=bool(outcome.reached), reason=outcome.reason,
         test_before=subject.test_accuracy(), test_after=subject.test_accuracy(smaller), seconds=outcome.seconds,
-        forecast=expected,
+        forecast=expected, validation_images=subject.splits.validation.n, test_images=subject.test_images,
         unrecorded=replay.write(subject, wanted, origin, expected, outcome, after, recipe, run_seed),
     )  # fmt: skip
 
@@ -215,12 +220,15 @@ class Measured:
     params: int
     flops: int
     accuracy: float | None
+    """On the validation images."""
     test_accuracy: float | None
     latency: Latency
     peak_memory_bytes: int
     """Of one forward pass of the latency's batch: weights, buffers and intermediate results."""
     file_bytes: int
     """Of the .am file, or of the one that would be saved."""
+    validation_images: int | None = None
+    test_images: int | None = None
 
 
 def no_faster(before: Measured, after: Measured) -> str | None:
@@ -248,17 +256,18 @@ def measure(
         subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device)
         source, prepared, example = subject.source, subject.model, subject.example
         accuracies: tuple[float | None, float | None] = subject.accuracy, subject.test_accuracy()
+        counted: tuple[int | None, int | None] = subject.splits.validation.n, subject.test_images
     else:
         loaded = _models.load(model, weights=Path(weights) if weights else None)
         side, where = size or _models.default_size(model), resolve_device(device)
         example = torch.zeros(1, _models.input_channels(loaded.model) or 3, side, side)
         source, prepared = loaded.source, _models.prepare(loaded.model, example).to(where)
-        example, accuracies = example.to(where), (None, None)
+        example, accuracies, counted = example.to(where), (None, None), (None, None)
     images = example.expand(batch, -1, -1, -1).contiguous()
     size_on_disk = Path(model).stat().st_size if model.endswith(".am") else artefact_bytes(prepared, source)
     return Measured(
         count_params(prepared), count_flops(prepared, example), *accuracies, latency(prepared, images),
-        peak_memory(prepared, images), size_on_disk,
+        peak_memory(prepared, images), size_on_disk, *counted,
     )  # fmt: skip
 
 

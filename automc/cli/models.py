@@ -86,7 +86,20 @@ def _flat(measured: Any) -> dict[str, Any]:
     """The figures of a measurement, the latency's among them."""
     figures = asdict(measured)
     latency: dict[str, Any] = figures.pop("latency")
-    return {**figures, **{f"latency_{name}": value for name, value in latency.items()}}
+    counted = {"accuracy": figures.pop("validation_images"), "test_accuracy": figures.pop("test_images")}
+    flat: dict[str, Any] = {}
+    for name, value in figures.items():
+        flat |= {name: value, **(interval(name, value, counted[name]) if name in counted else {})}
+    return {**flat, **{f"latency_{name}": value for name, value in latency.items()}}
+
+
+def interval(name: str, accuracy: float | None, images: int | None) -> dict[str, Any]:
+    """The 95% interval of an accuracy as fields, and the images it was counted on; None where it was not."""
+    from automc.study.headline import Share
+
+    known = None if accuracy is None else Share.of(accuracy, images)
+    ends = (None, None) if known is None else (known.low, known.high)
+    return {f"{name}_low": ends[0], f"{name}_high": ends[1], f"{name}_images": None if known is None else images}
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -140,8 +153,9 @@ def compress(
     record = {
         "scheme": done.scheme.id, "path": str(done.path), "params_before": before.params, "params_after": after.params,
         "removed": 1 - after.params / before.params, "flops_before": before.flops, "flops_after": after.flops,
-        "validation_before": before.accuracy, "validation_after": after.accuracy, "test_before": done.test_before,
-        "test_after": done.test_after, "reached": done.reached, "seconds": done.seconds,
+        "validation_before": before.accuracy, "validation_after": after.accuracy,
+        **interval("validation_after", after.accuracy, done.validation_images), "test_before": done.test_before,
+        "test_after": done.test_after, **interval("test_after", done.test_after, done.test_images), "reached": done.reached, "seconds": done.seconds,
         "forecast_removed": forecast.removed, "forecast_validation_study": forecast.accuracy_study,
         "forecast_validation_nn_exp": forecast.accuracy_nn_exp,
     }  # fmt: skip

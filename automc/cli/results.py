@@ -36,7 +36,8 @@ def show_study(
         else:
             print(accounts.text(account))
         return
-    from automc.cli.watch import percent, plot_trials, show_trials
+    from automc.cli.watch import plot_trials, say_first, show_trials
+    from automc.study.headline import headline
     from automc.study.protocol import Protocol
     from automc.study.spec import StudySpec
     from automc.study.study import load_record, load_trials
@@ -59,13 +60,16 @@ def show_study(
             rows, columns = [[row[i] for i in kept] for row in rows], [columns[i] for i in kept]
         show(columns, rows, format, f"Trials of {study}")
         return
+    first = headline(done, chosen, final, protocol.base["accuracy"], protocol.validation_images)
     if format is Format.json:
         show_json({"study": study, "status": record["status"], "target": protocol.asked,
+                   "headline": first.fields() if first else None,
                    "front": [t.as_row() for t in front], "final": final,
                    "recommended": chosen.as_row() if chosen else None, "why": choice.why if choice else None,
                    "nearest": None if choice else protocol.nearest_text(done) or None})  # fmt: skip
         return
-    show_trials(front, chosen, format, f"Front of {study}: {len(done)} trials, {record['status']}", protocol)
+    say_first(first)
+    show_trials(front, chosen, format, f"Front of {study}: {len(done)} trials, {record['status']}", protocol, first)
     plot_trials(done, front, chosen, format)
     if choice is None:
         say(f"Nothing {protocol.unmet} yet.")
@@ -74,8 +78,7 @@ def show_study(
     else:
         say(f"Recommended: trial {choice.trial.ordinal}, {choice.why}.")
     if final:
-        say(f"Saved: {final['path']}: {final['params']:,} parameters, test accuracy "
-            f"{percent(final['base_test_accuracy'])} -> {percent(final['test_accuracy'])}")  # fmt: skip
+        say(f"Saved: {final['path']}: {final['params']:,} parameters, {final['flops'] / 1e6:.1f} MFLOPs")
     elif record["status"] in ("interrupted", "stopped", "running"):
         say(f"Go on with: automc resume {study}")
 

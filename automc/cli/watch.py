@@ -10,11 +10,13 @@ from typing import Any
 
 from automc.cli.output import Format, say, show
 from automc.study import Listener
+from automc.study.headline import Headline
 from automc.study.loop import Plan
 from automc.study.protocol import Protocol
 from automc.study.study import Result
 from automc.study.trial import Trial
 
+TESTED = ("test_accuracy", "test_low", "test_high", "test_images", "validation_too_kind")
 FRONT_COLUMNS = ("", "trial", "scheme", "accuracy", "params", "removed", "FLOPs removed", "AR")
 _EVERY_SECONDS = 10.0
 
@@ -132,21 +134,30 @@ class Watch(Listener):
             self._bar.remove_task(self._tasks.pop(what))
 
 
-def show_trials(trials: Sequence[Trial], chosen: Trial | None, format: Format, title: str, protocol: Protocol) -> None:
-    """Print a front, with a column for each limited figure: percentages in a table, plain numbers in JSON and CSV."""
+def show_trials(
+    trials: Sequence[Trial], chosen: Trial | None, format: Format, title: str, protocol: Protocol,
+    first: Headline | None = None,
+) -> None:  # fmt: skip
+    """Print a front, with a column for each limited figure: percentages in a table, plain numbers in JSON and CSV.
+
+    JSON and CSV also carry `first`, what the saved model did on the test images, in the row of the recommended scheme.
+    """
     rows: list[tuple[Any, ...]] = []
+    tested = {} if first is None else first.fields()
+    told = [name for name in TESTED if format is not Format.table]
     for t in trials:
         mark = "*" if t is chosen else ""
         limited = [getattr(t, limit.figure) for limit in protocol.limits]
         if format is not Format.table:
-            rows.append((mark, t.ordinal, t.scheme.id, t.accuracy, t.params, t.pr, t.fr, t.ar, *limited))
+            own = [tested.get(name) if t is chosen else None for name in told]
+            rows.append((mark, t.ordinal, t.scheme.id, t.accuracy, t.params, t.pr, t.fr, t.ar, *limited, *own))
             continue
         shares = percent(t.accuracy), f"{t.params:,}", percent(t.pr), percent(t.fr), percent(t.ar)
         figures = (limit.kind.text(value) for limit, value in zip(protocol.limits, limited, strict=True))
         rows.append((mark, t.ordinal, _wrapped(t.scheme.id), *shares, *figures))
     columns = (*FRONT_COLUMNS, *(limit.kind.noun for limit in protocol.limits))
     if format is not Format.table:
-        columns = ("recommended", *FRONT_COLUMNS[1:], *(limit.figure for limit in protocol.limits))
+        columns = ("recommended", *FRONT_COLUMNS[1:], *(limit.figure for limit in protocol.limits), *told)
     show(columns, rows, format, title)
 
 
@@ -165,6 +176,12 @@ def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial
     print("  validation accuracy against parameters removed; o on the front, * recommended")
 
 
+def say_first(first: Headline | None) -> None:
+    """Say what the saved model did on images that nothing was chosen by, before all else."""
+    for line in first.lines() if first else ():
+        say(line)
+
+
 def _wrapped(scheme: str) -> str:
     return scheme.replace(" -> ", "\n-> ")
 
@@ -180,15 +197,13 @@ def show_result(result: Result, format: Format) -> int:
         if format is not Format.table:
             show_trials([], None, format, title, result.protocol)
         return 3
-    chosen = result.recommendation.trial
-    show_trials(result.front, chosen, format, title, result.protocol)
+    chosen, first = result.recommendation.trial, result.headline
+    say_first(first)
+    show_trials(result.front, chosen, format, title, result.protocol, first)
     plot_trials(result.trials, result.front, chosen, format)
     say(f"Recommended: trial {chosen.ordinal}, {result.recommendation.why}.")
     if result.final:
         final = result.final
-        test = ""
-        if final["test_accuracy"] is not None:
-            test = f"; test accuracy {percent(final['base_test_accuracy'])} -> {percent(final['test_accuracy'])}"
         base = result.protocol.base
         limited = "".join(
             f", {limit.kind.noun} {limit.kind.text(base[limit.figure])} -> {limit.kind.text(final[limit.figure])}"
@@ -197,6 +212,6 @@ def show_result(result: Result, format: Format) -> int:
         )
         say(
             f"Saved: {final['path']}: {result.base.params:,} -> {final['params']:,} parameters, "
-            f"{result.base.flops / 1e6:.1f} -> {final['flops'] / 1e6:.1f} MFLOPs{limited}{test}"
+            f"{result.base.flops / 1e6:.1f} -> {final['flops'] / 1e6:.1f} MFLOPs{limited}"
         )
     return 0

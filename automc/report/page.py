@@ -17,6 +17,7 @@ from torch import nn
 from automc.models import structure
 from automc.report.plot import Line, Mark, svg
 from automc.search.pareto import hypervolume
+from automc.study.headline import headline
 from automc.study.limits import drop_text
 from automc.study.place import folder
 from automc.study.protocol import Protocol
@@ -57,12 +58,15 @@ def page(study: str) -> str:
     environment.filters["percent"] = lambda value: "" if value is None else f"{value:.2%}"
     environment.filters["breakable"] = _breakable
     environment.filters["thousands"] = lambda value: "" if value is None else f"{value:,.0f}"
+    final = record.get("final")
+    first = headline(trials, chosen, final, protocol.base["accuracy"], protocol.validation_images)
     return environment.get_template("page.html.j2").render(
+        first=first.lines() if first else [],
         study=study, record=record, spec=spec, trials=trials, chosen=chosen, why=choice.why if choice else "",
         protocol=protocol, front=protocol.front(trials), nearest=protocol.nearest_text(trials),
         failed=[t for t in trials if t.status != "ok"],
         steps=_steps(chosen, by_scheme) if chosen else [],
-        final=record.get("final"), widths=widths(folder(study)), command=command(spec),
+        final=final, widths=widths(folder(study)), command=command(spec),
         infeasible=(record.get("probe") or {}).get("infeasible", {}),
         missed=[t for t in done if t.reached is False],
         front_plot=front_plot(trials, protocol, chosen) if done else "",

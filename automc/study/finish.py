@@ -55,7 +55,8 @@ def finish(
         "scheme": trial.scheme.id, "path": str(out), "params": found.params, "flops": found.flops,
         "accuracy": found.accuracy, **limited,
         "test_accuracy": subject.test_accuracy(structure.read(out).model.to(subject.device)),
-        "base_test_accuracy": subject.test_accuracy(), "ended": now(),
+        "base_test_accuracy": subject.test_accuracy(),
+        "test_images": subject.test_images, "ended": now(),
     }  # fmt: skip
 
 

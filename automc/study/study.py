@@ -26,6 +26,7 @@ from automc.search import get as searcher_named
 from automc.study.finish import finish
 from automc.study.forecast import Forecast
 from automc.study.gauge import base_figures, gauge_with
+from automc.study.headline import Headline, headline
 from automc.study.loop import Listener, Loop, Plan
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
@@ -55,6 +56,12 @@ class Result:
     recommendation: Recommendation | None
     final: dict[str, Any] | None
     protocol: Protocol
+
+    @property
+    def headline(self) -> Headline | None:
+        """What is to be said first: the saved model's test accuracy; None where nothing met the target."""
+        chosen = self.recommendation.trial if self.recommendation else None
+        return headline(self.trials, chosen, self.final, self.base.accuracy, self.protocol.validation_images)
 
     @property
     def model(self) -> Path | None:

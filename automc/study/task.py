@@ -63,6 +63,11 @@ class Subject:
         )
         return Task(id=key, dataset=self.dataset.name, model=self.name, **features, **chosen)
 
+    @property
+    def test_images(self) -> int | None:
+        """Number of test images; None where there are none."""
+        return None if self.splits.test is None else self.splits.test.n
+
     def test_accuracy(self, model: nn.Module | None = None) -> float | None:
         """Return top-1 of M or of `model` on the test images, None where there are none; read at the very end only."""
         if self.splits.test is None:

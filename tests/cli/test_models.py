@@ -85,6 +85,10 @@ def test_compress_by_a_file_off_the_grid(automc, digits, tmp_path):
     assert measured["flops"] == done["flops_after"]
     assert measured["accuracy"] == pytest.approx(done["validation_after"])
     assert measured["test_accuracy"] == pytest.approx(done["test_after"])
+    for name, of in (("accuracy", "validation_after"), ("test_accuracy", "test_after")):
+        assert measured[f"{name}_low"] < measured[name] < measured[f"{name}_high"], "an interval, and its images"
+        assert measured[f"{name}_images"] == done[f"{of}_images"] > 300
+        assert measured[f"{name}_low"] == pytest.approx(done[f"{of}_low"])
     assert digits.read_bytes() == before
     # The result is a model like any other: it is compressed further, and in place.
     scheme.write_text("NS[HP1=0.1,HP2=0.1,HP6=0.9]")

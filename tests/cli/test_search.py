@@ -50,6 +50,14 @@ def test_a_search_from_its_plan_to_the_saved_model(automc, full_home, tmp_path):
 
     shown = json.loads(automc("show", "digits-digits-1", "--format", "json").stdout)
     assert shown["status"] == "done"
+    # The saved model's test accuracy is what is said first, with its interval, before the front and its choice.
+    first = shown["headline"]
+    assert first["test_accuracy"] == shown["final"]["test_accuracy"]
+    assert first["test_low"] < first["test_accuracy"] < first["test_high"]
+    assert first["validation_too_kind"] == shown["recommended"]["accuracy"] - first["test_accuracy"]
+    lead = f"Test accuracy {first['test_accuracy']:.2%} (95% interval {first['test_low']:.1%} to "
+    assert said.index(lead) < said.index("Recommended:")
+    assert automc("show", "digits-digits-1").stderr.startswith(lead)
     assert shown["recommended"]["scheme"] == query[3]
     assert out.read_bytes() == Path(shown["final"]["path"]).read_bytes()
     measured = api.measure(str(out), "digits", device="cpu")
@@ -65,6 +73,9 @@ def test_a_search_from_its_plan_to_the_saved_model(automc, full_home, tmp_path):
     assert "3 trials are in the graph already" in gone_on.stderr
     rows += table(automc("show", "digits-digits-1", "--trials", "--format", "csv").stdout)[3:]
     front = {row["scheme"] for row in json.loads(gone_on.stdout)}
+    tested = {row["recommended"]: row["test_accuracy"] for row in json.loads(gone_on.stdout)}
+    assert tested.pop("*") is not None
+    assert set(tested.values()) <= {None}
     assert front <= {row["scheme"] for row in rows}
     assert len(rows) == 4
 

@@ -81,6 +81,9 @@ def test_the_page_says_what_the_graph_says(reported):
     assert drawn.count("chosen") == (result.recommendation is not None)
     if result.final:
         assert str(result.final["path"]) in reader.text
+        for line in result.headline.lines():
+            assert line in reader.text
+        assert reader.text.index("Test accuracy") < reader.text.index("Recommended")
 
 
 def test_layers_are_compared_by_name(reported):
