@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from automc import methods
+from automc.bounds import check
 from automc.datasets import DataRef
 from automc.datasets.splits import content_hash
 from automc.errors import EnvironmentFault, MethodError
@@ -122,6 +123,7 @@ def compress(
         MethodError: a step names no executable method, lacks a setting, or did not end well; nothing is saved.
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
+    check("--run-seed", run_seed)
     origin = replay.find(scheme) if isinstance(scheme, str) else None
     wanted = origin.trial.scheme if origin else read_scheme(scheme)
     for step in wanted.steps:
@@ -191,6 +193,8 @@ def train(
         Diverged: the learning rate was too high.
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
+    for option, value in (("--epochs", epochs), ("--lr", lr), ("--batch", batch), ("--seed", seed)):
+        check(option, value)
     path = writable(out)
     subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed)
     fresh = not (weights or model.endswith(".am")) or not subject.saw_validation
@@ -252,6 +256,9 @@ def measure(
     Args:
         size: side of the input image in pixels; needed without data where the model does not tell.
     """
+    check("--batch", batch)
+    if size is not None:
+        check("--size", size)
     if data is not None:
         subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device)
         source, prepared, example = subject.source, subject.model, subject.example
@@ -285,6 +292,9 @@ def export(
         ModelError: the model cannot be loaded, is no classifier, or cannot be exported faithfully; nothing is written.
         EnvironmentFault: packages are missing, or `out` cannot be written; what was there is intact.
     """
+    for option, value in (("--size", size), ("--opset", opset), ("--tolerance", tolerance)):
+        if value is not None:
+            check(option, value)
     path = writable(out)
     loaded = _models.load(model, weights=Path(weights) if weights else None)
     side = size or _models.default_size(model)

@@ -30,10 +30,11 @@ ALLOWED = {
     "automc.datasets": {"kg.schema"},
     "automc.home": set(),
     "automc.errors": set(),
+    "automc.bounds": set(),
     "automc": {"automc.api", "automc.search", "automc.datasets", "automc.study"},
     "kg": set(),
 }  # fmt: skip
-EVERYWHERE = {"automc.errors", "kg.errors"}
+EVERYWHERE = {"automc.errors", "automc.bounds", "kg.errors"}
 
 
 def _module(path: Path) -> str:

@@ -36,9 +36,10 @@ def prune_cache(
 
     Example: automc cache prune --to 5GiB
     """
-    from automc.cli.search import parse_bytes
     from automc.execution.cache import PrefixCache
     from automc.home import home
+    from automc.study.limits import parse_bytes
 
-    freed = PrefixCache(home() / "cache").prune(parse_bytes(limit))
+    left = parse_bytes(limit, "--to")
+    freed = PrefixCache(home() / "cache").prune(left)
     say(f"Freed {freed:,} bytes.")

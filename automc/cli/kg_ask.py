@@ -45,8 +45,10 @@ def query(
     """
     from automc import knowledge
     from automc.home import home
+    from automc.knowledge.store import check_query
     from kg.cypher import hints, packaged_queries, saved_queries
 
+    check_query(timeout, limit)
     folders = (packaged_queries(), home(create=False) / "queries")
     if listed:
         rows = [(q.name, q.title, dict(q.params)) for q in saved_queries(folders).values()]

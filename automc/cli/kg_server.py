@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from automc.bounds import check
 from automc.cli.output import Format, FormatOption, guarded, say, show
 from automc.home import home
 
@@ -62,6 +63,7 @@ def logs(lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How ma
     """
     from kg.store import server
 
+    check("--lines", lines)
     print(server.logs(home(), lines))
 
 

@@ -65,7 +65,9 @@ def measure(
     """
     from automc import api
 
-    reference = reading.ref(data) if data else None
+    if data is None:
+        reading.unused_without_data()
+    reference = None if data is None else reading.ref(data)
 
     def of(reference_model: str, checkpoint: Path | None) -> api.Measured:
         return api.measure(

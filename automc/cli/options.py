@@ -54,6 +54,16 @@ class DataOptions:
     ] = None
     val: Annotated[Path | None, typer.Option("--val", help="Image folder that replaces the validation split.")] = None
 
+    def unused_without_data(self) -> None:
+        """Refuse options that say how data are read, where there are none; `size` is of use without.
+
+        Raises:
+            DataError: names one of them.
+        """
+        for option in fields(self):
+            if option.name != "size" and getattr(self, option.name) not in (None, False):
+                raise DataError(f"--{option.name} says how data are read. Name the data with --data, or leave it out.")
+
     def ref(self, data: str, augment: str | None = None) -> DataRef:
         """Return what the options say of `data`.
 

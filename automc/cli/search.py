@@ -53,6 +53,7 @@ def search(
     from automc.errors import StudyError
     from automc.study import Budget as Spending
     from automc.study import Study
+    from automc.study.limits import parse_bytes
 
     if final not in ("full", "none"):
         raise StudyError(f"--final must be full or none, it is {final!r}.")
@@ -93,7 +94,9 @@ def resume(
     if out:
         api.writable(out)
     with Watch() as watch:
-        opened = Study.open(study, budget=Spending.parse(budget) if budget else None, workers=workers, listener=watch)
+        opened = Study.open(
+            study, budget=None if budget is None else Spending.parse(budget), workers=workers, listener=watch
+        )
     _run(opened, out, format)
 
 
@@ -124,20 +127,3 @@ def _run(study, out: Path | None, format: Format) -> None:  # type: ignore[no-un
             table = store.read(query, parameters)
         show(table.columns, table.rows, format)
     raise typer.Exit(code)
-
-
-def parse_bytes(text: str) -> int:
-    """Read a size such as 20GiB, 500MB or 0.
-
-    Raises:
-        StudyError: it is none.
-    """
-    import re
-
-    from automc.errors import StudyError
-    from automc.study.limits import BYTES
-
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)", text.strip().lower())
-    if match is None or match.group(2) not in BYTES:
-        raise StudyError(f"{text!r} is not a size. Write it like 20GiB or 500MB.")
-    return int(float(match.group(1)) * BYTES[match.group(2)])

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from automc.bounds import check as check_number
 from automc.errors import DataError
 
 Augment = Literal["none", "crop", "crop-flip"]
@@ -162,10 +163,11 @@ class DataRef:
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
             raise DataError("--mean and --std go together: give both or neither.")
-        if self.std is not None and not all(s > 0 for s in self.std):
-            raise DataError(f"--std must be above 0 in every channel, it is {self.std}.")
-        if self.size is not None and self.size < 1:
-            raise DataError(f"--size must be at least 1, it is {self.size}.")
+        for option, values in (("--mean", self.mean), ("--std", self.std)):
+            for value in values or ():
+                check_number(option, value, DataError)
+        if self.size is not None:
+            check_number("--size", self.size, DataError)
         if self.augment is not None and self.augment not in AUGMENTS:
             raise DataError(f"--augment must be one of {', '.join(AUGMENTS)}, it is {self.augment!r}.")
 

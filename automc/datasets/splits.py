@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from automc.bounds import check
 from automc.datasets.base import Dataset, Images
 from automc.errors import DataError
 
@@ -45,8 +46,7 @@ def split(dataset: Dataset, fraction: float = 1.0) -> Splits:
     Raises:
         DataError: the fraction is outside (0, 1] or leaves no image, or there are too few images to split.
     """
-    if not 0 < fraction <= 1:
-        raise DataError(f"--fraction must lie in (0, 1], it is {fraction:g}.")
+    check("--fraction", fraction, DataError)
     images = dataset.train
     order = ranked(digests(images))
     labels = images.y.cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from automc import methods
 from automc.datasets import DataRef, Dataset, check, open_data
 from automc.datasets.base import TrainData
 from automc.datasets.splits import Splits, split
-from automc.errors import EnvironmentFault
+from automc.errors import AutoMCError, EnvironmentFault
 from automc.execution.cache import DEFAULT_LIMIT, PrefixCache
 from automc.execution.monitor import Monitor
 from automc.methods.base import StepContext
@@ -187,12 +188,12 @@ def open_device(name: str) -> torch.device:
     """Return a torch device by name.
 
     Raises:
-        EnvironmentFault: there is none of that name here.
+        AutoMCError: AutoMC does not run on a device of that name.
+        EnvironmentFault: this machine has not got it.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise EnvironmentFault(f"'{name}' is not a device. Use cpu or cuda:0.") from None
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", str(name)):
+        raise AutoMCError(f"--device '{name}' is not a device that AutoMC runs on. Use auto, cpu, cuda or cuda:N.")
+    device = torch.device(name)
     visible = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.type == "cuda" and (device.index or 0) >= visible:
         raise EnvironmentFault(f"There is no {name} here: {visible} CUDA devices are visible. Use --device cpu.")

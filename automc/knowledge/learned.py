@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from automc.bounds import check
 from automc.errors import EnvironmentFault
 from automc.home import home
 from automc.knowledge.store import graph
@@ -92,6 +93,7 @@ def vectors(
     """
     from kg.embedding.vectors import PREFIX, Vectors
 
+    _check(epochs, seed)
     known = learnable(own_trials)
     kept = [] if full else _kept(seed)
     path = next((path for path in kept if path.name.startswith(known.fingerprint[:PREFIX])), None)
@@ -210,8 +212,15 @@ def quality(*, epochs: int = EPOCHS, seed: int = 0, progress: Progress | None = 
     """
     from kg.embedding.report import report
 
+    _check(epochs, seed)
     known = learnable(own_trials=False)
     return report(known.methods, known.triples, known.experience, seed=seed, epochs=epochs, progress=progress)
+
+
+def _check(epochs: int | None, seed: int | None) -> None:
+    for option, value in (("--epochs", epochs), ("--seed", seed)):
+        if value is not None:
+            check(option, value)
 
 
 def _kept(seed: int | None) -> list[Path]:

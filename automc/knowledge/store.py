@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from automc.bounds import check
 from automc.errors import AutoMCError
 from automc.home import home
 from kg.errors import NotInGraph
@@ -99,10 +100,18 @@ def query(
         QueryInvalid: it does not parse, lacks a parameter, or writes without `write`.
         QueryTimeout: it ran longer than `timeout`.
     """
+    check_query(timeout, limit)
     with graph(create=False) as store:
         if write:
             return store.write(text, params, timeout=timeout)
         return store.read(text, params, timeout=timeout, limit=limit)
+
+
+def check_query(timeout: float | None, limit: int | None) -> None:
+    """Refuse a time or a number of rows that no query may have; None is no limit."""
+    for option, value in (("--timeout", timeout), ("--limit", limit)):
+        if value is not None:
+            check(option, value)
 
 
 def similar(strategy: str, k: int = 10, method: str | None = None) -> list[tuple[str, float]]:
@@ -121,6 +130,7 @@ def similar(strategy: str, k: int = 10, method: str | None = None) -> list[tuple
 
     from kg.sync import latest_run, read_embeddings
 
+    check("-k", k)
     wanted = Strategy.parse(strategy).id
     with graph(create=False) as store:
         if latest_run(store) is None:

@@ -77,8 +77,6 @@ def export(
             differ.
         EnvironmentFault: packages are missing, or `path` cannot be written.
     """
-    if tolerance is not None and not 0 <= tolerance < math.inf:
-        raise ModelError(f"--tolerance must be at least 0, it is {tolerance:g}.")
     if kind == "torch" and opset is not None:
         raise ModelError(f"--opset {opset} is for ONNX; torch.export has no operator sets. Leave it out.")
     tools = _onnx_tools(opset) if kind == "onnx" else None

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from automc.bounds import RANGES, check
 from automc.errors import StudyError
 
 DEFAULT_GAMMA = 0.3
 """Share of the parameters to remove where nothing else is asked for."""
-MAX_GAMMA = 0.84
+MAX_GAMMA = RANGES["--gamma"].most
 """The largest reduction that can be asked for: a scheme removes at most 0.85."""
 BYTES: Mapping[str, int] = {
     "": 1,
@@ -73,7 +74,7 @@ class Limit:
         if self.figure not in KINDS:
             raise StudyError(f"{self.figure!r} cannot be limited. These can: {', '.join(KINDS)}.")
         if not (self.amount > 0 and math.isfinite(self.amount)):
-            raise StudyError(f"{self.kind.option} must be above 0, it is {self}: no model is that small.")
+            raise StudyError(f"{self.kind.option} must be above 0 and finite, it is {self}.")
 
     @classmethod
     def parse(cls, figure: str, text: str) -> Limit:
@@ -124,6 +125,20 @@ def parse_drop(text: str) -> float:
             "0.5pp lets 93.0% become 92.5%."
         )
     return float(match.group(1)) / 100
+
+
+def parse_bytes(text: str, option: str = "--cache-size") -> int:
+    """Read a size such as 20GiB, 500MB or 0.
+
+    Raises:
+        StudyError: it is none, or outside of the option's range.
+    """
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kmgt]?i?b?)", str(text).strip().lower())
+    if match is None or match.group(2) not in BYTES:
+        raise StudyError(f"{option} {str(text)[:40]!r} is not a size. Write it like 20GiB or 500MB.")
+    size = int(float(match.group(1)) * BYTES[match.group(2)])
+    check(option, size, StudyError)
+    return size
 
 
 def drop_text(drop: float) -> str:

@@ -6,9 +6,10 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from automc.bounds import check
 from automc.datasets.base import DataRef
 from automc.errors import StudyError
-from automc.study.limits import MAX_GAMMA, Limit
+from automc.study.limits import Limit
 from automc.training.recipe import Recipe
 
 MAX_REMOVED = 0.85
@@ -23,6 +24,14 @@ class Budget:
     steps: int | None = None
     seconds: float | None = None
 
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.seconds is None):
+            raise StudyError("A budget is a number of steps, or of seconds.")
+        if self.steps is not None:
+            check("--budget in steps", self.steps, StudyError)
+        else:
+            check("--budget", self.seconds, StudyError)
+
     @classmethod
     def parse(cls, text: str) -> Budget:
         """Read "40steps", "30m", "2h", "90s" or "1h30m".
@@ -30,18 +39,17 @@ class Budget:
         Raises:
             StudyError: the text is none of these, or nothing would be left to spend.
         """
-        compact = text.strip().lower().replace(" ", "")
-        steps = re.fullmatch(r"(\d+)steps?", compact)
-        if steps:
-            budget = cls(steps=int(steps.group(1)))
-        else:
-            parts = re.findall(r"(\d+(?:\.\d+)?)(sec|min|s|m|h|d)", compact)
-            if not parts or "".join(a + b for a, b in parts) != compact:
-                raise StudyError(f"--budget {text!r} is not understood. Write 30m, 2h, 90s, 1h30m or 40steps.")
-            budget = cls(seconds=sum(float(amount) * _UNITS[unit] for amount, unit in parts))
-        if not (budget.steps or budget.seconds):
-            raise StudyError(f"--budget {text!r} leaves nothing to spend. Give at least 1step or some seconds.")
-        return budget
+        compact = str(text).strip().lower().replace(" ", "")
+        steps = re.fullmatch(r"([0-9]{1,18})steps?", compact)
+        parts = re.findall(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(sec|min|s|m|h|d)", compact)
+        if not steps and (not parts or "".join(a + b for a, b in parts) != compact):
+            raise StudyError(f"--budget {str(text)[:40]!r} is not understood. Write 30m, 2h, 90s, 1h30m or 40steps.")
+        amount = int(steps.group(1)) if steps else sum(float(number) * _UNITS[unit] for number, unit in parts)
+        if not amount:
+            raise StudyError(
+                f"--budget {str(text)[:40]!r} leaves nothing to spend. Give at least 1step or some seconds."
+            )
+        return cls(steps=int(amount)) if steps else cls(seconds=amount)
 
     def __str__(self) -> str:
         if self.steps is not None:
@@ -92,19 +100,17 @@ class StudySpec:
     def __post_init__(self) -> None:
         if self.gamma is None and not self.limits and self.max_drop is None:
             raise StudyError("A study needs a target: --gamma, --max-flops, --max-size, --max-latency or --max-drop.")
-        if self.max_drop is not None and not 0 <= self.max_drop < 1:
-            raise StudyError(f"--max-drop must lie in [0, 100) points, it is {100 * self.max_drop:g}pp.")
-        if self.gamma is not None and not 0 < self.gamma <= MAX_GAMMA:
-            raise StudyError(
-                f"--gamma must lie in (0, {MAX_GAMMA}], it is {self.gamma:g}: the share of the parameters to remove "
-                "(0.3 leaves 70% of them)."
-            )
-        if self.max_length < 1:
-            raise StudyError(f"--max-length must be at least 1, it is {self.max_length}.")
-        if self.workers < 1:
-            raise StudyError(f"--workers must be at least 1, it is {self.workers}.")
-        if self.step_timeout is not None and not self.step_timeout > 0:
-            raise StudyError(f"--step-timeout must be above 0 seconds, it is {self.step_timeout:g}.")
+        if self.max_drop is not None:
+            check("--max-drop", 100 * self.max_drop, StudyError, shown=f"{100 * self.max_drop:g}pp")
+        if self.gamma is not None:
+            check("--gamma", self.gamma, StudyError)
+        for option, value in (
+            ("--max-length", self.max_length), ("--workers", self.workers), ("--seed", self.seed),
+            ("--run-seed", self.run_seed), ("--cache-size", self.cache_bytes),
+        ):  # fmt: skip
+            check(option, value, StudyError)
+        if self.step_timeout is not None:
+            check("--step-timeout", self.step_timeout, StudyError)
 
     @property
     def ablations(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from automc import knowledge, methods
+from automc.bounds import check
 from automc.datasets import DataRef
 from automc.errors import StudyError
 from automc.execution.cache import PrefixCache
@@ -153,6 +154,8 @@ class Study:
             StudyError: there is no such study, or its folder is gone.
         """
         listener = listener or Listener()
+        if workers is not None:
+            check("--workers", workers, StudyError)
         record = load_record(name)
         spec = StudySpec.from_dict(record["spec"]).with_budget(budget)
         spec = replace(spec, workers=spec.workers if workers is None else workers)

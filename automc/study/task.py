@@ -79,7 +79,7 @@ def resolve_device(name: str) -> torch.device:
     """Return the device behind "auto", "cpu" or "cuda:0".
 
     Raises:
-        EnvironmentFault: there is no such device here.
+        AutoMCError, EnvironmentFault: see `open_device`.
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")

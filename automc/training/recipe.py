@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from automc.bounds import check
 from automc.errors import StudyError
 
 Precision = Literal["float32", "bfloat16"]
@@ -39,20 +39,17 @@ class Recipe:
     """Share of its fine-tuning that NS spends on an L1 penalty before it prunes; 0 ranks the scales as they are."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.unit_epochs < math.inf:
-            raise StudyError(f"--unit-epochs must be above 0, it is {self.unit_epochs:g}.")
-        if not 0 <= self.sparsity < 1:
-            raise StudyError(f"--sparsity must lie in [0, 1), it is {self.sparsity:g}.")
-        if not 0 <= self.teacher < 1:
-            raise StudyError(f"--teacher must lie in [0, 1), it is {self.teacher:g}.")
-        counts = (("--batch", self.batch), ("--round-to", self.round_to), ("--recalibrate", self.recalibration_images))
-        for flag, value in counts:
-            if value < 1:
-                raise StudyError(f"{flag} must be at least 1, it is {value}.")
-        if not 0 < self.lr < math.inf:
-            raise StudyError(f"--lr must be above 0, it is {self.lr:g}.")
-        if not 0 < self.fraction <= 1:
-            raise StudyError(f"--fraction must lie in (0, 1], it is {self.fraction:g}.")
+        for option, value in (
+            ("--unit-epochs", self.unit_epochs), ("--batch", self.batch), ("--lr", self.lr),
+            ("--momentum", self.momentum), ("--weight-decay", self.weight_decay), ("--fraction", self.fraction),
+            ("--round-to", self.round_to), ("--recalibrate", self.recalibration_images),
+            ("--teacher", self.teacher), ("--sparsity", self.sparsity),
+        ):  # fmt: skip
+            check(option, value, StudyError)
+        if self.precision not in get_args(Precision):
+            raise StudyError(
+                f"The precision must be one of {', '.join(get_args(Precision))}, it is {self.precision!r}."
+            )
 
     def batch_size(self, n_train: int) -> int:
         """Images in a batch: `batch`, or all of them when there are fewer."""

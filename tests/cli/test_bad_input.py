@@ -138,7 +138,7 @@ def test_a_model_that_is_no_classifier(opens, tmp_path):
         (("--gamma", "nan"), "--gamma must lie in (0, 0.84]"),
         (("--max-flops", "20 parsecs"), "--max-flops '20 parsecs' is not understood. Write a share of the model's"),
         (("--max-flops", "40"), "such as 40%, or an amount with its unit, such as 20M"),
-        (("--max-flops", "-5M"), "--max-flops must be above 0, it is -5M"),
+        (("--max-flops", "-5M"), "--max-flops must be above 0 and finite, it is -5M"),
         (("--max-size", "0%"), "--max-size must be above 0"),
         (("--max-size", "500"), "--max-size '500' is not understood"),
         (("--max-latency", "3"), "--max-latency '3' is not understood"),
@@ -150,15 +150,15 @@ def test_a_model_that_is_no_classifier(opens, tmp_path):
         (("--budget", "soon"), "--budget 'soon' is not understood. Write 30m"),
         (("--budget", "0steps"), "nothing to spend"),
         (("--searcher", "psychic"), "no searcher 'psychic'. Choose one of: "),
-        (("--max-length", "0"), "--max-length must be at least 1"),
-        (("--workers", "-1"), "--workers must be at least 1"),
-        (("--workers", "0"), "--workers must be at least 1"),
-        (("--unit-epochs", "0"), "--unit-epochs must be above 0"),
+        (("--max-length", "0"), "--max-length must be a whole number in [1, 100], it is 0"),
+        (("--workers", "-1"), "--workers must be a whole number in [1, 256], it is -1"),
+        (("--workers", "0"), "--workers must be a whole number in [1, 256], it is 0"),
+        (("--unit-epochs", "0"), "--unit-epochs must lie in (0, 10000], it is 0"),
         (("--fraction", "1.5"), "--fraction must lie in (0, 1]"),
-        (("--batch", "0"), "--batch must be at least 1"),
-        (("--lr", "0"), "--lr must be above 0"),
-        (("--round-to", "0"), "--round-to must be at least 1"),
-        (("--step-timeout", "0"), "--step-timeout must be above 0"),
+        (("--batch", "0"), "--batch must be a whole number in [1, 1000000]"),
+        (("--lr", "0"), "--lr must lie in (0, 100]"),
+        (("--round-to", "0"), "--round-to must be a whole number in [1, 4096]"),
+        (("--step-timeout", "0"), "--step-timeout must lie in (0, 31622400] seconds"),
         (("--precision", "float8"), "--precision must be auto, float32 or bfloat16"),
         (("--final", "maybe"), "--final must be full or none"),
         (("--cache-size", "big"), "'big' is not a size"),
@@ -172,8 +172,13 @@ def test_limits_that_cannot_be_met(automc, digits, automc_home, words, said):
     assert not (automc_home / "graph").exists()
 
 
-def test_unknown_device_is_the_machines_fault(automc, digits):
-    expect_refused(automc("search", digits, "--data", "digits", "--device", "abacus"), "abacus", code=1)
+@pytest.mark.parametrize("name", ["abacus", "gpu", "mps", "xpu", "meta", "cpu:1", "cuda:-1", ""])
+def test_a_device_that_nothing_runs_on(automc, digits, name):
+    expect_refused(automc("search", digits, "--data", "digits", f"--device={name}"), f"--device '{name}'", "auto, cpu")
+
+
+def test_a_missing_device_is_the_machines_fault(automc, digits):
+    expect_refused(automc("search", digits, "--data", "digits", "--device", "cuda:99"), "There is no cuda:99", code=1)
 
 
 def test_broken_card_or_experience_leaves_the_graph_alone(automc, full_home, tmp_path, monkeypatch):

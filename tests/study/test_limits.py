@@ -47,7 +47,7 @@ def test_unreadable_limits_are_refused_with_an_example(figure, text):
 
 @pytest.mark.parametrize("text", ["0%", "0M", "-20M", "-40%", "0.0M"])
 def test_a_limit_is_above_zero(text):
-    with pytest.raises(StudyError, match="--max-flops must be above 0, it is"):
+    with pytest.raises(StudyError, match="--max-flops must be above 0 and finite, it is"):
         Limit.parse("flops", text)
 
 

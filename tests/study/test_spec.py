@@ -104,7 +104,7 @@ def test_gamma_outside_its_range(gamma):
 
 @pytest.mark.parametrize("field", ["max_length", "workers"])
 def test_counts_below_one(field):
-    with pytest.raises(StudyError, match=f"--{field.replace('_', '-')} must be at least 1"):
+    with pytest.raises(StudyError, match=f"--{field.replace('_', '-')} must be a whole number in"):
         replace(SPEC, **{field: 0})
 
 

@@ -1,0 +1,111 @@
+"""The range of every number that a user gives, by the option it has on the command line.
+
+Checked once, where a value enters (Recipe, StudySpec, DataRef, a function's argument), so that the command line, Python
+and a study read back from the graph refuse the same. Upper ends are far beyond anything sensible: they keep a typing
+error from filling the memory, or from running for years.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from automc.errors import AutoMCError
+
+YEAR_SECONDS = 366 * 86_400
+MAX_SIDE = 4096
+"""Largest side of an image, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """An interval of numbers; `open_least` and `open_most` leave out its ends."""
+
+    least: float
+    most: float
+    whole: bool = False
+    open_least: bool = False
+    open_most: bool = False
+    unit: str = ""
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
+            return False
+        try:
+            number = float(value)
+        except OverflowError:
+            return False
+        above = self.least < number if self.open_least else self.least <= number
+        return above and (number < self.most if self.open_most else number <= self.most)
+
+    def __str__(self) -> str:
+        """Print it as in "a whole number in [1, 256]"."""
+        ends = f"{_plain(self.least)}, {_plain(self.most)}"
+        interval = f"{'(' if self.open_least else '['}{ends}{')' if self.open_most else ']'}"
+        return f"{'be a whole number' if self.whole else 'lie'} in {interval}{self.unit and f' {self.unit}'}"
+
+
+_SEED = Range(0, 2**32 - 1, whole=True)
+_SECONDS = Range(0, YEAR_SECONDS, open_least=True, unit="seconds")
+
+RANGES: Mapping[str, Range] = {
+    "--gamma": Range(0, 0.84, open_least=True, unit="(the share of the parameters to remove)"),
+    "--max-drop": Range(0, 100, open_most=True, unit="points"),
+    "--budget": _SECONDS,
+    "--budget in steps": Range(1, 10**9, whole=True),
+    "--max-length": Range(1, 100, whole=True),
+    "--workers": Range(1, 256, whole=True),
+    "--step-timeout": _SECONDS,
+    "--cache-size": Range(0, 2**60, whole=True, unit="bytes"),
+    "--to": Range(0, 2**60, whole=True, unit="bytes"),
+    "--seed": _SEED,
+    "--run-seed": _SEED,
+    "--unit-epochs": Range(0, 10_000, open_least=True),
+    "--epochs": Range(0, 100_000, open_least=True),
+    "--batch": Range(1, 1_000_000, whole=True),
+    "--lr": Range(0, 100, open_least=True),
+    "--momentum": Range(0, 1, open_most=True),
+    "--weight-decay": Range(0, 100),
+    "--fraction": Range(0, 1, open_least=True),
+    "--round-to": Range(1, 4096, whole=True),
+    "--recalibrate": Range(1, 10**9, whole=True),
+    "--teacher": Range(0, 1, open_most=True),
+    "--sparsity": Range(0, 1, open_most=True),
+    "--size": Range(1, MAX_SIDE, whole=True, unit="pixels"),
+    "--mean": Range(-10, 10, unit="for pixels in [0, 1]"),
+    "--std": Range(1e-6, 10, unit="for pixels in [0, 1]"),
+    "--opset": Range(7, 100, whole=True),
+    "--tolerance": Range(0, 1),
+    "--timeout": _SECONDS,
+    "--limit": Range(1, 10**9, whole=True),
+    "-k": Range(1, 10**6, whole=True),
+    "--lines": Range(1, 10**6, whole=True),
+    "--port": Range(0, 65_535, whole=True),
+}
+"""By option."""
+
+
+def check(option: str, value: Any, error: type[AutoMCError] = AutoMCError, *, shown: str | None = None) -> None:
+    """Refuse a number outside of its option's range; infinite ones and NaN are outside of every range.
+
+    Args:
+        shown: how the user wrote it.
+
+    Raises:
+        error: names the option, the range and the value.
+    """
+    if value not in RANGES[option]:
+        given = shown or (_plain(value) if isinstance(value, Real) and not isinstance(value, bool) else repr(value))
+        raise error(f"{option} must {RANGES[option]}, it is {given}.")
+
+
+def _plain(value: Any) -> str:
+    """Print a number in at most some dozen characters."""
+    if isinstance(value, Integral) and abs(int(value)) < 10**15:
+        return str(int(value))
+    try:
+        return f"{float(value):.10g}"
+    except OverflowError:
+        return "a number of hundreds of digits"
