@@ -17,6 +17,7 @@ from automc.datasets import DataRef
 from automc.datasets.splits import content_hash
 from automc.errors import EnvironmentFault, MethodError
 from automc.execution.jobs import final
+from automc.files import write_atomically
 from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
@@ -142,7 +143,7 @@ def compress(
         outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
         if outcome.status != "ok":
             raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
-        structure.write_atomically(target, saved.read_bytes())
+        write_atomically(target, saved.read_bytes())
     smaller = structure.read(target).model.to(subject.device)
     after = open_figures(smaller, subject)
     return Compressed(
@@ -190,6 +191,7 @@ def train(
 
     Raises:
         ModelError, DataError: the model or the data cannot be opened, or do not fit.
+        ArtefactError: the model cannot be saved so that it reads back as it is; said before it is trained.
         Diverged: the learning rate was too high.
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
@@ -198,6 +200,8 @@ def train(
     path = writable(out)
     subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed)
     fresh = not (weights or model.endswith(".am")) or not subject.saw_validation
+    shape = subject.example.shape[1:]
+    structure.check(subject.model, subject.source, shape)
     chosen = settle_precision(Recipe(batch=batch), precision, subject).precision
     report = train_model(
         subject.model, subject.dataset, epochs=epochs, lr=lr, seed=seed, device=subject.device, precision=chosen,
@@ -213,7 +217,7 @@ def train(
         "validation_accuracy": accuracy,
     }
     normalisation = (subject.dataset.mean, subject.dataset.std)
-    structure.save(path, subject.model, subject.source, metadata=metadata, normalisation=normalisation)
+    structure.save(path, subject.model, subject.source, metadata=metadata, normalisation=normalisation, shape=shape)
     return Trained(path, accuracy, subject.test_accuracy(), report.seconds, report.iterations)
 
 

@@ -104,7 +104,7 @@ def _run(study, out: Path | None, format: Format) -> None:  # type: ignore[no-un
     """Run a study, print what came of it, and leave with its exit code."""
     from automc import knowledge
     from automc.cli.watch import Watch, show_result
-    from automc.models.structure import write_atomically
+    from automc.files import write_atomically
 
     try:
         with Watch() as watch:

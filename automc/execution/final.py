@@ -106,7 +106,7 @@ def run_final(
         "seconds": outcome.seconds,
         **job.metadata,
     }
-    structure.save(job.out, model, bench.source, metadata=about)
+    structure.save(job.out, model, bench.source, metadata=about, shape=bench.example.shape[1:])
     return outcome
 
 

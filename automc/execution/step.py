@@ -235,10 +235,16 @@ def _keep(
             bench.cache.put(key, outcome)
             return outcome, None
         with bench.cache.temporary(key) as path:
-            structure.save(path, model, bench.source, metadata=describe(bench, scheme, outcome))
+            about = describe(bench, scheme, outcome)
+            structure.save(path, model, bench.source, metadata=about, shape=bench.example.shape[1:])
             reloaded = structure.read(path).model.to(bench.device) if reload else None
             bench.cache.put(key, outcome, path)
             return outcome, reloaded
+    except ArtefactError as error:
+        # What no file can hold is no result: the steps after it, and the user, would get another network.
+        failed = StepOutcome("infeasible", f"its result cannot be saved: {error}", seconds=outcome.seconds)
+        bench.cache.put(key, failed)
+        return failed, None
     except (OSError, EnvironmentFault) as error:
         outcome.details["not_cached"] = str(error)
         return outcome, None

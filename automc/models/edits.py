@@ -127,6 +127,14 @@ def from_spec(spec: Mapping[str, Any]) -> nn.Module:
     )
 
 
+def same_class(a: type, b: type) -> bool:
+    """Tell whether two classes are one by name and ancestry: one made inside a factory is another object each time."""
+    if a is b:
+        return True
+    names = (a.__module__, a.__qualname__) == (b.__module__, b.__qualname__)
+    return names and len(a.__bases__) == len(b.__bases__) and all(map(same_class, a.__bases__, b.__bases__))
+
+
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
     """Public attributes of plain values (numbers, text, None, nested lists of them), JSON-like; never `training`."""
     found = {}
@@ -205,7 +213,7 @@ class _Walk:
         if self.traced and (type(model) is nn.Module or isinstance(model, torch.fx.GraphModule)):
             self.resize(path, fresh, model, attributes=False)
             self.children(path, fresh, model)
-        elif type(model) is not type(fresh) or not self.reaches(fresh, model):
+        elif not same_class(type(model), type(fresh)) or not self.reaches(fresh, model):
             self.replace(path, model)
         elif type(model) in inserted_types():
             if spec_of(model) != spec_of(fresh):

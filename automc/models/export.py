@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from automc.errors import EnvironmentFault, ModelError
+from automc.files import write_atomically
 from automc.models.load import output_classes, prepare
-from automc.models.structure import write_atomically
 from automc.models.zoo.registry import Normalisation
 
 Kind = Literal["onnx", "torch"]

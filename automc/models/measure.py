@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 import weakref
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -126,9 +124,6 @@ def artefact_bytes(model: nn.Module, source: FactoryRef) -> int:
     Raises:
         ArtefactError: the model cannot be saved.
     """
-    from automc.models import structure
+    from automc.models import readback, structure
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.am"
-        structure.save(path, model, source, metadata={})
-        return path.stat().st_size
+    return len(structure.pack(model, source, metadata={}, answers=readback.outputs(model)))

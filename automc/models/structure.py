@@ -1,37 +1,43 @@
 """Artefacts: a model as one safetensors file, rebuilt from its factory and plain edits, never from a pickle.
 
-The file's metadata is JSON under the key "automc": {format, source, edits, normalisation, metadata, aliases,
-channels_last, sha256}. Reading is: build the source, apply the edits, load the weights.
+The file's metadata is JSON under the key "automc": {format, source, edits, normalisation, metadata, aliases, extra,
+carried, probe, channels_last, sha256, digest}. Reading is: build the source, apply the edits, load the weights and
+what else the model held, and hold its outputs on fixed images against those in the file.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-import os
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from automc.errors import ArtefactError, EnvironmentFault, ModelError
+from automc.errors import ArtefactError
+from automc.files import write_atomically
+from automc.models import carried, readback
 from automc.models import edits as _edits
+from automc.models.artefact import OldFormat, digest, packed, unpack
 from automc.models.checkpoint import load_tensors
 from automc.models.edits import Edit, insertable
 from automc.models.factory import FactoryRef, LoadedModel, build, normalisation_of
 from automc.models.graphs import dump
+from automc.models.readback import Outputs, ReadsOtherwise, seeded
+from automc.models.ties import aliases_of, tie
 from automc.models.zoo.registry import Normalisation
 
-__all__ = ["describe", "insertable", "read", "read_head", "save", "weights_hash", "write_atomically"]
+__all__ = ["OldFormat", "check", "describe", "insertable", "pack", "read", "read_head", "save", "weights_hash"]
 
-FORMAT = 1
-KEY = "automc"
+PROBE = ":probe"
+"""Name of the tensor of outputs; no name of a state_dict has a colon."""
+
+_SEEDS = 0x5A17, 0x5A18
+"""Random states for the builds that a model is compared with: whatever is drawn in a factory is drawn anew."""
 
 
 def describe(model: nn.Module, source: FactoryRef) -> list[Edit]:
@@ -40,12 +46,7 @@ def describe(model: nn.Module, source: FactoryRef) -> list[Edit]:
     Raises:
         ArtefactError: `model` holds what no edit can rebuild; the message names the module.
     """
-    with torch.random.fork_rng(devices=[]):
-        fresh = build(source)
-        found = _edits.describe(fresh, model)
-        rebuilt = _edits.apply(fresh, json.loads(json.dumps(found)))
-    _compare(rebuilt, model)
-    return found
+    return _described(model, source)[0]
 
 
 def save(
@@ -55,67 +56,147 @@ def save(
     *,
     metadata: dict[str, Any],
     normalisation: Normalisation | None = None,
+    shape: Sequence[int] | None = None,
 ) -> None:
-    """Write `model` to `path`, all or nothing: the old file stays intact until the new one is complete on disk.
+    """Write `model` to `path`, all or nothing: the old file stays until the new one is complete and proved.
 
-    Reading it back gives the same logits, bit by bit, on the same device. The structure is found by comparing with
-    a fresh build of `source`. The global random state is left as it was.
+    Proved means: read back with other random states, every tensor is the same bit by bit, and so are the outputs on
+    the CPU for two random images. The global random states are left as they were.
 
     Args:
-        metadata: JSON values: recipe, figures, graph ids; `image_shape` is what `default_size` reads.
+        metadata: JSON values: recipe, figures, graph ids; `image_shape` (height, width) is what `default_size` reads.
         normalisation: what the weights expect; by default `metadata["normalisation"]`, else the source's own.
+        shape: of an image (channels, height, width); by default one that the model runs on is looked for.
 
     Raises:
-        ArtefactError: the model cannot be rebuilt from its source, or the metadata are not JSON.
+        ArtefactError: the model cannot be rebuilt from its source, reads back as another, or the metadata are not
+            JSON; the message names the layer, tensor or attribute.
         EnvironmentFault: the folder cannot be written or the disk is full.
     """
-    structure = describe(model, source)
-    tensors, aliases = _unshared(model.state_dict())
-    packed = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+    path = Path(path)
+    answers = readback.outputs(model, shape)
+
+    def prove(written: Path) -> None:
+        with seeded(_SEEDS[1]):
+            back = _read(written, path, hold=False)
+        readback.compare(model, back.model, answers)
+
+    def attempt(late: bool) -> None:
+        content = pack(model, source, metadata=metadata, normalisation=normalisation, answers=answers, late=late)
+        write_atomically(path, content, check=prove)
+
+    try:
+        attempt(late=False)
+    except ReadsOtherwise as error:
+        try:
+            attempt(late=True)
+        except ArtefactError:
+            raise ReadsOtherwise(
+                f"A {type(model).__name__} cannot be saved: it would not read back as it is. {error}"
+            ) from error
+
+
+def check(model: nn.Module, source: FactoryRef, shape: Sequence[int] | None = None) -> None:
+    """Refuse a model that `save` would refuse, before any work is put into it.
+
+    Raises:
+        ArtefactError, EnvironmentFault: as `save`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder) / "trial.am", model, source, metadata={}, shape=shape)
+
+
+def pack(
+    model: nn.Module,
+    source: FactoryRef,
+    *,
+    metadata: dict[str, Any],
+    normalisation: Normalisation | None = None,
+    answers: Outputs | None = None,
+    late: bool = False,
+) -> bytes:
+    """Return the content of an artefact.
+
+    Args:
+        answers: outputs of the model that every reading is held against.
+        late: as for `carried.differing`.
+
+    Raises:
+        ArtefactError: as `save`, but what reads back is not looked at.
+    """
+    structure, rebuilt = _described(model, source)
+    state = model.state_dict()
+    aliases = aliases_of({k: t for k, t in state.items() if isinstance(t, Tensor)})
+    tensors = {k: t for k, t in state.items() if isinstance(t, Tensor) and k not in aliases}
+    extra = {k: _encoded(k, v, tensors) for k, v in state.items() if not isinstance(v, Tensor)}
+    held = carried.differing(rebuilt, model, late)
     about = {
-        "format": FORMAT,
         "source": source.as_dict(),
         "edits": structure,
         "normalisation": normalisation or metadata.get("normalisation") or normalisation_of(source),
         "metadata": metadata,
         "aliases": aliases,
+        "extra": extra,
+        "carried": [[place.as_list(), _encoded(str(place), value, tensors)] for place, value in held.items()],
+        "probe": answers and list(answers.shape),
         "channels_last": [k for k, t in tensors.items() if _is_channels_last(t)],
-        "sha256": _digest(packed.items()),
     }
-    try:
-        text = json.dumps(about)
-    except (TypeError, ValueError) as error:
-        raise ArtefactError(f"The metadata of {path} cannot be written as JSON: {error}") from error
-    write_atomically(Path(path), to_bytes(packed, metadata={KEY: text}))
+    if answers:
+        tensors[PROBE] = answers.values
+    return packed(about, tensors)
 
 
 def read(path: str | Path) -> LoadedModel:
     """Read an artefact; the model is on the CPU, in eval mode, its parameters trainable.
 
+    The random states are left as they were, and do not matter.
+
     Raises:
         ModelError: there is no such file, or its factory is gone.
-        ArtefactError: the file is damaged, from elsewhere, newer than this version, or does not fit its factory.
+        ArtefactError: the file is damaged, from elsewhere, newer than this version, does not fit its factory, or
+            gives other outputs than when it was saved.
 
     Warns:
-        SourceChanged: the factory's file has changed since; the model is read all the same if everything fits.
+        SourceChanged: the factory's file has changed since; the model is read where its outputs are the same.
+        OldFormat: the file cannot tell whether it was changed.
     """
-    path = Path(path)
-    about, tensors = _open(path)
-    if _digest(tensors.items()) != about["sha256"]:
-        raise ArtefactError(f"{path} is damaged: its weights are not those that were written.")
+    return _read(Path(path), Path(path))
+
+
+def _read(path: Path, shown: Path, hold: bool = True) -> LoadedModel:
+    """Read `path`, which errors call `shown`; `hold` its outputs against those in the file."""
+    about, tensors = unpack(path, shown)
     source = FactoryRef.from_dict(about["source"])
     try:
-        with torch.random.fork_rng(devices=[]):
+        with seeded():
             model = _edits.apply(build(source, beside=path.parent), about["edits"])
-        state = {**tensors, **{k: tensors[v] for k, v in about["aliases"].items()}}
-        _fill(model, state, set(about["channels_last"]))
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"{path} does not fit the model that {source.name} builds: {error}") from error
+            _fill(model, about, tensors)
+        stored = about["normalisation"]
+        normalisation = None if stored is None else (tuple(stored[0]), tuple(stored[1]))
+        if hold:
+            _hold(model.eval(), about, tensors)
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"{shown} does not fit the model that {source.name} builds: {error}") from error
     except ArtefactError as error:
-        raise ArtefactError(f"{path}: {error}") from error
-    stored = about["normalisation"]
-    normalisation = None if stored is None else (tuple(stored[0]), tuple(stored[1]))
+        raise ArtefactError(f"{shown}: {error}") from error
     return LoadedModel(model.eval(), source, normalisation, about["metadata"])
+
+
+def _hold(model: nn.Module, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Refuse a model whose outputs are not those that were saved, as a changed source gives them."""
+    if about.get("probe") is None:
+        return
+    saved = Outputs(tuple(about["probe"]), tensors[PROBE])
+    try:
+        trial = copy.deepcopy(model)
+    except Exception:  # what a user's module cannot copy, it raises in its own way
+        trial = model
+    difference = saved.differ(trial, readback.TOLERANCE)
+    if difference:
+        raise ArtefactError(
+            f"it is not the network that was saved: {difference}. The factory's files have changed, or numbers are "
+            "drawn where they are imported. Bring back the files as they were."
+        )
 
 
 def read_head(path: Path) -> tuple[FactoryRef, dict[str, Any]]:
@@ -124,7 +205,7 @@ def read_head(path: Path) -> tuple[FactoryRef, dict[str, Any]]:
     Raises:
         ModelError, ArtefactError: as `read`.
     """
-    about = _open(path, weights=False)[0]
+    about = unpack(path, path, weights=False)[0]
     return FactoryRef.from_dict(about["source"]), about["metadata"]
 
 
@@ -133,7 +214,7 @@ def weights_hash(model: nn.Module) -> str:
 
     Independent of device, memory format and train/eval mode; the same in every process.
     """
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name, module in model.named_modules(remove_duplicate=False):
         cls = type(module)
         known: Any = [name, cls.__module__, cls.__name__, _edits.plain_attributes(module)]
@@ -141,82 +222,35 @@ def weights_hash(model: nn.Module) -> str:
             known.append(_edits.spec_of(module, name))
         if isinstance(module, torch.fx.GraphModule):
             known = [name, "graph", dump(module.graph)]
-        digest.update(json.dumps(known, sort_keys=True).encode())
-    digest.update(_digest(model.state_dict(keep_vars=False).items()).encode())
-    return digest.hexdigest()
+        found.update(json.dumps(known, sort_keys=True).encode())
+    tensors = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    others: dict[str, Any] = {k: v for k, v in model.state_dict().items() if k not in tensors}
+    others |= {f":{place}": value for place, value in carried.find(model).items()}
+    encoded = {name: _encoded(name, others[name], tensors) for name in sorted(others)}
+    found.update(json.dumps(encoded).encode())
+    found.update(digest(tensors.items()).encode())
+    return found.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` so that a reader, or a power cut, sees the old file or the new one.
-
-    Missing folders are made.
-
-    Raises:
-        EnvironmentFault: the folder cannot be written, or the disk (or a file-size limit) is full.
-    """
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-        temporary = None
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        kept = " The file that was there is unchanged." if path.is_file() else ""
-        reason = error.strerror or str(error)
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            reason = "its folder, or one above, is a file"
-        raise EnvironmentFault(f"{path} cannot be written: {reason}.{kept}") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
+def _described(model: nn.Module, source: FactoryRef) -> tuple[list[Edit], nn.Module]:
+    """Return the edits, and a fresh build of the source with them."""
+    with seeded(_SEEDS[0]):
+        fresh = build(source)
+        found = _edits.describe(fresh, model)
+        rebuilt = _edits.apply(fresh, json.loads(json.dumps(found)))
+    _compare(rebuilt, model)
+    return found, rebuilt
 
 
-def _open(path: Path, weights: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the JSON metadata, with every key present, and the tensors."""
-    if not path.is_file():
-        raise ModelError(f"There is no file {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            tensors = {k: file.get_tensor(k) for k in file.keys()} if weights else {}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ArtefactError(f"{path} is damaged, or was not written by AutoMC: {error}") from error
-    if text is None:
-        raise ArtefactError(f"{path} holds tensors, but was not written by AutoMC. Give it with --weights instead.")
-    try:
-        about: Any = json.loads(text)
-    except ValueError as error:
-        raise ArtefactError(f"{path} is damaged: its description cannot be read ({error}).") from error
-    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
-        raise ArtefactError(f"{path} is damaged: its description has no format.")
-    if about["format"] > FORMAT:
-        raise ArtefactError(
-            f"{path} has format {about['format']}; this version of AutoMC reads up to {FORMAT}. Update it."
-        )
-    kinds = {"source": dict, "edits": list, "metadata": dict, "aliases": dict, "channels_last": list, "sha256": str}
-    wrong = [k for k, kind in kinds.items() if not isinstance(about.get(k), kind)]
-    if wrong or "normalisation" not in about:
-        raise ArtefactError(f"{path} is damaged: its description lacks {', '.join(wrong) or 'normalisation'}.")
-    return about, tensors
-
-
-def _fill(model: nn.Module, state: dict[str, Tensor], channels_last: set[str]) -> None:
-    """Load the weights, with their number types and memory formats."""
-    own = model.state_dict(keep_vars=True)
-    for name, tensor in own.items():
+def _fill(model: nn.Module, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Load weights, with their number types and memory formats, and what else the model held."""
+    aliases, places = about["aliases"], about.get("carried", [])
+    extra = {k: carried.decode(v, tensors) for k, v in about.get("extra", {}).items()}
+    own = {k: t for k, t in tensors.items() if not k.startswith(":")}
+    state: dict[str, Any] = {**own, **{k: tensors[v] for k, v in aliases.items()}, **extra}
+    tie(model, aliases)
+    channels_last = set(about["channels_last"])
+    for name, tensor in model.state_dict(keep_vars=True).items():
         if name not in state or not isinstance(tensor, Tensor):
             continue
         if tensor.dtype != state[name].dtype:
@@ -224,6 +258,7 @@ def _fill(model: nn.Module, state: dict[str, Tensor], channels_last: set[str]) -
         if name in channels_last:
             tensor.data = torch.empty_like(tensor.data, memory_format=torch.channels_last)
     load_tensors(model, state, strict=True)
+    carried.restore(model, {carried.Place.from_list(at): carried.decode(value, tensors) for at, value in places})
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
@@ -243,29 +278,20 @@ def _compare(rebuilt: nn.Module, model: nn.Module) -> None:
                 )
 
 
-def _unshared(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Split a state_dict into tensors of their own and aliases: name → name of the same tensor."""
-    tensors: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
-    first: dict[Any, str] = {}
-    for name, tensor in state.items():
-        key = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and key in first:
-            aliases[name] = first[key]
-        else:
-            first[key] = name
-            tensors[name] = tensor
-    return tensors, aliases
+def _encoded(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Turn what is no weight into JSON values; its tensors join the others under names of their own."""
 
+    def store(tensor: Tensor) -> str:
+        key = f":{sum(name.startswith(':') for name in tensors)}"
+        tensors[key] = tensor
+        return key
 
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        if flat.numel():
-            digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    try:
+        return carried.encode(value, store)
+    except (TypeError, RecursionError) as error:
+        raise ArtefactError(
+            f"{name} cannot be saved: {error}. Extra state may be tensors, numbers, text, lists and dicts."
+        ) from error
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

@@ -79,7 +79,8 @@ def scratch(subject: Subject, recipe: Recipe, run_seed: int = 0, keep: tuple[str
     """Yield a setup for work outside of any study; its model and its cache vanish at the end."""
     with _folder() as folder:
         base = folder / "base.am"
-        structure.save(base, subject.model, subject.source, metadata={"model": subject.name})
+        shape = subject.example.shape[1:]
+        structure.save(base, subject.model, subject.source, metadata={"model": subject.name}, shape=shape)
         yield Setup(
             base=base, data=subject.data, recipe=recipe, cache=folder / "cache", data_cache=home() / "data",
             run_seed=run_seed, keep=keep, device=str(subject.device),

@@ -135,7 +135,7 @@ class Study:
             )  # fmt: skip
             structure.save(
                 folder(name) / "base.am", subject.model, subject.source, metadata={"study": name, "model": model},
-                normalisation=(subject.dataset.mean, subject.dataset.std),
+                normalisation=(subject.dataset.mean, subject.dataset.std), shape=subject.example.shape[1:],
             )  # fmt: skip
             vectors.save(folder(name) / "vectors.safetensors")
             record = _record(spec, subject) | base_figures(spec.limits, subject, folder(name) / "base.am")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def test_the_file_is_data(tmp_path: Path) -> None:
     structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={"a": 1})
     with safe_open(tmp_path / "m.am", framework="pt") as file:
         about = json.loads(file.metadata()["automc"])
-        assert set(file.keys()) == set(loaded.model.state_dict())
-    assert about["format"] == 1
+        assert set(file.keys()) == {*loaded.model.state_dict(), ":probe"}
+    assert about["format"] == 2
     assert about["source"] == {
         "kind": "zoo", "name": "resnet8", "kwargs": {"classes": 10, "channels": 3}, "sha256": "",
     }  # fmt: skip
@@ -58,7 +59,7 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 2}, "format 2.*Update"),
+        ({"format": 3}, "format 3.*Update"),
         ({"format": None}, "has no format"),
         ({"edits": None}, "lacks edits"),
         ({"source": {"kind": "pickle", "name": "x"}}, "does not say how to build"),
@@ -90,9 +91,13 @@ def test_descriptions_that_do_not_fit(change: dict[str, Any], said: str, tmp_pat
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["automc"])
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, metadata={"automc": json.dumps({**about, **change})})
-    with pytest.raises(AutoMCError, match=said):
-        structure.read(path)
+    # As an earlier version wrote it, whose description has no digest.
+    old = {k: v for k, v in about.items() if k != "digest"} | {"format": 1} | change
+    save_file(tensors, path, metadata={"automc": json.dumps(old)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", structure.OldFormat)
+        with pytest.raises(AutoMCError, match=said):
+            structure.read(path)
 
 
 FULL_DISK = """
