@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from automc import methods
@@ -21,7 +20,16 @@ from automc.files import write_atomically
 from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
-from automc.models.measure import Latency, artefact_bytes, count_flops, count_params, latency, peak_memory
+from automc.models.measure import (
+    Latency,
+    artefact_bytes,
+    count_flops,
+    count_params,
+    latency,
+    latency_of_one,
+    one_image,
+    peak_memory,
+)
 from automc.study import Budget, Listener, Study, replay
 from automc.study.doctor import Diagnosis, examine, scratch
 from automc.study.limits import asked
@@ -271,13 +279,14 @@ def measure(
     else:
         loaded = _models.load(model, weights=Path(weights) if weights else None)
         side, where = size or _models.default_size(model), resolve_device(device)
-        example = torch.zeros(1, _models.input_channels(loaded.model) or 3, side, side)
+        example = _models.example_for(loaded.model, side, side, _channels(loaded))
         source, prepared = loaded.source, _models.prepare(loaded.model, example).to(where)
         example, accuracies, counted = example.to(where), (None, None), (None, None)
-    images = example.expand(batch, -1, -1, -1).contiguous()
+    images = example[:1].expand(batch, -1, -1, -1).contiguous() if batch > 1 else one_image(prepared, example)
     size_on_disk = Path(model).stat().st_size if model.endswith(".am") else artefact_bytes(prepared, source)
     return Measured(
-        count_params(prepared), count_flops(prepared, example), *accuracies, latency(prepared, images),
+        count_params(prepared), count_flops(prepared, example), *accuracies,
+        latency(prepared, images) if batch > 1 else latency_of_one(prepared, example),
         peak_memory(prepared, images), size_on_disk, *counted,
     )  # fmt: skip
 
@@ -302,11 +311,16 @@ def export(
     path = writable(out)
     loaded = _models.load(model, weights=Path(weights) if weights else None)
     side = size or _models.default_size(model)
-    example = torch.zeros(1, _models.input_channels(loaded.model) or 3, side, side)
+    example = _models.example_for(loaded.model, side, side, _channels(loaded))
     return _exports.export(
         loaded.model, example, path, kind=kind, opset=opset, dynamic_batch=dynamic_batch, tolerance=tolerance,
         normalisation=loaded.normalisation,
     )  # fmt: skip
+
+
+def _channels(loaded: _models.LoadedModel) -> int | None:
+    """Return the channels of a model's images, where they are recorded."""
+    return len(loaded.normalisation[0]) if loaded.normalisation else None
 
 
 def read_scheme(scheme: str | Path | Scheme) -> Scheme:

@@ -19,6 +19,10 @@ class AutoMCError(Exception):
     exit_code = 2
 
 
+class Note(UserWarning):
+    """What a person should know of what they gave, while the work goes on; commands print it, Python warns."""
+
+
 class ModelError(AutoMCError):
     """A model cannot be found, built, loaded or understood."""
 

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from automc.errors import AutoMCError, EnvironmentFault
+from automc.errors import AutoMCError, EnvironmentFault, Note
 from kg.errors import KGError
 
 P = ParamSpec("P")
@@ -84,7 +85,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with _notes_said():
+                return command(*args, **kwargs)
         except (AutoMCError, KGError) as error:
             fail(error)
         except BrokenPipeError:
@@ -98,6 +100,25 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(INTERRUPTED) from None
 
     return run
+
+
+@contextmanager
+def _notes_said() -> Iterator[None]:
+    """Print every Note once, on stderr, in place of Python's two lines with a file of ours."""
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Note)
+        others = warnings.showwarning
+
+        def show_note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, Note):
+                others(message, category, *where, **more)
+            elif str(message) not in said:
+                said.add(str(message))
+                say(f"Note: {message}")
+
+        warnings.showwarning = show_note
+        yield
 
 
 def write_file(path: Path, text: str) -> None:

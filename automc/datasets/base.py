@@ -115,8 +115,8 @@ class Dataset:
 
     @property
     def example_shape(self) -> tuple[int, int, int, int]:
-        """Shape of a batch of one image, for probing and counting."""
-        return 1, self.channels, *self.train.shape
+        """Shape of two images, for probing: some code behaves otherwise for a single one."""
+        return 2, self.channels, *self.train.shape
 
     def features(self) -> dict[str, float]:
         """The four data features of a task: classes, image_size (side, of an equal-area square), channels, images."""
@@ -276,8 +276,8 @@ class TrainData:
 
     @property
     def example_shape(self) -> tuple[int, int, int, int]:
-        """Shape of a batch of one image."""
-        return 1, self.images.channels, *self.images.shape
+        """Shape of two images, for probing."""
+        return 2, self.images.channels, *self.images.shape
 
     def subset(self, indices: Tensor) -> TrainData:
         """The images at `indices`, sharing the pixels."""

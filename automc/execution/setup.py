@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import re
+import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +19,14 @@ from automc import methods
 from automc.datasets import DataRef, Dataset, check, open_data
 from automc.datasets.base import TrainData
 from automc.datasets.splits import Splits, split
-from automc.errors import AutoMCError, EnvironmentFault
+from automc.errors import AutoMCError, EnvironmentFault, ModelError, Note
 from automc.execution.cache import DEFAULT_LIMIT, PrefixCache
 from automc.execution.monitor import Monitor
 from automc.methods.base import StepContext
 from automc.models import structure
 from automc.models.load import FactoryRef, input_channels, layout, output_classes, prepare
 from automc.models.measure import count_params
+from automc.models.outputs import check_training
 from automc.training.recipe import Recipe
 from automc.training.seeds import step_seed
 from kg.schema import Scheme
@@ -83,7 +85,7 @@ class Bench:
 
     @property
     def example(self) -> torch.Tensor:
-        """A batch of one image, zeros, on the device."""
+        """Two images of zeros, on the device."""
         return torch.zeros(self.dataset.example_shape, device=self.device)
 
     def key(self, scheme: Scheme) -> str:
@@ -136,7 +138,9 @@ def open_bench(setup: Setup) -> Bench:
     device = open_device(setup.device)
     loaded = structure.read(setup.base)
     dataset = open_data(setup.data, setup.data_cache)
-    model, dataset = fitted(loaded.model, dataset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)  # said when the command began
+        model, dataset = fitted(loaded.model, dataset)
     splits = split(dataset, setup.recipe.fraction)
     model = model.to(device)
     return Bench(
@@ -160,13 +164,22 @@ def fitted(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
     """Bring a model and its data together: the model prepared for surgery, the data laid out as it wants them.
 
     Raises:
-        ModelError: the model is no classifier.
+        ModelError: the model is no classifier, or cannot be trained.
         DataError: they do not fit: channels or classes differ.
+
+    Warns:
+        Note: only a part of what it returns is used.
     """
-    check(dataset, channels=input_channels(model))
     example = torch.zeros(dataset.example_shape)
-    check(dataset, outputs=output_classes(model, example))
+    try:
+        classes = output_classes(model, example)
+    except ModelError:
+        check(dataset, channels=input_channels(model))  # the likeliest reason, where the numbers differ
+        raise
+    check(dataset, outputs=classes)
     prepared = prepare(model, example)
+    if note := check_training(prepared, example):
+        warnings.warn(note, Note, stacklevel=2)
     return prepared, replace(dataset, layout=layout(prepared, example))
 
 

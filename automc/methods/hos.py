@@ -24,6 +24,7 @@ from automc.models import lowrank, tucker
 from automc.models.groups import Groups, Plan
 from automc.models.lowrank import choose_ranks, factor, raise_cost
 from automc.models.measure import count_params
+from automc.models.outputs import logits
 from automc.models.tucker import TuckerSite, decompose
 from automc.training.loop import Loss
 from automc.training.recipe import Recipe
@@ -50,10 +51,10 @@ def reconstruction_loss(teacher: nn.Module, weight: float) -> Loss:
     """
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        logits = model(x).float()
+        found = logits(model, x).float()
         with torch.no_grad():
-            wanted = teacher(x).float()
-        return F.cross_entropy(logits, y) + weight * F.mse_loss(logits, wanted)
+            wanted = logits(teacher, x).float()
+        return F.cross_entropy(found, y) + weight * F.mse_loss(found, wanted)
 
     return loss
 

@@ -18,6 +18,7 @@ from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
 from automc.models.lowrank import Site, choose_ranks, factor, matrix, raise_cost, sites
+from automc.models.outputs import logits
 from automc.training.loop import Loss
 from kg.schema import Strategy
 
@@ -50,13 +51,13 @@ def basis_loss(
     """
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        logits = model(x).float()
-        total = F.cross_entropy(logits, y)
+        found = logits(model, x).float()
+        total = F.cross_entropy(found, y)
         if kind == "MSE":
             return total + weight * filter_error(model, factored, filters) if filters else total
         with torch.no_grad():
-            wanted = teacher(x).float()
-        return total + weight * auxiliary_loss(kind, logits, wanted)
+            wanted = logits(teacher, x).float()
+        return total + weight * auxiliary_loss(kind, found, wanted)
 
     return loss
 

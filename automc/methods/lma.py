@@ -18,6 +18,7 @@ from automc.methods.step import Step, setting
 from automc.models.groups import Groups, Plan
 from automc.models.lma_sites import insert, multi_segment, replaceable
 from automc.models.measure import count_params
+from automc.models.outputs import logits
 from automc.models.sites import split_activations
 from automc.training.distill import distillation
 from automc.training.evaluate import PIXELS_AT_ONCE
@@ -35,10 +36,10 @@ def distilled(teacher: nn.Module, weight: float, temperature: float) -> Loss:
     """
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        logits = model(x)
+        found = logits(model, x)
         with torch.no_grad():
-            wanted = teacher(x)
-        return (1 - weight) * F.cross_entropy(logits.float(), y) + weight * distillation(logits, wanted, temperature)
+            wanted = logits(teacher, x)
+        return (1 - weight) * F.cross_entropy(found.float(), y) + weight * distillation(found, wanted, temperature)
 
     return loss
 

@@ -17,6 +17,7 @@ from automc.models.groups import Groups, Plan
 from automc.models.lowrank import read_elsewhere
 from automc.models.measure import count_params
 from automc.models.modes import evaluating
+from automc.models.outputs import logits
 from automc.training.distill import taught
 from automc.training.evaluate import recalibrate
 from automc.training.loop import FitReport, Loss, cross_entropy, fit
@@ -93,8 +94,8 @@ class Step:
         for model in (reference, self.model):
             try:
                 with evaluating(model), torch.no_grad():
-                    shapes.append(tuple(model(self.example).shape))
-            except (RuntimeError, AttributeError, IndexError, ValueError) as error:
+                    shapes.append(tuple(logits(model, self.example).shape))
+            except Exception as error:
                 raise Infeasible(f"{self._strategy}: the changed model no longer runs: {error}") from error
         if shapes[0] != shapes[1]:
             raise Infeasible(f"{self._strategy}: the changed model gives {shapes[1]} instead of {shapes[0]}.")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from automc.errors import EnvironmentFault, ModelError
 from automc.files import write_atomically
 from automc.models.load import output_classes, prepare
+from automc.models.outputs import alone
 from automc.models.zoo.registry import Normalisation
 
 Kind = Literal["onnx", "torch"]
@@ -82,7 +83,8 @@ def export(
     tools = _onnx_tools(opset) if kind == "onnx" else None
     shape = tuple(example.shape[1:])
     # The copy's weights are contiguous: torch.export cannot save those of training, channels last, without a warning.
-    subject = prepare(model, torch.zeros(1, *shape)).eval().to(memory_format=torch.contiguous_format)
+    two = torch.zeros(2, *shape)
+    subject = alone(prepare(model, two).eval().to(memory_format=torch.contiguous_format), two)
     program = _capture(subject, shape, dynamic_batch)
     if tools is None:
         content, written = _torch_bytes(program), None

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from automc.errors import EnvironmentFault, ModelError
+from automc.errors import EnvironmentFault, ModelError, Note
 from automc.models import zoo
 from automc.models.zoo import IMAGENET
 from automc.models.zoo.registry import Normalisation
@@ -28,7 +28,7 @@ CHANNELS = ("channels", "in_channels")
 AUXILIARY = ("googlenet", "inception_v3")
 
 
-class SourceChanged(UserWarning):
+class SourceChanged(Note):
     """The file that a saved model is rebuilt from is not what it was when the model was saved."""
 
 

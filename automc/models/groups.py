@@ -17,6 +17,7 @@ from torch_pruning import DependencyGraph
 from automc.errors import Infeasible
 from automc.models.coupling import Group, Member, discard, feeding, kept, read_groups, shrink, trace
 from automc.models.modes import evaluating, unheard
+from automc.models.outputs import logits
 
 __all__ = ["Group", "Groups", "Member", "Plan", "kept"]
 
@@ -325,8 +326,7 @@ class Groups:
 
 def _run(model: nn.Module, example: Tensor) -> Tensor:
     with evaluating(model):
-        out: Tensor = model(example)
-    return out
+        return logits(model, example)
 
 
 def _depthwise(module: nn.Module) -> bool:

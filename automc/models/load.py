@@ -12,6 +12,7 @@ from automc.errors import ModelError
 from automc.models.checkpoint import load_weights
 from automc.models.factory import FactoryRef, LoadedModel, SourceChanged, build, locate, normalisation_of
 from automc.models.modes import evaluating, unheard
+from automc.models.outputs import examine
 from automc.models.shortcuts import adapt_shortcuts
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "SourceChanged",
     "build",
     "default_size",
+    "example_for",
     "input_channels",
     "layout",
     "load",
@@ -61,7 +63,7 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module:
     The copy gives bit-identical outputs and keeps its train or eval mode; `model` is left as it was.
 
     Args:
-        example: an input batch (n, c, h, w).
+        example: an input batch (n, c, h, w) of at least two images.
 
     Raises:
         ModelError: the model cannot be copied, does not run on the example, or is no classifier.
@@ -96,32 +98,44 @@ def layout(model: nn.Module, example: Tensor) -> torch.memory_format:
 
 
 def output_classes(model: nn.Module, example: Tensor) -> int:
-    """Return the number of classes: the width of the model's output (n, classes), in eval mode.
+    """Return the number of classes: the width of the model's scores (n, classes), in eval mode.
 
     Raises:
         ModelError: the model does not run on `example`, or its output is not of that shape; says what came out.
     """
-    try:
-        with evaluating(model), torch.no_grad():
-            output = model(example)
-    except Exception as error:  # the user's forward pass can raise anything
-        reason = str(error).strip().splitlines()
-        raise ModelError(
-            f"The model {type(model).__name__} does not run on images of shape {tuple(example.shape[1:])} "
-            f"(channels, height, width): {reason[0] if reason else type(error).__name__}"
-        ) from error
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(example):
-        raise ModelError(
-            f"The model {type(model).__name__} is no classifier: for {len(example)} images it returns "
-            f"{_what(output)} instead of scores of shape ({len(example)}, classes). Only classifiers can be compressed."
-        )
-    return int(output.shape[1])
+    return int(examine(model, example).shape[1])
 
 
 def input_channels(model: nn.Module) -> int | None:
-    """Return the channels that the first convolution takes, None for a model without convolutions."""
+    """Return the channels that the first convolution takes, None for a model without convolutions.
+
+    A hint, no more: models add planes to the images, or take their mean, before it.
+    """
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     return None if first is None else first.in_channels
+
+
+def example_for(model: nn.Module, height: int, width: int, channels: int | None = None) -> Tensor:
+    """Return two images of zeros (2, c, h, w) that a model runs on, for one whose data are not at hand.
+
+    Args:
+        channels: what is recorded of its images; else colour is tried first, then what its first convolution takes.
+
+    Raises:
+        ModelError: it runs on none, or is no classifier.
+    """
+    tried = (channels,) if channels else dict.fromkeys((3, input_channels(model) or 3, 1, 4, 2))
+    first: ModelError | None = None
+    for count in tried:
+        example = torch.zeros(2, count, height, width)
+        try:
+            examine(model, example)
+        except ModelError as error:
+            first = first or error
+        else:
+            return example
+    assert first is not None
+    raise first
 
 
 def default_size(spec: str) -> int:
@@ -148,14 +162,3 @@ def default_size(spec: str) -> int:
         sizes = [w.transforms().crop_size[0] for w in get_model_weights(source.name)]
         return min(sizes, default=224)
     return 32
-
-
-def _what(output: object) -> str:
-    """Say what a model returned."""
-    if isinstance(output, Tensor):
-        return f"a tensor of shape {tuple(output.shape)}"
-    if isinstance(output, dict):
-        return f"a dict of {', '.join(map(str, list(output)[:5])) or 'nothing'}"
-    if isinstance(output, tuple | list):
-        return f"a {type(output).__name__} of {len(output)}"
-    return f"a {type(output).__name__}"

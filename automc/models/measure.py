@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
 
@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from automc.errors import ModelError
 from automc.models.factory import FactoryRef
-from automc.models.modes import evaluating
+from automc.models.modes import evaluating, unheard
+from automc.models.outputs import failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +38,40 @@ def count_params(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def one_image(model: nn.Module, example: Tensor) -> Tensor:
+    """Return the first image of `example` (n, c, h, w) as a batch, or the first two where a model needs so many."""
+    try:
+        with evaluating(model), torch.no_grad(), unheard():
+            model(example[:1])
+    except Exception:  # the user's forward pass can raise anything; two images show whether it is the number
+        return example[:2] if len(example) > 1 else example.expand(2, *example.shape[1:])
+    return example[:1]
+
+
 def count_flops(model: nn.Module, example: Tensor) -> int:
     """Count the FLOPs of one image: 2 × multiply-accumulates of convolutions and matrix products.
 
-    Elementwise work (BN, activations, sums) is not counted. Only the first image of `example` (n, c, h, w) is used.
-    Training flags are as before afterwards.
+    Elementwise work (BN, activations, sums) is not counted. Only the first image of `example` (n, c, h, w) is used,
+    or half of what two take where the model does not run on one. Training flags are as before afterwards.
 
     Raises:
         ModelError: the forward pass fails on this input.
     """
+    batch = one_image(model, example)
     counter = FlopCounterMode(display=False)
-    with evaluating(model), torch.no_grad(), counter:
-        try:
-            model(example[:1])
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise ModelError(
-                f"The model does not run on images of shape {tuple(example.shape[1:])}: {error}"
-            ) from error
-    return int(counter.get_total_flops())
+    try:
+        with evaluating(model), torch.no_grad(), counter:
+            model(batch)
+    except Exception as error:  # the user's forward pass can raise anything
+        raise failed(model, batch, error) from error
+    return int(counter.get_total_flops()) // len(batch)
+
+
+def latency_of_one(model: nn.Module, example: Tensor) -> Latency:
+    """Time one image like `latency`; where the model does not run on one, it is half of what two take."""
+    batch = one_image(model, example)
+    found = latency(model, batch)
+    return replace(found, median_ms=found.median_ms / len(batch), iqr_ms=found.iqr_ms / len(batch), batch=1)
 
 
 def latency(model: nn.Module, example: Tensor, *, repeats: int = 30, warmup: int = 5) -> Latency:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from automc.errors import ArtefactError, ModelError
 from automc.execution.setup import Bench
 from automc.models import structure
-from automc.models.measure import Latency, latency
+from automc.models.measure import Latency, latency_of_one
 from automc.study.limits import Limit
 from automc.study.protocol import Protocol
 from automc.study.task import Subject
@@ -27,10 +27,10 @@ def quiet_latencies(models: Sequence[nn.Module], example: Tensor) -> list[Latenc
 
     Other work on the machine only ever makes a model slower, and comes and goes.
     """
-    began, found = time.monotonic(), [[latency(model, example)] for model in models]
+    began, found = time.monotonic(), [[latency_of_one(model, example)] for model in models]
     while len(found[0]) < _LEAST_RUNS or time.monotonic() - began < _LEAST_SECONDS:
         for model, of_model in zip(models, found, strict=True):
-            of_model.append(latency(model, example))
+            of_model.append(latency_of_one(model, example))
     return [min(of_model, key=lambda one: one.median_ms + one.iqr_ms / 2) for of_model in found]
 
 

@@ -47,7 +47,7 @@ class Subject:
 
     @property
     def example(self) -> torch.Tensor:
-        """A batch of one image, zeros, on the device."""
+        """Two images of zeros, on the device."""
         return torch.zeros(self.dataset.example_shape, device=self.device)
 
     def task(self, params: float | None = None, flops: float | None = None, accuracy: float | None = None) -> Task:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automc.models.modes import evaluating
+from automc.models.outputs import logits, scores
 from automc.training.loop import Loss
 
 
@@ -35,13 +36,13 @@ def taught(loss: Loss, teacher: nn.Module, weight: float) -> Loss:
 
     def mixed(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         outputs: list[Tensor] = []
-        hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(scores(output, len(x))))
         try:
             value = loss(model, x, y)  # runs the model; its outputs serve both terms
         finally:
             hook.remove()
         with evaluating(teacher), torch.no_grad():
-            wanted = teacher(x)
+            wanted = logits(teacher, x)
         return (1 - weight) * value + weight * distillation(outputs[-1], wanted)
 
     return mixed

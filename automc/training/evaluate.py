@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from automc.datasets.base import TrainData
 from automc.models.lma import LMA
 from automc.models.modes import evaluating
+from automc.models.outputs import logits
 from automc.training.loop import Diverged
 
 PIXELS_AT_ONCE = 1 << 21
@@ -30,10 +31,10 @@ def accuracy(model: nn.Module, data: TrainData, batch: int = 500, *, finite: boo
         Diverged: `finite` is asked for, and an output is infinite or not a number.
     """
     correct, broken = torch.zeros((2,), dtype=torch.int64, device=data.device)
-    for logits, labels in _outputs(model, data, batch):
-        hit = (logits.argmax(1) == labels) & ~logits.isnan().any(1)
+    for found, labels in _outputs(model, data, batch):
+        hit = (found.argmax(1) == labels) & ~found.isnan().any(1)
         correct += hit.sum()
-        broken += (~logits.isfinite().all(1)).sum()
+        broken += (~found.isfinite().all(1)).sum()
     if finite and broken:
         raise Diverged(
             f"The outputs for {int(broken)} of {data.n} images are not finite numbers, though all weights are. "
@@ -46,8 +47,8 @@ def accuracy(model: nn.Module, data: TrainData, batch: int = 500, *, finite: boo
 def cross_entropy(model: nn.Module, data: TrainData, batch: int = 500) -> float:
     """Mean cross-entropy over all images of `data`, measured like `accuracy`."""
     total = torch.zeros((), dtype=torch.float64, device=data.device)
-    for logits, labels in _outputs(model, data, batch):
-        total += F.cross_entropy(logits, labels, reduction="sum")
+    for found, labels in _outputs(model, data, batch):
+        total += F.cross_entropy(found, labels, reduction="sum")
     return float(total) / data.n
 
 
@@ -57,7 +58,7 @@ def _outputs(model: nn.Module, data: TrainData, batch: int) -> Iterator[tuple[Te
     with evaluating(model), float32(data.device):
         for start in range(0, data.n, size):
             part = slice(start, min(start + size, data.n))
-            yield model(data.normalised(part)), data.y[part]
+            yield logits(model, data.normalised(part)), data.y[part]
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from automc.datasets.base import Dataset, TrainData, Views
 from automc.datasets.splits import split
 from automc.errors import AutoMCError
+from automc.models.outputs import logits
 from automc.training.recipe import Precision, Recipe
 from automc.training.seeds import seeded
 from automc.training.strided import sliced
@@ -132,7 +133,7 @@ class _Losses:
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Mean cross-entropy of the model's logits, in float32."""
-    return F.cross_entropy(model(x).float(), y)
+    return F.cross_entropy(logits(model, x).float(), y)
 
 
 def learning_rate(step: int, iterations: int, peak: float, warmup: int = 0) -> float:

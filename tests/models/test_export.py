@@ -121,6 +121,11 @@ class Dictionary(Net):
         return {"logits": super().forward(x)}
 
 
+class Nameless(Net):
+    def forward(self, x: Tensor) -> str:  # type: ignore[override]
+        return str(super().forward(x).argmax(1))
+
+
 class Exploded(Net):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) / 0.0
@@ -132,7 +137,7 @@ class Exploded(Net):
         (Noisy, "torch", "evaluation is random"),
         (Counting, "onnx", r"len\(x\).*--no-dynamic-batch"),
         (Branching, "torch", "cannot be captured by torch.export"),
-        (Dictionary, "onnx", "is no classifier"),
+        (Nameless, "onnx", "is no classifier"),
         (Exploded, "torch", "not finite"),
     ],
 )
@@ -142,6 +147,12 @@ def test_refused_and_nothing_left_behind(model: type[nn.Module], kind: Kind, sai
     with pytest.raises(ModelError, match=said):
         export(model(), EXAMPLE, tmp_path / "x", kind=kind)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_of_several_outputs_the_scores_alone(kind: Kind, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    assert export(Dictionary(), EXAMPLE, tmp_path / "x", kind=kind).classes == 4
 
 
 def test_one_graph_for_one_image_is_fine(tmp_path: Path) -> None:
