@@ -5,6 +5,7 @@ AutoMCError                 exit code 2: something the user gave is wrong
 ├── DataError               data that cannot be found, read, or does not fit the model
 ├── MethodError             a strategy or scheme that no method can run
 │   └── Infeasible          this method cannot do this to this model; becomes an outcome, never a crash
+│       └── OutOfReach      it can remove something, but far less than asked
 ├── ArtefactError           a saved model that is damaged or from elsewhere
 ├── StudyError              a study that does not exist, exists already, or was given impossible limits
 └── EnvironmentFault        exit code 1: a full disk, a folder that cannot be written, a missing device
@@ -37,6 +38,15 @@ class MethodError(AutoMCError):
 
 class Infeasible(MethodError):
     """A method cannot do what was asked to this model; the reason is for a person to read."""
+
+
+class OutOfReach(Infeasible):
+    """A method can remove something of this model, but misses what was asked by more than a unit."""
+
+    def __init__(self, message: str, params: int = 0) -> None:
+        super().__init__(message)
+        self.params = params
+        """Parameters that its largest step leaves."""
 
 
 class ArtefactError(AutoMCError):

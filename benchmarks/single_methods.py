@@ -88,11 +88,11 @@ class Magnitude(Method):
     name = "L1"
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
-        """Prune, recalibrate, fine-tune."""
+        """Prune, fine-tune, recalibrate."""
         step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
         self.shrink(step)
-        step.recalibrate()
         self.recover(step)
+        step.recalibrate()
         return step.model, step.report(0, "no smaller network")
 
     def shrink(self, step: Step) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from automc.datasets.base import TrainData
-from automc.errors import MethodError
+from automc.errors import MethodError, OutOfReach
+from automc.models.measure import count_params
 from automc.training.recipe import Recipe
 from kg.schema import Strategy
 
@@ -51,10 +52,12 @@ class StepContext:
     """Caps every training phase; 1 for a probe."""
     progress: Callable[[int, int], None] | None = None
     """Called with (iterations done, iterations in all of this step)."""
+    floor: float = FLOOR
+    """Share of the original parameters below which no step goes."""
 
     def target(self, params_in: int, hp2: float) -> int:
-        """T = max(P_in − round(HP2·P0), ceil(0.15·P0)): the parameters a step may leave."""
-        floor = -int(-FLOOR * self.original_params // 1)
+        """T = max(P_in − round(HP2·P0), ceil(floor·P0)): the parameters a step may leave."""
+        floor = -int(-self.floor * self.original_params // 1)
         return max(params_in - round(hp2 * self.original_params), floor)
 
 
@@ -107,6 +110,24 @@ class Method(ABC):
         Raises:
             Infeasible: this method cannot do this to this model; the message is for a person.
         """
+
+    def reach(self, model: nn.Module, strategy: Strategy, context: StepContext) -> float:
+        """Largest HP2 for which a step on `model` meets its target, with the strategy's other settings.
+
+        A share of the original parameters in [0, 0.85]: no step goes below 15% of them. Costs a step without its
+        training: it asks for everything, and is told how much there is.
+
+        Raises:
+            Infeasible: this method cannot do anything to this model.
+        """
+        settings = tuple((name, 1.0 if name == "HP2" else value) for name, value in strategy.settings)
+        asked = replace(context, floor=0.0, max_iterations=1, progress=None)
+        try:
+            left = self.apply(model, replace(strategy, settings=settings), asked)[1].params_out
+        except OutOfReach as limit:
+            left = limit.params
+        lowest = max(left, context.target(context.original_params, 1.0))
+        return max(0.0, (count_params(model) - lowest) / context.original_params)
 
     @abstractmethod
     def relative_cost(self, strategy: Strategy) -> float:

@@ -22,9 +22,10 @@ from automc.methods.normality import GLOBAL, LOCAL, Layer, measure, scores
 from automc.methods.step import Step, setting
 from automc.models import lowrank, tucker
 from automc.models.groups import Groups, Plan
-from automc.models.lowrank import choose_ranks, factor, raise_cost
+from automc.models.lowrank import factor
 from automc.models.measure import count_params
 from automc.models.outputs import logits
+from automc.models.ranks import choose_ranks, raise_cost
 from automc.models.tucker import TuckerSite, decompose
 from automc.training.loop import Loss
 from automc.training.recipe import Recipe
@@ -67,6 +68,14 @@ def factorable(model: nn.Module, keep: Sequence[str] = ()) -> list[Site]:
     return [*spatial, *flat]
 
 
+def exact(model: nn.Module, site: Site) -> None:
+    """Put layers that compute the same in the place of a site."""
+    if isinstance(site, TuckerSite):
+        tucker.exact(model, site)
+    else:
+        lowrank.exact(model, site)
+
+
 def rank_channels(
     groups: Groups, layers: Sequence[Layer], target: int, round_to: int
 ) -> tuple[Plan, str, dict[str, float]]:
@@ -107,10 +116,10 @@ class Draft:
         return ranks
 
 
-def draft(step: Step, model: nn.Module, unit: int, **details: Any) -> Draft:
-    """Choose the ranks of a pruned model; `unit` and `details` are the pruning's."""
+def draft(step: Step, model: nn.Module, whole: Sequence[str], unit: int, **details: Any) -> Draft:
+    """Choose the ranks of a pruned model but for the layers `whole`; `unit` and `details` are the pruning's."""
     pruned = count_params(model)
-    found, levels, params = choose_ranks(factorable(model, step.whole), pruned, step.target)
+    found, levels, params = choose_ranks(factorable(model, whole), pruned, step.target)
     chosen = [(site, level) for site, level in zip(found, levels, strict=True) if level <= site.levels]
     unit = min((raise_cost(site, level) or 0 for site, level in chosen), default=unit)
     return Draft(model, chosen, params, unit, {"pruned_to": pruned, **details})
@@ -124,20 +133,21 @@ def smallest_draft(step: Step, layer_criterion: str, filter_criterion: str) -> D
     Raises:
         Infeasible: nothing can be pruned and nothing be decomposed.
     """
+    whole = step.whole(factorable(step.model, step.context.keep), exact)
     try:
         groups = step.groups()
     except Infeasible as reason:
-        done = draft(step, step.model, 0, channels=0, scope="none", gaussian={})
-        if not factorable(step.model, step.whole):
-            raise Infeasible(f"{reason} Nor does any of its layers get smaller by factoring.") from reason
-        return done
+        if not factorable(step.model, whole):
+            text = f"{reason} Nor does any of its layers get smaller by factoring.{step.staying}"
+            raise Infeasible(text) from reason
+        return draft(step, step.model, whole, 0, channels=0, scope="none", gaussian={})
     layers = measure(groups, layer_criterion, filter_criterion)
     drafts: list[Draft] = []
     for split in SPLITS:
         middle = round(step.params_in**split * step.target ** (1 - split))
         plan, scope, shares = rank_channels(groups, layers, middle, step.context.recipe.round_to)
         model, unit = groups.pruned(plan), groups.unit_cost(plan)
-        drafts.append(draft(step, model, unit, channels=plan.units, scope=scope, gaussian=shares))
+        drafts.append(draft(step, model, whole, unit, channels=plan.units, scope=scope, gaussian=shares))
         if drafts[-1].params <= step.target or not plan.reached:
             break
     return min(drafts, key=lambda done: done.params)
@@ -161,14 +171,14 @@ class HigherOrderStatistics(Method):
     """
 
     name = "HOS"
-    version = 2
+    version = 3
     choices: ClassVar = {"HP11": tuple(GLOBAL), "HP12": tuple(LOCAL)}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Prune and decompose a copy of `model`.
 
         Raises:
-            Infeasible: nothing can be pruned and nothing be decomposed.
+            Infeasible: nothing can be pruned and nothing be decomposed, or all together not enough.
             MethodError: HP11 or HP12 is none of the criteria.
         """
         self.check(strategy)
@@ -177,17 +187,19 @@ class HigherOrderStatistics(Method):
         step = Step(model, strategy, context, self.phases(strategy, context.recipe, context.data.n))
         teacher = copy.deepcopy(step.model).eval().requires_grad_(False).to(memory_format=context.data.layout)
         done = smallest_draft(step, by_layer, by_filter)
-        step.model = done.model
-        ranks = done.factored()
-        step.check_runs(teacher)
-        step.recalibrate()
-        recovered = step.train(phase=0, loss=reconstruction_loss(teacher, weight), lr=RATE * context.recipe.lr)
-        fitted = step.train(phase=1)
         least = "rank 1 everywhere"
         if done.details["scope"] != "none":
             least = f"removing {CAP:.0%} of every channel group and {least}"
+        short = f"{least} leaves {done.params} parameters"
+        step.settle(done.params, done.unit, short)
+        step.model = done.model
+        ranks = done.factored()
+        step.check_runs(teacher)
+        recovered = step.train(phase=0, loss=reconstruction_loss(teacher, weight), lr=RATE * context.recipe.lr)
+        fitted = step.train(phase=1)
+        step.recalibrate()
         return step.model, step.report(
-            done.unit, f"{least} leaves {done.params} parameters",
+            done.unit, short,
             layers=len(ranks), kinds=sorted({site.kind for site, _ in done.chosen}), ranks=ranks, **done.details,
             reconstruction=weight, reconstruction_loss=recovered.loss, loss=fitted.loss,
         )  # fmt: skip

@@ -183,13 +183,18 @@ class Fitness:
             self._context.progress(self._done + done, self._total)
 
 
-def narrowest(groups: Groups, target: int, share: float, round_to: int) -> tuple[list[int], str]:
-    """Caps of the narrowest scope in which the target can be reached, and its name: "blocks", else "streams"."""
+def narrowest(groups: Groups, target: int, share: float, round_to: int) -> tuple[list[int], str, Plan]:
+    """Caps of the narrowest scope in which the target can be reached, its name, and a plan by no ranking at all.
+
+    The scope is "blocks", else "streams". What any ranking leaves where the target is out of reach, the plan leaves.
+    """
     alike = [np.zeros(group.units) for group in groups.groups]
-    inside = groups.caps(share, stream=False)
-    if groups.plan(alike, target, inside, round_to).reached:
-        return inside, "blocks"
-    return groups.caps(share), "streams"
+    caps, scope = groups.caps(share, stream=False), "blocks"
+    plan = groups.plan(alike, target, caps, round_to)
+    if not plan.reached:
+        caps, scope = groups.caps(share), "streams"
+        plan = groups.plan(alike, target, caps, round_to)
+    return caps, scope, plan
 
 
 @register
@@ -209,14 +214,14 @@ class LearnedGlobalRanking(Method):
     """
 
     name = "LeGR"
-    version = 2
+    version = 3
     choices: ClassVar = {"HP8": tuple(CRITERIA)}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Prune a copy of `model` by a learned ranking.
 
         Raises:
-            Infeasible: no channel can be removed.
+            Infeasible: no channel can be removed, or all of them together are not enough.
             MethodError: HP8 is none of `CRITERIA`.
         """
         self.check(strategy)
@@ -225,7 +230,9 @@ class LearnedGlobalRanking(Method):
         budget = self.budget(strategy, context)
         step = Step(model, strategy, context, (budget.spent, total - budget.spent))
         groups, round_to = step.groups(), context.recipe.round_to
-        caps, scope = narrowest(groups, step.target, share, round_to)
+        caps, scope, plan = narrowest(groups, step.target, share, round_to)
+        short = short_of(plan, f"removing {share:.0%} of every channel group")
+        step.settle(plan.params, groups.unit_cost(plan), short)
         table = relative(norm_table(groups, caps, str(criterion)))
         fitness = Fitness(groups, context, budget.iterations, sum(step.lengths))
 
@@ -238,12 +245,11 @@ class LearnedGlobalRanking(Method):
         plan = ranked(found.maps)
         unit = groups.unit_cost(plan)
         groups.apply(plan)
-        step.recalibrate()
         fitted = step.train(phase=1)
+        step.recalibrate()
         layers = [(groups.groups[layer.group].root, layer.name) for layer in table]
         return step.model, step.report(
-            unit, short_of(plan, f"removing {share:.0%} of every channel group"),
-            channels=plan.units, scope=scope, loss=fitted.loss,
+            unit, short, channels=plan.units, scope=scope, loss=fitted.loss,
             candidate_iterations=budget.iterations, **told(found, layers),
         )  # fmt: skip
 

@@ -17,8 +17,9 @@ from automc.errors import Infeasible
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
-from automc.models.lowrank import Site, choose_ranks, factor, matrix, raise_cost, sites
+from automc.models.lowrank import Site, exact, factor, matrix, sites
 from automc.models.outputs import logits
+from automc.models.ranks import choose_ranks, raise_cost
 from automc.training.loop import Loss
 from kg.schema import Strategy
 
@@ -73,32 +74,36 @@ class LearningFilterBasis(Method):
     """
 
     name = "LFB"
+    version = 2
     choices: ClassVar = {"HP16": AUXILIARY}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Factor a copy of `model`.
 
         Raises:
-            Infeasible: no layer gets smaller by factoring.
+            Infeasible: no layer gets smaller by factoring, or all together not enough.
         """
         self.check(strategy)
         weight, kind = setting(strategy, "HP15", 0.0, 1e6), strategy.get("HP16")
         step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
-        found = sites(step.model, step.whole)
+        found = sites(step.model, step.whole(sites(step.model, context.keep), exact))
         if not found:
-            raise Infeasible(f"{strategy.id}: no convolution or linear layer of this model gets smaller by factoring.")
+            raise Infeasible(
+                f"{strategy.id}: no convolution or linear layer of this model gets smaller by factoring.{step.staying}"
+            )
         chosen, ranks, left = choose_ranks(found, step.params_in, step.target)
         reduced = [(site, rank) for site, rank in zip(chosen, ranks, strict=True) if rank <= site.levels]
+        unit = min((raise_cost(site, rank) or 0 for site, rank in reduced), default=0)
+        short = f"rank 1 everywhere leaves {left} parameters"
+        step.settle(left, unit, short)
         filters = [matrix(step.model, site).detach().clone() for site, _ in reduced]
         teacher = copy.deepcopy(step.model).eval().requires_grad_(False)
         factored = [factor(step.model, site, rank) for site, rank in reduced]
         step.check_runs(teacher)
-        step.recalibrate()
         fitted = step.train(loss=basis_loss(str(kind), weight, teacher, factored, filters))
-        unit = min((raise_cost(site, rank) or 0 for site, rank in reduced), default=0)
+        step.recalibrate()
         return step.model, step.report(
-            unit, f"rank 1 everywhere leaves {left} parameters",
-            layers=len(reduced), kinds=sorted({site.kind for site, _ in reduced}), loss=fitted.loss,
+            unit, short, layers=len(reduced), kinds=sorted({site.kind for site, _ in reduced}), loss=fitted.loss,
             ranks={site.name: rank for site, rank in zip(factored, (rank for _, rank in reduced), strict=True)},
         )  # fmt: skip
 

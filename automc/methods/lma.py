@@ -17,7 +17,6 @@ from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
 from automc.models.groups import Groups, Plan
 from automc.models.lma_sites import insert, multi_segment, replaceable
-from automc.models.measure import count_params
 from automc.models.outputs import logits
 from automc.models.sites import split_activations
 from automc.training.distill import distillation
@@ -77,14 +76,14 @@ class LightMultiSegmentActivation(Method):
     """
 
     name = "LMA"
-    version = 2
+    version = 3
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Compress a copy of `model`.
 
         Raises:
-            Infeasible: no activation can be replaced, they cannot be told apart, no channel can be removed, or the
-                activations would add more parameters than pruning can remove.
+            Infeasible: no activation can be replaced, they cannot be told apart, no channel can be removed, all of
+                them together are not enough, or the activations would add more parameters than pruning can remove.
         """
         segments = _segments(strategy)
         temperature, weight = setting(strategy, "HP4", 0.01, 1000.0), setting(strategy, "HP5", 0.0, 1.0)
@@ -109,13 +108,15 @@ class LightMultiSegmentActivation(Method):
                 f"can remove only {step.params_in - plan.params}: the model would grow."
             )
         unit = groups.unit_cost(plan)
+        short = f"removing all but the last filters of every group leaves {plan.params + extra} parameters"
+        step.settle(plan.params + extra, unit, short)
         groups.apply(plan)
-        step.recalibrate()
+        step.recalibrate()  # the activations are fitted to what they get in evaluation
         insert(step.model, [*new, *changed], segments, _calibration(context))
         fitted = step.train(loss=distilled(teacher, weight, temperature))
+        step.recalibrate()
         return step.model, step.report(
-            unit, f"removing all but the last filters of every group leaves {count_params(step.model)} parameters",
-            channels=plan.units, scope=scope, sites=len(new), refitted=len(changed), segments=segments,
+            unit, short, channels=plan.units, scope=scope, sites=len(new), refitted=len(changed), segments=segments,
             activation_params=extra, temperature=temperature, distillation=weight, loss=fitted.loss,
         )  # fmt: skip
 
@@ -136,7 +137,8 @@ def _segments(strategy: Strategy) -> int:
 
 
 def _calibration(context: StepContext) -> Tensor:
-    """Normalised training images without augmentation, always the same."""
+    """Normalised training images, always the same in the same views: augmented, as the activations will see them."""
     height, width = context.data.images.shape
-    images = context.data.without_augmentation().take(max(1, min(CALIBRATION, PIXELS_AT_ONCE // (height * width))))
-    return images.normalised(slice(None))
+    images = context.data.take(max(1, min(CALIBRATION, PIXELS_AT_ONCE // (height * width))))
+    generator = torch.Generator().manual_seed(0)
+    return images.batch(torch.arange(images.n, device=images.device), generator)

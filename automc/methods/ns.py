@@ -85,16 +85,17 @@ class NetworkSlimming(Method):
     group that may go. The recipe's `sparsity` is the share of HP1 that goes into the paper's sparsity phase before
     the deletion: none by default, because in the short phases of a step it costs more than it gains. Coupled
     channels score by the mean |γ| of their batch norms. Differs from the paper in λ, see `sparsity_factor`, and in
-    re-estimating batch-norm statistics after the deletion.
+    re-estimating batch-norm statistics at the end.
     """
 
     name = "NS"
+    version = 2
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Slim a copy of `model`.
 
         Raises:
-            Infeasible: no batch norm scales any removable channel.
+            Infeasible: no batch norm scales any removable channel, or all channels together are not enough.
         """
         share = setting(strategy, "HP6", 0.0, 1.0)
         total = self.iterations(strategy, context.recipe, context.data.n)
@@ -105,17 +106,19 @@ class NetworkSlimming(Method):
         groups = step.groups()
         if all(groups.bn_scales(group) is None for group in groups.groups):
             raise Infeasible(f"{strategy.id}: no removable channel of the model has a batch norm to rank it by.")
+        plan, scope = rank_channels(groups, step.target, share, context.recipe.round_to)
+        short = short_of(plan, f"removing {share:.0%} of every channel group")
+        step.settle(plan.params, groups.unit_cost(plan), short)
         factor = sparsity_factor(step.model, step.lengths[0], context.recipe)
         if step.lengths[0]:
             step.train(gradient_hook=sparsity_hook(factor), phase=0)
-        plan, scope = rank_channels(groups, step.target, share, context.recipe.round_to)
+            plan, scope = rank_channels(groups, step.target, share, context.recipe.round_to)
         unit = groups.unit_cost(plan)
         groups.apply(plan)
-        step.recalibrate()
         fitted = step.train(phase=1)
+        step.recalibrate()
         return step.model, step.report(
-            unit, short_of(plan, f"removing {share:.0%} of every channel group"),
-            channels=plan.units, scope=scope, sparsity=factor, loss=fitted.loss,
+            unit, short, channels=plan.units, scope=scope, sparsity=factor, loss=fitted.loss,
         )  # fmt: skip
 
     def relative_cost(self, strategy: Strategy) -> float:

@@ -89,19 +89,19 @@ class SoftFilterPruning(Method):
     after the deletion; HP10 epochs between masks on a 200-epoch schedule, scaled to E0. How many filters each group
     loses is settled before the training, by one common ratio, so the size does not depend on it; inside blocks first,
     residual streams only where the target is out of reach otherwise. Differs from the paper in the ratio being solved
-    for a parameter count, in re-estimating batch-norm statistics after the deletion, in zeroed filters that learn no
+    for a parameter count, in re-estimating batch-norm statistics at the end, in zeroed filters that learn no
     faster than the others (`SoftMask.temper`), and in the second half: the paper ends with the deletion. Without both a
     training of a few epochs is worse than no soft pruning at all (docs/results/variants).
     """
 
     name = "SFP"
-    version = 2
+    version = 3
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Prune a copy of `model` softly, then for good.
 
         Raises:
-            Infeasible: no channel can be removed.
+            Infeasible: no channel can be removed, or all of them together are not enough.
         """
         recipe = context.recipe
         step = Step(model, strategy, context, self.phases(strategy, recipe, context.data.n))
@@ -109,18 +109,20 @@ class SoftFilterPruning(Method):
         counts, scope = groups.plan_uniform(step.target, groups.caps(stream=False), recipe.round_to), "blocks"
         if groups.params(counts) > step.target:
             counts, scope = groups.plan_uniform(step.target, groups.caps(), recipe.round_to), "streams"
+        planned = groups.removal([range(count) for count in counts], step.target)  # which ones is settled by training
+        short = short_of(planned, "removing all but the last filters of every group")
+        step.settle(planned.params, groups.unit_cost(planned), short)
         period = self.period(strategy, recipe, context.data.n)
         mask = SoftMask(groups, counts, period, step.lengths[0])
         fitted = step.train(after_update=mask, gradient_hook=mask.temper)
         plan = groups.removal([units.tolist() for units in mask.selection], step.target)
         unit = groups.unit_cost(plan)
         groups.apply(plan)
-        step.recalibrate()
         if step.lengths[1]:
             fitted = step.train(phase=1)
+        step.recalibrate()
         return step.model, step.report(
-            unit, short_of(plan, "removing all but the last filters of every group"),
-            channels=plan.units, scope=scope, period=period, masks=mask.masks, loss=fitted.loss,
+            unit, short, channels=plan.units, scope=scope, period=period, masks=mask.masks, loss=fitted.loss,
         )  # fmt: skip
 
     def relative_cost(self, strategy: Strategy) -> float:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from functools import cached_property
+import glob
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from automc.errors import Infeasible
+from automc.errors import Infeasible, OutOfReach
 from automc.methods.base import StepContext, StepReport
 from automc.methods.base import setting as setting  # methods import it from here
 from automc.models.groups import Groups, Plan
-from automc.models.lowrank import read_elsewhere
 from automc.models.measure import count_params
 from automc.models.modes import evaluating
 from automc.models.outputs import logits
+from automc.models.whole import S, unproved
 from automc.training.distill import taught
 from automc.training.evaluate import recalibrate
 from automc.training.loop import FitReport, Loss, cross_entropy, fit
@@ -43,12 +43,51 @@ class Step:
         self.target = context.target(self.params_in, self.hp2)
         limit = context.max_iterations
         self.lengths = [n if limit is None else min(n, limit) for n in lengths]
+        self.refused: dict[str, str] = {}
+        """Layers that must not be factored, with the reason, once `whole` was asked."""
         self._strategy = strategy.id
 
-    @cached_property
-    def whole(self) -> tuple[str, ...]:
-        """Patterns of layers that must not be factored: those to keep, and those whose weights are read elsewhere."""
-        return (*self.context.keep, *read_elsewhere(self.model, self.example))
+    def whole(self, found: Sequence[S], exact: Callable[[nn.Module, S], None]) -> tuple[str, ...]:
+        """Patterns of layers that must not be factored: those to keep, and those of the sites that cannot be proved.
+
+        Args:
+            found: sites of the working copy, as it is now.
+            exact: puts equal layers in the place of a site, see `models.whole.unproved`.
+
+        Raises:
+            Infeasible: the model does not run on random images.
+        """
+        self.refused = unproved(self.model, self.example, found, exact)
+        return (*self.context.keep, *map(glob.escape, self.refused))
+
+    @property
+    def staying(self) -> str:
+        """A sentence on the layers that `whole` refused; empty where there are none."""
+        if not self.refused:
+            return ""
+        name, reason = next(iter(self.refused.items()))
+        return f" {len(self.refused)} layers stay as they are, {name} for one: {reason}."
+
+    def settle(self, params: int, unit: int, short: str) -> None:
+        """Refuse a plan that misses the target by more than a unit; called before anything is trained.
+
+        Args:
+            params: what the plan leaves.
+            unit: parameters of the cheapest unit that it removes, 0 where it removes none.
+            short: what the plan is, e.g. "rank 1 everywhere leaves 812 parameters".
+
+        Raises:
+            OutOfReach: it does.
+        """
+        if params <= self.target + unit:
+            return
+        whole = self.context.original_params
+        wanted, most = ((self.params_in - left) / whole for left in (self.target, params))
+        raise OutOfReach(
+            f"{self._strategy}: {wanted:.1%} of the original parameters should go, but at most {max(0.0, most):.1%} "
+            f"can: {short} of {self.params_in}.{self.staying}",
+            params,
+        )
 
     def groups(self) -> Groups:
         """The channel groups of the working copy.
@@ -81,7 +120,10 @@ class Step:
         )  # fmt: skip
 
     def recalibrate(self) -> None:
-        """Estimate batch-norm statistics anew, as after every change of structure."""
+        """Estimate batch-norm statistics anew: after the last phase, see `evaluate.recalibrate`.
+
+        Training does not read them, and its own running average lags behind short phases (docs/results/recalibration).
+        """
         recalibrate(self.model, self.context.data, self.context.recipe.recalibration_images)
 
     def check_runs(self, reference: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,9 @@ from torch.nn.modules.conv import _ConvNd
 from automc.errors import Infeasible
 from automc.models.coupling import kept
 from automc.models.groups import Group, Groups
-from automc.models.lowrank import MIN_INPUTS, read_elsewhere, sites
+from automc.models.lowrank import MIN_INPUTS, Site, exact, sites
 from automc.models.sites import activation_sites, split_activations
+from automc.models.whole import stays, unproved
 
 _SHOWN = 3
 """Names of coupled layers that are listed before the rest is only counted."""
@@ -57,8 +58,9 @@ def diagnose(model: nn.Module, example: torch.Tensor, keep: Sequence[str] = ()) 
         count, activations = 0, str(error)
     producers = {m.name: group for group in (groups.groups if groups else ()) for m in group.members if m.side != "in"}
     refused = groups.refused if groups else {}
-    elsewhere = read_elsewhere(model, example)
-    factors = {name: site for site in sites(model, (*keep, *elsewhere)) for name in (site.name, site.second) if name}
+    found = sites(model, keep)
+    whole = stays(model) | _unproved(model, example, found)
+    factors = {name: site for site in found for name in site.layers if name not in whole}
     rows = []
     for name, module in model.named_modules():
         params = sum(p.numel() for p in module.parameters(recurse=False))
@@ -68,7 +70,7 @@ def diagnose(model: nn.Module, example: torch.Tensor, keep: Sequence[str] = ()) 
         shape = "×".join(map(str, weight.shape)) if isinstance(weight, torch.Tensor) else ""
         group, site = producers.get(name), factors.get(name)
         channels = _channels(name, group) if group else _stays(name, module, refused, keep, pruning is not None)
-        ranks = f"rank ≤ {site.levels} of {site.full}" if site else _whole(name, module, keep, elsewhere)
+        ranks = f"rank ≤ {site.levels} of {site.full}" if site else _whole(name, module, keep, whole)
         kind = type(module).__name__
         rows.append(LayerReport(name or "(model)", kind, shape, params, bool(group), channels, bool(site), ranks))
     return ModelReport(tuple(rows), pruning, activations, count)
@@ -100,14 +102,21 @@ def _stays(name: str, module: nn.Module, refused: dict[str, str], keep: Sequence
     return f"{type(module).__name__} is not pruned by itself"
 
 
-def _whole(name: str, module: nn.Module, keep: Sequence[str], elsewhere: Sequence[str]) -> str:
+def _unproved(model: nn.Module, example: torch.Tensor, found: Sequence[Site]) -> dict[str, str]:
+    try:
+        return unproved(model, example, found, exact)
+    except Infeasible as error:
+        return {name: str(error) for site in found for name in site.layers}
+
+
+def _whole(name: str, module: nn.Module, keep: Sequence[str], whole: Mapping[str, str]) -> str:
     """Why a layer is not written as two factors; nothing for layers where nobody expects it."""
     if not isinstance(module, _ConvNd | nn.Linear):
         return ""
     if kept(name, keep):
         return "kept by a pattern"
-    if name in elsewhere:
-        return "other code reads its weights"
+    if name in whole:
+        return whole[name]
     if type(module) not in (nn.Conv2d, nn.Linear):
         return f"{type(module).__name__} is not factored"
     if isinstance(module, nn.Conv2d) and module.groups > 1:
@@ -115,4 +124,4 @@ def _whole(name: str, module: nn.Module, keep: Sequence[str], elsewhere: Sequenc
     inputs = module.in_features if isinstance(module, nn.Linear) else int(module.in_channels)
     if inputs < MIN_INPUTS:
         return f"only {inputs} {'input' if inputs == 1 else 'inputs'}"
-    return "rank 1 saves nothing, or it is used twice"
+    return "rank 1 saves nothing"

@@ -1,57 +1,23 @@
-"""Layers that can be written as two factors, what a rank costs, and ranks that meet a parameter budget exactly."""
+"""Layers that can be written as two factors: where they are, and the factors."""
 
 from __future__ import annotations
 
-import copy
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from automc.models.coupling import kept
-from automc.models.modes import evaluating, unheard
+from automc.models.ranks import Kind
+from automc.models.whole import stays
 
 Layer = nn.Conv2d | nn.Linear
-Kind = Literal["spatial", "pointwise", "linear"]
-KINDS: tuple[Kind, ...] = ("spatial", "pointwise", "linear")
 
 MIN_INPUTS = 4
 """Layers with fewer inputs are left alone: the first convolution of an image network."""
-
-
-class Reducible(Protocol):
-    """What can be written with fewer weights: level 1 has the fewest, beyond `levels` it stays as it is."""
-
-    @property
-    def kind(self) -> Kind:
-        """What sort of layer it is."""
-        ...
-
-    @property
-    def full(self) -> int:
-        """Level at which any weights are represented exactly."""
-        ...
-
-    @property
-    def levels(self) -> int:
-        """Largest level that is cheaper than the site as it is."""
-        ...
-
-    @property
-    def cost(self) -> int:
-        """Weights of the site as it is, without bias."""
-        ...
-
-    def params(self, rank: int) -> int:
-        """Weights at a level."""
-        ...
-
-
-R = TypeVar("R", bound=Reducible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +40,11 @@ class Site:
     levels: int
     """Largest rank that is cheaper than the site as it is (and below `full` + 1)."""
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the one or two layers."""
+        return (self.name,) if self.second is None else (self.name, self.second)
+
     def params(self, rank: int) -> int:
         """Weights at a rank; beyond `levels` the site stays as it is."""
         return rank * self.unit if rank <= self.levels else self.cost
@@ -84,9 +55,9 @@ def sites(model: nn.Module, keep: Sequence[str] = ()) -> list[Site]:
 
     Ungrouped `Conv2d` and `Linear` with more than three inputs, and pairs of them that are one factored layer:
     two neighbours in a `Sequential` with no bias and nothing else in between. Left out: subclasses, layers
-    matched by `keep`, layers that sit in the tree twice, and those where even rank 1 saves nothing.
+    matched by `keep`, those of `whole.stays`, and those where even rank 1 saves nothing.
     """
-    twice = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    whole = stays(model)
     pairs = dict(_pairs(model))
     taken: set[str] = set()
     found = []
@@ -96,38 +67,12 @@ def sites(model: nn.Module, keep: Sequence[str] = ()) -> list[Site]:
         if name in taken or not _eligible(module) or any(kept(n, keep) for n in names):
             continue
         taken.update(names)
-        if any(twice[model.get_submodule(n)] > 1 for n in names):
+        if any(n in whole for n in names):
             continue
         site = _site(model, name, second)
         if site.levels >= 1:
             found.append(site)
     return found
-
-
-def read_elsewhere(model: nn.Module, example: Tensor) -> tuple[str, ...]:
-    """Name the layers that cannot become two because other code reads their weights.
-
-    `F.linear(x, self.qkv.weight)` does, and torch's own transformer layers in evaluation. All layers of a copy are
-    wrapped, and only where that copy does not run one after the other.
-    """
-    probe = copy.deepcopy(model)
-    layers = {name: module for name, module in probe.named_modules() if _eligible(module)}
-
-    def runs(names: Iterable[str]) -> bool:
-        chosen = list(names)
-        for name in chosen:
-            _replace(probe, name, nn.Sequential(layers[name]))
-        try:
-            with unheard(), evaluating(probe), torch.no_grad():
-                probe(example)
-        except Exception:  # any user code runs here
-            return False
-        finally:
-            for name in chosen:
-                _replace(probe, name, layers[name])
-        return True
-
-    return () if runs(layers) else tuple(name for name in layers if not runs([name]))
 
 
 def _eligible(module: nn.Module) -> bool:
@@ -176,64 +121,6 @@ def _site(model: nn.Module, name: str, second: str | None) -> Site:
     return Site(name, second, kind, full, unit, rank * unit, min(full, rank - 1))
 
 
-def solve_ranks(found: Sequence[Reducible], budget: int) -> list[int]:
-    """Ranks whose weights sum to at most `budget`, and no rank lower than it must be.
-
-    Every site gets rank max(1, ⌊a · full⌋) for one common a, found by bisection; a site stays as it is where
-    that would cost as much (rank `levels` + 1). Then single ranks are raised, in order, while they fit, so what
-    is left of the budget is below the cost of the cheapest raise. All ranks are 1 where the budget is too small.
-    """
-
-    def at(share: float) -> list[int]:
-        return [min(max(1, int(share * site.full + 1e-9)), site.levels + 1) for site in found]
-
-    def total(ranks: Sequence[int]) -> int:
-        return sum(site.params(rank) for site, rank in zip(found, ranks, strict=True))
-
-    low, high = 0.0, 1.0 + 1e-6
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if total(at(middle)) <= budget else (low, middle)
-    ranks = at(low)
-    left = budget - total(ranks)
-    raised = True
-    while raised:
-        raised = False
-        for position, site in enumerate(found):
-            price = raise_cost(site, ranks[position])
-            if price is not None and price <= left:
-                ranks[position] += 1
-                left -= price
-                raised = True
-    return ranks
-
-
-def raise_cost(site: Reducible, rank: int) -> int | None:
-    """Parameters that one rank more costs; None where the site is not reduced."""
-    return site.params(rank + 1) - site.params(rank) if rank <= site.levels else None
-
-
-def choose_ranks(found: Sequence[R], params_in: int, target: int) -> tuple[list[R], list[int], int]:
-    """Pick what is factored and to which rank: k×k convolutions first, 1×1 and then linear layers where needed.
-
-    Returns the sites considered, their ranks, and the parameters that are left.
-    """
-    chosen: list[R] = []
-    ranks: list[int] = []
-    params = params_in
-    for kind in KINDS:
-        wider = [site for site in found if KINDS.index(site.kind) <= KINDS.index(kind)]
-        if len(wider) == len(chosen):
-            continue
-        chosen = wider
-        rest = params_in - sum(site.cost for site in chosen)
-        ranks = solve_ranks(chosen, target - rest)
-        params = rest + sum(site.params(rank) for site, rank in zip(chosen, ranks, strict=True))
-        if params <= target:
-            break
-    return chosen, ranks, params
-
-
 def matrix(model: nn.Module, site: Site) -> Tensor:
     """The site's W (outputs × inputs·k²), the product of both factors where it is factored; differentiable."""
     first = _layer(model, site.name).weight.flatten(1)
@@ -267,10 +154,20 @@ def factor(model: nn.Module, site: Site, rank: int) -> Site:
     approximation of that rank (Eckart and Young). The first layer keeps kernel, stride, padding and dilation,
     the second is pointwise and keeps the bias.
     """
-    coefficients, basis = halves(matrix(model, site), rank)
+    return _place(model, site, *halves(matrix(model, site), rank))
+
+
+@torch.no_grad()
+def exact(model: nn.Module, site: Site) -> None:
+    """Replace a site by two layers that compute the same: W, and the identity."""
+    whole = matrix(model, site)
+    _place(model, site, torch.eye(len(whole), dtype=whole.dtype, device=whole.device), whole)
+
+
+def _place(model: nn.Module, site: Site, coefficients: Tensor, basis: Tensor) -> Site:
     first = _layer(model, site.name)
     last = _layer(model, site.second) if site.second is not None else first
-    new_first, new_last = _layers(first, last, rank)
+    new_first, new_last = _layers(first, last, len(basis))
     new_first.weight.copy_(basis.view_as(new_first.weight))
     new_last.weight.copy_(coefficients.view_as(new_last.weight))
     if last.bias is not None and new_last.bias is not None:
@@ -278,10 +175,10 @@ def factor(model: nn.Module, site: Site, rank: int) -> Site:
     new_first.train(first.training)
     new_last.train(first.training)
     if site.second is not None:
-        _replace(model, site.name, new_first)
-        _replace(model, site.second, new_last)
+        model.set_submodule(site.name, new_first)
+        model.set_submodule(site.second, new_last)
         return _site(model, site.name, site.second)
-    _replace(model, site.name, nn.Sequential(new_first, new_last).train(first.training))
+    model.set_submodule(site.name, nn.Sequential(new_first, new_last).train(first.training))
     return _site(model, f"{site.name}.0", f"{site.name}.1")
 
 
@@ -300,8 +197,3 @@ def _layers(first: Layer, last: Layer, rank: int) -> tuple[Layer, Layer]:
 def geometry(layer: nn.Conv2d) -> dict[str, Any]:
     """Arguments with which another convolution moves over its input as this one does."""
     return {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

@@ -5,7 +5,6 @@ Kim et al. 2016, "Compression of Deep Convolutional Neural Networks for Fast and
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from automc.models.coupling import kept
 from automc.models.lowrank import MIN_INPUTS, combines, geometry
+from automc.models.whole import stays
 
 ITERATIONS = 10
 TOLERANCE = 1e-5
@@ -107,10 +107,10 @@ def sites(model: nn.Module, keep: Sequence[str] = ()) -> list[TuckerSite]:
     Ungrouped k×k `Conv2d` with more than three inputs, alone or in a `Sequential` (nested ones count as one) that
     holds nothing but 1×1 convolutions besides it and no bias except the last layer's: what an earlier factoring left.
     Such a chain is seen as the one kernel that it computes, so a smaller triple takes its place and layers do not
-    add up. Left out: subclasses, layers matched by `keep`, layers that sit in the tree twice, and those where even
-    ranks of 1 save nothing.
+    add up. Left out: subclasses, layers matched by `keep`, those of `whole.stays`, and those where even ranks of 1
+    save nothing.
     """
-    twice = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    whole = stays(model)
     taken: set[str] = set()
     found = []
     for name, module in model.named_modules():
@@ -118,7 +118,8 @@ def sites(model: nn.Module, keep: Sequence[str] = ()) -> list[TuckerSite]:
         if not layers:
             continue
         taken.update(f"{name}.{inner}" for inner, _ in module.named_modules() if inner)
-        if twice[module] > 1 or any(twice[layer] > 1 or kept(n, keep) for n, layer in layers):
+        inside = (".".join(filter(None, (name, inner))) for inner, _ in module.named_modules())
+        if any(n in whole for n in inside) or any(kept(n, keep) for n, _ in layers):
             continue
         site = _site(name, layers)
         if site.levels >= 1:
@@ -214,16 +215,28 @@ def decompose(model: nn.Module, site: TuckerSite, level: int) -> None:
     outputs with its bias. Nothing in between, so the triple is the kernel's approximation.
     """
     rank_in, rank_out = site.ranks[level - 1]
+    found = hooi(kernel(model, site), rank_in, rank_out)
+    _place(model, site, found.inputs, found.core, found.outputs)
+
+
+@torch.no_grad()
+def exact(model: nn.Module, site: TuckerSite) -> None:
+    """Replace a site by a triple that computes the same: the kernel between two identities."""
+    whole = kernel(model, site)
+    ends = (torch.eye(n, dtype=whole.dtype, device=whole.device) for n in (site.inputs, site.outputs))
+    _place(model, site, next(ends), whole, next(ends))
+
+
+def _place(model: nn.Module, site: TuckerSite, inputs: Tensor, core: Tensor, outputs: Tensor) -> None:
     layers = [cast(nn.Conv2d, model.get_submodule(name)) for name in site.layers]
     spatial, bias = next(layer for layer in layers if _taps(layer) > 1), layers[-1].bias
-    found = hooi(kernel(model, site), rank_in, rank_out)
     options: dict[str, Any] = {"device": spatial.weight.device, "dtype": spatial.weight.dtype}
-    first = nn.Conv2d(site.inputs, rank_in, 1, bias=False, **options)
-    core = nn.Conv2d(rank_in, rank_out, bias=False, **geometry(spatial), **options)
-    last = nn.Conv2d(rank_out, site.outputs, 1, bias=bias is not None, **options)
-    first.weight.copy_(found.inputs.T[:, :, None, None])
-    core.weight.copy_(found.core)
-    last.weight.copy_(found.outputs[:, :, None, None])
+    first = nn.Conv2d(site.inputs, core.shape[1], 1, bias=False, **options)
+    middle = nn.Conv2d(core.shape[1], core.shape[0], bias=False, **geometry(spatial), **options)
+    last = nn.Conv2d(core.shape[0], site.outputs, 1, bias=bias is not None, **options)
+    first.weight.copy_(inputs.T[:, :, None, None])
+    middle.weight.copy_(core)
+    last.weight.copy_(outputs[:, :, None, None])
     if bias is not None and last.bias is not None:
         last.bias.copy_(bias)
-    model.set_submodule(site.name, nn.Sequential(first, core, last).train(spatial.training))
+    model.set_submodule(site.name, nn.Sequential(first, middle, last).train(spatial.training))

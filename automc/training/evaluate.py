@@ -18,6 +18,8 @@ from automc.training.loop import Diverged
 
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of one evaluation batch at most, so that large images do not exhaust memory."""
+VIEWS = 0
+"""Seed of the views in which `recalibrate` sees its images."""
 
 
 @torch.no_grad()
@@ -66,14 +68,16 @@ def recalibrate(model: nn.Module, data: TrainData, images: int = 2000, batch: in
     """Estimate all batch-norm statistics anew on min(images, n) training images; return how many were used.
 
     So are those of LMA activations. Running means and variances are reset and become the plain average over nearly
-    equal batches (momentum None); the images are always the same ones, without augmentation, in float32. So a second
-    call changes nothing.
+    equal batches (momentum None); the images are always the same ones, in the same views, in float32. So a second
+    call changes nothing. They are augmented as `data` says, because weights trained on augmented images go with the
+    statistics of such (docs/results/recalibration).
     Weights, momenta and training flags are left as they were; layers without running statistics are not touched.
     """
     norms = [m for m in model.modules() if isinstance(m, LMA) or (isinstance(m, _BatchNorm) and m.track_running_stats)]
     if not norms:
         return 0
-    sample = data.without_augmentation().take(images)
+    sample = data.take(images)
+    views = sample.draw(sample.n, torch.Generator().manual_seed(VIEWS))
     momenta = [norm.momentum for norm in norms]
     parts = -(-sample.n // _batch_size(data, batch))
     try:
@@ -82,8 +86,10 @@ def recalibrate(model: nn.Module, data: TrainData, images: int = 2000, batch: in
                 norm.reset_running_stats()
                 norm.momentum = None
                 norm.train()
+            start = 0
             for rows in torch.arange(sample.n, device=data.device).tensor_split(parts):
-                model(sample.normalised(rows))
+                model(sample.views(rows, views.part(start, start + len(rows))))
+                start += len(rows)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -13,8 +13,10 @@ from group_nets import build
 from torch import nn
 
 from automc import knowledge, methods
-from automc.errors import Infeasible, MethodError
+from automc.datasets.base import TrainData
+from automc.errors import Infeasible, MethodError, OutOfReach
 from automc.models import structure
+from automc.training.evaluate import recalibrate
 from kg.cards import enumerate_strategies
 from kg.schema import Strategy
 
@@ -123,6 +125,20 @@ def test_the_floor_of_15_percent_holds_and_is_said(name: str, context) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_statistics_are_those_of_augmented_images_after_training(name: str, context, small_data) -> None:
+    data = TrainData(small_data.images, mean=[0.5] * 3, std=[0.25] * 3, augment="crop-flip")
+    step = context(count(build("vgg")), data=data)
+    out, _ = methods.get(name).apply(build("vgg"), strategy(name, HP2=0.2), step)
+    again = copy.deepcopy(out)
+    recalibrate(again, data, step.recipe.recalibration_images)
+    for key, tensor in out.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[key], tensor, rtol=1e-4, atol=1e-5)
+    recalibrate(again, data.without_augmentation(), step.recipe.recalibration_images)
+    plain = (torch.allclose(t, again.state_dict()[k], rtol=1e-3) for k, t in out.state_dict().items() if "mean" in k)
+    assert not all(plain)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_to_work_on_is_infeasible(name: str, context) -> None:
     model = build("vgg")
     with pytest.raises(Infeasible, match=name):
@@ -130,15 +146,45 @@ def test_nothing_to_work_on_is_infeasible(name: str, context) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_maximum_reduction_where_layers_are_kept(name: str, context) -> None:
+def test_what_is_out_of_reach_is_refused_before_training_with_what_is_possible(name: str, context) -> None:
     model = build("vgg")
-    step = context(count(model), keep=("hidden", "features.8"), max_iterations=1)
-    out, report = methods.get(name).apply(model, strategy(name, HP2=0.8), step)
-    assert not report.reached
-    assert report.target < report.params_out == count(out) < report.params_in
-    assert str(report.params_out) in report.reason
+    trained: list[int] = []
+    step = context(count(model), keep=("hidden", "features.8"), max_iterations=1, progress=lambda *_: trained.append(1))
+    with pytest.raises(OutOfReach, match=r"80\.0% of the original parameters should go, but at most") as refusal:
+        methods.get(name).apply(model, strategy(name, HP2=0.8), step)
+    assert not trained
+    assert 0 < refusal.value.params < count(model)
+    reach = methods.get(name).reach(model, strategy(name, HP2=0.04), step)
+    assert reach == pytest.approx(1 - refusal.value.params / count(model))
+    assert not trained
+    out, report = methods.get(name).apply(model, strategy(name, HP2=reach), step)
+    assert trained
+    assert report.params_out == count(out) <= refusal.value.params
+    assert report.reached
     assert out.get_submodule("features.8").weight.shape[0] == 32
     assert "hidden.weight" in out.state_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reach_ends_at_the_floor_and_says_where_nothing_can_be_done(name: str, context) -> None:
+    model, method = build("vgg"), methods.get(name)
+    before = copy.deepcopy(model.state_dict())
+    whole = method.reach(model, strategy(name, HP2=0.04), context(count(model)))
+    assert 0.4 < whole <= 0.85
+    assert method.reach(model, strategy(name, HP2=0.4), context(count(model))) == whole  # whatever it asks for itself
+    shrunk = context(2 * count(model))
+    assert method.reach(model, strategy(name), shrunk) == pytest.approx(min(whole / 2, 0.35), abs=1e-3)
+    assert method.reach(model, strategy(name), context(10 * count(model))) == 0  # below the floor already
+    with pytest.raises(Infeasible):
+        method.reach(model, strategy(name), context(count(model), keep=("*",)))
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_reach_depends_on_the_cap(context) -> None:
+    model, step = build("resnet-a"), context(count(build("resnet-a")))
+    for name in ("NS", "LeGR"):
+        few, most = (methods.get(name).reach(model, strategy(name, HP6=cap), step) for cap in (0.3, 0.7))
+        assert few < most, name
 
 
 @pytest.mark.parametrize("name", NAMES)

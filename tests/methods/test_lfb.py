@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from user_nets import reading
 
 from automc import methods
-from automc.errors import Infeasible, MethodError
+from automc.errors import Infeasible, MethodError, OutOfReach
 from automc.methods.lfb import auxiliary_loss, basis_loss, filter_error
-from automc.models.lowrank import choose_ranks, factor, matrix, sites
+from automc.models.lowrank import factor, matrix, sites
+from automc.models.ranks import choose_ranks
 
 EXAMPLE = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8)
@@ -100,7 +101,7 @@ def test_a_second_step_shrinks_the_basis_instead_of_adding_layers(context) -> No
 
 def test_layers_whose_weights_are_read_elsewhere_stay_whole(context) -> None:
     model = reading()
-    small, report = methods.get("LFB").apply(model, strategy("LFB"), context(count(model)))
+    small, report = methods.get("LFB").apply(model, strategy("LFB", HP2=0.02), context(count(model)))
     assert report.params_out == count(small) < count(model)
     assert [type(m) for m in (small.last, small.encoder.linear1, small.tied)] == [nn.Sequential, nn.Linear, nn.Linear]
     with torch.no_grad():
@@ -114,3 +115,25 @@ def test_bad_settings_and_nothing_to_factor(context) -> None:
     tiny = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
     with pytest.raises(Infeasible, match="smaller by factoring"):
         methods.get("LFB").apply(tiny, strategy("LFB"), context(count(tiny)))
+
+
+def test_layers_whose_type_is_asked_for_are_named_where_the_rest_is_not_enough(context) -> None:
+    class ByType(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Conv2d(3, 24, 3), nn.Conv2d(24, 32, 3), nn.Conv2d(32, 32, 3)])
+            self.fc = nn.Linear(32, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = F.relu(layer(x)) if isinstance(layer, nn.Conv2d) else layer(x)
+            return self.fc(x.mean((2, 3)))
+
+    model = ByType()
+    with pytest.raises(
+        OutOfReach, match=r"at most 1\.\d% can.*layers\.1 for one: other code asks for its type"
+    ) as refusal:
+        methods.get("LFB").apply(model, strategy("LFB", HP2=0.2), context(count(model)))
+    assert refusal.value.params == count(model) - 10 * 32 + 10 + 32
+    out, _ = methods.get("LFB").apply(model, strategy("LFB", HP2=0.005), context(count(model)))
+    assert [type(layer) for layer in (*out.layers, out.fc)] == [nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Sequential]

@@ -15,7 +15,7 @@ from test_contract import count, same, strategy
 from torch import Tensor, fx, nn
 
 from automc import methods
-from automc.errors import Infeasible, MethodError
+from automc.errors import Infeasible, MethodError, OutOfReach
 from automc.methods.lma import distilled, plan_widths
 from automc.models import load, structure
 from automc.models.groups import Groups
@@ -212,11 +212,15 @@ def test_widths_are_rounded_where_the_recipe_says_so(context) -> None:
 
 
 def test_a_bottomless_target_says_what_is_left(context) -> None:
+    """Activations count: what pruning could leave is more by their parameters."""
     model = build("vgg")
     step = context(count(model), keep=("hidden", "features.8"), max_iterations=1)
-    out, report = methods.get("LMA").apply(model, lma(0.8), step)
-    assert not report.reached
-    assert f"leaves {count(out)} parameters" in report.reason
+    with pytest.raises(OutOfReach) as refusal:
+        methods.get("LMA").apply(model, lma(0.8), step)
+    assert f"leaves {refusal.value.params} parameters of {count(model)}" in str(refusal.value)
+    out, report = methods.get("LMA").apply(model, lma(1 - refusal.value.params / count(model)), step)
+    assert report.reached
+    assert count(out) == refusal.value.params
 
 
 def test_a_step_never_makes_a_model_larger(context) -> None:

@@ -11,9 +11,9 @@ from group_nets import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from user_nets import reading
 
-from automc.models.lowrank import Site, factor, matrix, raise_cost, read_elsewhere, sites, solve_ranks
+from automc.models.lowrank import Site, exact, factor, matrix, sites
+from automc.models.ranks import raise_cost, solve_ranks
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -101,13 +101,25 @@ def test_a_factored_layer_keeps_two_layers() -> None:
     assert error == pytest.approx(float(s[3:].norm()), rel=1e-4)
 
 
-def test_layers_whose_weights_are_read_elsewhere_are_named() -> None:
-    model, example = reading(), torch.zeros(1, 3, 32, 32)
-    before = copy.deepcopy(model)
-    assert read_elsewhere(model, example) == ("encoder.linear1", "encoder.linear2", "tied")
-    assert str(model) == str(before)
-    assert model.training
-    assert read_elsewhere(build("factored"), EXAMPLE) == ()
+@pytest.mark.parametrize("name", layers())
+def test_the_layers_of_the_proof_are_equal(name: str) -> None:
+    layer = layers()[name].double()
+    model, site = single(layer)
+    x = torch.randn(2, layer.in_channels, 9, 9, dtype=torch.float64)
+    with torch.no_grad():
+        before = model(x)
+        exact(model, site)
+        torch.testing.assert_close(model(x), before, rtol=0, atol=1e-12)
+
+
+def test_the_proof_of_two_layers_changes_their_width() -> None:
+    model = build("factored").double()
+    site = next(site for site in sites(model) if site.name == "two.0")
+    with torch.no_grad():
+        before = model(EXAMPLE.double())
+        exact(model, site)
+        torch.testing.assert_close(model(EXAMPLE.double()), before)
+    assert model.two[0].out_channels == 16
 
 
 def test_what_cannot_be_factored_is_not_listed() -> None:

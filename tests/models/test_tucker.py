@@ -17,8 +17,8 @@ from tensorly.decomposition import partial_tucker
 from torch import nn
 
 from automc.models import lowrank
-from automc.models.lowrank import choose_ranks, raise_cost, solve_ranks
-from automc.models.tucker import decompose, hooi, kernel, sites
+from automc.models.ranks import choose_ranks, raise_cost, solve_ranks
+from automc.models.tucker import decompose, exact, hooi, kernel, sites
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -268,3 +268,15 @@ def test_factoring_in_two_works_on_a_triple() -> None:
     (again,) = sites(model)
     assert again.layers == ("0.0.0", "0.0.1", "0.1", "0.2")
     assert again.ranks[-1] == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["resnet-b", "factored"])
+def test_the_layers_of_the_proof_are_equal(name: str) -> None:
+    model = build(name).double()
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        before = model(x)
+        for site in sites(model):
+            exact(model, site)
+            assert len(model.get_submodule(site.name)) == 3
+        torch.testing.assert_close(model(x), before)

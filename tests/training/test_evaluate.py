@@ -93,7 +93,7 @@ def test_large_images_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_recalibration_gives_the_statistics_of_the_images() -> None:
-    data, model = some(), net()
+    data, model = some().without_augmentation(), net()
     fit_weights = {name: t.clone() for name, t in model.named_parameters()}
     assert recalibrate(model, data) == 90
     with torch.no_grad():
@@ -101,6 +101,20 @@ def test_recalibration_gives_the_statistics_of_the_images() -> None:
     torch.testing.assert_close(model[1].running_mean, activations.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model[1].running_var, activations.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
     assert all(torch.equal(t, fit_weights[name]) for name, t in model.named_parameters())
+
+
+def test_recalibration_sees_the_images_as_training_does() -> None:
+    """Augmented, always in the same views: crops with black borders move the mean."""
+    data, model = some(), net()
+    assert data.augment != "none"
+    recalibrate(model, data)
+    sample = data.take(2000)
+    views = sample.draw(sample.n, torch.Generator().manual_seed(evaluate.VIEWS))
+    with torch.no_grad():
+        activations = model[0](sample.views(torch.arange(sample.n), views))
+        plain = model[0](data.normalised(slice(None)))
+    torch.testing.assert_close(model[1].running_mean, activations.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(model[1].running_mean, plain.mean((0, 2, 3)), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -50,7 +50,7 @@ class GeometricMedian(Method):
         """Prune a copy of `model`.
 
         Raises:
-            Infeasible: no channel can be removed.
+            Infeasible: no channel can be removed, or all of them together are not enough.
         """
         share, distance = setting(strategy, "FPGM_norm", 0.0, 1.0), str(strategy.get("FPGM_distance"))
         if distance not in ("l2", "cos"):
@@ -67,11 +67,11 @@ class GeometricMedian(Method):
             for group, count in zip(groups.groups, counts, strict=True)
         ]
         plan = groups.removal(chosen, step.target)
-        unit = groups.unit_cost(plan)
+        unit, short = groups.unit_cost(plan), short_of(plan, "removing all but the last filters of every group")
+        step.settle(plan.params, unit, short)
         groups.apply(plan)
-        step.recalibrate()
         fitted = step.train()
-        short = short_of(plan, "removing all but the last filters of every group")
+        step.recalibrate()
         return step.model, step.report(unit, short, channels=plan.units, scope=scope, loss=fitted.loss)
 
     def relative_cost(self, strategy: Strategy) -> float:

@@ -1,0 +1,98 @@
+"""What a rank costs, and ranks that meet a parameter budget exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeVar
+
+Kind = Literal["spatial", "pointwise", "linear"]
+KINDS: tuple[Kind, ...] = ("spatial", "pointwise", "linear")
+
+
+class Reducible(Protocol):
+    """What can be written with fewer weights: level 1 has the fewest, beyond `levels` it stays as it is."""
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of layer it is."""
+        ...
+
+    @property
+    def full(self) -> int:
+        """Level at which any weights are represented exactly."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """Largest level that is cheaper than the site as it is."""
+        ...
+
+    @property
+    def cost(self) -> int:
+        """Weights of the site as it is, without bias."""
+        ...
+
+    def params(self, rank: int) -> int:
+        """Weights at a level."""
+        ...
+
+
+R = TypeVar("R", bound=Reducible)
+
+
+def solve_ranks(found: Sequence[Reducible], budget: int) -> list[int]:
+    """Ranks whose weights sum to at most `budget`, and no rank lower than it must be.
+
+    Every site gets rank max(1, ⌊a · full⌋) for one common a, found by bisection; a site stays as it is where
+    that would cost as much (rank `levels` + 1). Then single ranks are raised, in order, while they fit, so what
+    is left of the budget is below the cost of the cheapest raise. All ranks are 1 where the budget is too small.
+    """
+
+    def at(share: float) -> list[int]:
+        return [min(max(1, int(share * site.full + 1e-9)), site.levels + 1) for site in found]
+
+    def total(ranks: Sequence[int]) -> int:
+        return sum(site.params(rank) for site, rank in zip(found, ranks, strict=True))
+
+    low, high = 0.0, 1.0 + 1e-6
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if total(at(middle)) <= budget else (low, middle)
+    ranks = at(low)
+    left = budget - total(ranks)
+    raised = True
+    while raised:
+        raised = False
+        for position, site in enumerate(found):
+            price = raise_cost(site, ranks[position])
+            if price is not None and price <= left:
+                ranks[position] += 1
+                left -= price
+                raised = True
+    return ranks
+
+
+def raise_cost(site: Reducible, rank: int) -> int | None:
+    """Parameters that one rank more costs; None where the site is not reduced."""
+    return site.params(rank + 1) - site.params(rank) if rank <= site.levels else None
+
+
+def choose_ranks(found: Sequence[R], params_in: int, target: int) -> tuple[list[R], list[int], int]:
+    """Pick what is factored and to which rank: k×k convolutions first, 1×1 and then linear layers where needed.
+
+    Returns the sites considered, their ranks, and the parameters that are left.
+    """
+    chosen: list[R] = []
+    ranks: list[int] = []
+    params = params_in
+    for kind in KINDS:
+        wider = [site for site in found if KINDS.index(site.kind) <= KINDS.index(kind)]
+        if len(wider) == len(chosen):
+            continue
+        chosen = wider
+        rest = params_in - sum(site.cost for site in chosen)
+        ranks = solve_ranks(chosen, target - rest)
+        params = rest + sum(site.params(rank) for site, rank in zip(chosen, ranks, strict=True))
+        if params <= target:
+            break
+    return chosen, ranks, params
