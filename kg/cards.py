@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise, product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,11 +19,13 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from kg.documents import Document, Readable, read_document
 from kg.errors import CardInvalid
 from kg.resources import methods_dir
-from kg.schema import Hyperparameter, Method, Strategy, Technique, Value, format_value, hyperparameter_order
+from kg.schema import MAX_VALUE, Hyperparameter, Method, Strategy, Technique, Value, format_value, hyperparameter_order
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=100)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
 
+MAX_STRATEGIES = 100_000
+"""What a grid may span: every one of them becomes a node of the graph and is embedded."""
 SIZE = "HP2"
 """The hyperparameter every grid needs: the share of the original parameters a step removes."""
 
@@ -61,6 +64,8 @@ class HyperparameterCard(Document):
             raise ValueError("numbers and categories are mixed; use one kind")
         if any(not before < after for before, after in pairwise(numbers)):
             raise ValueError("numbers must ascend; their order says which settings are neighbours")
+        if any(abs(number) > MAX_VALUE for number in numbers):
+            raise ValueError(f"numbers must lie between -{MAX_VALUE:g} and {MAX_VALUE:g}")
         for value in values:
             if isinstance(value, str) and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", value):
                 raise ValueError(f"'{value}' is not a category; use letters, digits, - and _")
@@ -90,6 +95,9 @@ class Card(Document):
         size = next((h for h in self.hyperparameters if h.id == SIZE), None)
         if self.hyperparameters and size is None:
             raise ValueError(f"a method with a grid needs {SIZE}, the share of the original parameters a step removes")
+        strategies = prod(len(h.values) for h in self.hyperparameters)
+        if strategies > MAX_STRATEGIES:
+            raise ValueError(f"the grid spans {strategies:,} strategies; at most {MAX_STRATEGIES:,} are searched")
         if size and any(isinstance(value, str) or not 0 < value < 1 for value in size.values):
             raise ValueError(f"{SIZE} is a share: its values lie between 0 and 1")
         return self

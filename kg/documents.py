@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kg.errors import KGError
+from kg.plain import MAX_BYTES, Place, read_yaml, write_yaml
 
 
 class Document(BaseModel):
@@ -32,35 +33,27 @@ class Source:
 
 Readable = Path | Source
 """Where a document is."""
+SAID_AT_ONCE = 30
+"""Problems of one document that are told together."""
 
 D = TypeVar("D", bound=Document)
-
-
-# The C parser reads all packaged files in a fraction of the time; not every installation has it.
-class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML lets a later key silently replace an earlier one; here that is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.MarkedYAMLError(problem=f"'{key}' is given twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
-        return mapping
 
 
 def read_text(path: Path, error: type[KGError]) -> str:
     """Read a text file.
 
     Raises:
-        error: it is missing, cannot be read, or is no UTF-8 text.
+        error: it is missing, cannot be read, is no UTF-8 text, or is larger than MAX_BYTES.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as fault:
         raise error(f"{path} cannot be read: {fault.strerror}.") from None
+    if len(content) > MAX_BYTES:
+        raise error(f"{path} is larger than {MAX_BYTES // 2**20} MiB, so it is no document of this kind.")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise error(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
 
@@ -69,15 +62,18 @@ def read_document(path: Readable, shape: type[D], error: type[KGError]) -> D:
     """Read and validate a YAML document.
 
     Raises:
-        error: the file is missing, is no YAML, or breaks a rule of `shape`; names file, field and reason.
+        error: the file is missing, is no YAML, or breaks a rule of `shape`; names file, field, line and reason.
     """
     text = path.text if isinstance(path, Source) else read_text(path, error)
     try:
-        content = yaml.load(text, Loader=_UniqueKeys)
+        content, lines = read_yaml(text)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise error(f"{where}: {fault.problem or 'this is not YAML'}.") from None
+    except yaml.reader.ReaderError as fault:
+        line = text.encode()[: fault.position].count(b"\n") + 1
+        raise error(f"{path}:{line}: a control character is not read.") from None
     except yaml.YAMLError as fault:
         raise error(f"{path} is not YAML: {fault}.") from None
     if not isinstance(content, dict):
@@ -86,28 +82,32 @@ def read_document(path: Readable, shape: type[D], error: type[KGError]) -> D:
     try:
         return shape.model_validate(content)
     except ValidationError as fault:
-        raise error(f"{path}: {problems(fault, content)}") from None
+        raise error(f"{path}: {problems(fault, content, lines)}") from None
 
 
 def write_document(document: Document) -> str:
     """Write a document as YAML that reads back as the same; comments of the text it once had are lost."""
-    content = document.model_dump(mode="json", exclude_defaults=True)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    return write_yaml(document.model_dump(mode="json", exclude_defaults=True))
 
 
-def problems(fault: ValidationError, content: Any) -> str:
-    """Every problem of a document: its field, by the id of the entry where it has one, and the reason."""
-    lines = []
+def problems(fault: ValidationError, content: Any, lines: Mapping[Place, int] | None = None) -> str:
+    """Every problem of a document: its field, by the id of the entry where it has one, the reason, and the line."""
+    said = []
     for problem in fault.errors():
         field: list[str] = []
         entry = content
+        place: Place = ()
         for part in problem["loc"]:
             try:
                 entry = entry[part]
+                place = (*place, part)
             except (KeyError, IndexError, TypeError):
                 entry = None
             name = entry.get("id") if isinstance(entry, dict) and isinstance(part, int) else None
-            field.append(str(name or part))
+            field.append(str(name or part)[:80])
         reason = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{'.'.join(field) or 'document'}: {reason}")
-    return "; ".join(lines)
+        line = f" (line {lines[place]})" if lines and place in lines else ""
+        said.append(f"{'.'.join(field) or 'document'}: {reason}{line}")
+    return "; ".join(said[:SAID_AT_ONCE]) + (
+        f"; and {len(said) - SAID_AT_ONCE} more" if len(said) > SAID_AT_ONCE else ""
+    )

@@ -20,7 +20,7 @@ from kg.contradictions import contradictions
 from kg.documents import Document, Readable, Source, read_document
 from kg.errors import ExperienceInvalid
 from kg.resources import experience_dir
-from kg.schema import Experience, Method, Paper, Strategy, Task
+from kg.schema import MAX_VALUE, Experience, Method, Paper, Strategy, Task
 
 Wrong = Callable[[str, str], ExperienceInvalid]
 
@@ -32,15 +32,26 @@ TOLERANCE = 0.05
 
 SCALES = {"1": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
+MAX_COUNT = 10**15
+"""Far beyond any network's parameters or FLOPs; the graph holds 64 bits."""
+
 Percent = Annotated[float, Field(ge=0, le=100)]
+Number = Annotated[int, Field(ge=-MAX_VALUE, le=MAX_VALUE)] | Annotated[float, Field(ge=-MAX_VALUE, le=MAX_VALUE)]
+Setting = Number | Identifier
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Quantity(Document):
     """A count as printed, with its unit."""
 
-    value: Annotated[float, Field(gt=0)]
+    value: Annotated[float, Field(gt=0, le=MAX_COUNT)]
     unit: Literal["1", "k", "M", "G"]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Quantity:
+        if not 1 <= self.count <= MAX_COUNT:
+            raise ValueError(f"the count must lie between 1 and {MAX_COUNT:,}")
+        return self
 
     @property
     def count(self) -> int:
@@ -52,17 +63,17 @@ class DatasetEntry(Document):
     """The data features of a task."""
 
     name: Text
-    classes: Annotated[int, Field(ge=2)]
-    image_size: Annotated[int, Field(ge=1)]
-    channels: Annotated[int, Field(ge=1)]
-    images: Annotated[int, Field(ge=1)]
+    classes: Annotated[int, Field(ge=2, le=10**7)]
+    image_size: Annotated[int, Field(ge=1, le=10**6)]
+    channels: Annotated[int, Field(ge=1, le=10**6)]
+    images: Annotated[int, Field(ge=1, le=10**12)]
 
 
 class ArchitectureEntry(Document):
     """A builder of AutoMC's model zoo with its arguments."""
 
     name: Text
-    classes: Annotated[int, Field(ge=2)]
+    classes: Annotated[int, Field(ge=2, le=100_000)]
 
 
 class TaskEntry(Document):
@@ -110,7 +121,7 @@ class TaskEntry(Document):
 class Ratios(Document):
     """Ratios that the source prints in place of the figures behind them."""
 
-    ar: Annotated[float, Field(ge=-1)] | None = None
+    ar: Annotated[float, Field(ge=-1, le=1000)] | None = None
     pr: Share | None = None
     fr: Share | None = None
 
@@ -126,7 +137,7 @@ class RecordEntry(Document):
 
     id: Text
     method: Identifier
-    settings: dict[str, int | float | str] = Field(default_factory=dict)
+    settings: dict[str, Setting] = Field(default_factory=dict)
     task: Text
     top1_percent: Percent | None = None
     params: Quantity | None = None
@@ -153,7 +164,7 @@ class PaperEntry(Document):
     id: Identifier
     title: Text
     url: str = ""
-    year: int | None = None
+    year: Annotated[int, Field(ge=1800, le=3000)] | None = None
 
 
 class ExperienceFile(Document):

@@ -29,9 +29,12 @@ def read_rows(path: Path) -> tuple[RecordEntry, ...]:
     Raises:
         ExperienceInvalid: names file, line, field and reason.
     """
-    reader = csv.DictReader(StringIO(read_text(path, ExperienceInvalid).removeprefix("\ufeff"), newline=""))
+    reader = csv.DictReader(StringIO(read_text(path, ExperienceInvalid), newline=""))
     found = []
     try:
+        names = list(reader.fieldnames or ())
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ExperienceInvalid(f"the column '{twice[0][:80]}' is there twice.")
         for row in reader:
             found.append(_record(row))
     except (ExperienceInvalid, csv.Error) as error:
@@ -45,7 +48,7 @@ def _record(row: dict[str | None, Any]) -> RecordEntry:
     content: dict[str, Any] = {}
     for name, cell in row.items():
         if name is None:
-            raise ExperienceInvalid(f"more cells than columns: {', '.join(cell)}.")
+            raise ExperienceInvalid(f"more cells than columns: {', '.join(cell)[:80]}.")
         if cell is None or not cell.strip():
             continue
         place = content

@@ -28,11 +28,16 @@ Status = Literal["ok", "infeasible", "diverged", "crashed", "timeout", "out_of_m
 """The fate of a trial."""
 STATUSES: tuple[Status, ...] = ("ok", "infeasible", "diverged", "crashed", "timeout", "out_of_memory")
 
+MAX_VALUE = 1e9
+"""The largest number that a hyperparameter may have."""
+
 START = "START"
 """Id of the empty scheme."""
 ARROW = " -> "
 
 _NAME = r"[A-Za-z][A-Za-z0-9_-]*"
+_CATEGORY = re.compile(_NAME)
+_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,4})?")
 _STRATEGY = re.compile(rf"({_NAME})\[([^\[\]]*)\]")
 
 
@@ -49,16 +54,20 @@ def format_value(value: Value) -> str:
 
 
 def parse_value(text: str) -> Value:
-    """Read a value: an integer, else a float, else a category."""
+    """Read a value: an integer, else a float, else a category.
+
+    Raises:
+        SchemaInvalid: it is none of them, or a number above MAX_VALUE.
+    """
     text = text.strip()
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    if not re.fullmatch(_NAME, text):
-        raise SchemaInvalid(f"'{text}' is not a value: expected a number or a name such as l2_bn.")
-    return text
+    if not _NUMBER.fullmatch(text):
+        if not _CATEGORY.fullmatch(text) or text.lower() in ("nan", "inf", "infinity"):
+            raise SchemaInvalid(f"'{text[:40]}' is not a value: expected a number or a name such as l2_bn.")
+        return text
+    value = float(text)
+    if not abs(value) <= MAX_VALUE:
+        raise SchemaInvalid(f"{text[:40]} is too large for a value of a hyperparameter.")
+    return int(text) if text.lstrip("+-").isdigit() else value
 
 
 def setting_id(hyperparameter: str, value: Value) -> str:
@@ -120,12 +129,14 @@ class Strategy:
         """
         match = _STRATEGY.fullmatch(text.strip())
         if match is None:
-            raise SchemaInvalid(f"'{text.strip()}' is not a strategy. Write it like NS[HP1=0.2,HP2=0.12,HP6=0.9].")
+            shown = text.strip()[:80]
+            raise SchemaInvalid(f"'{shown}' is not a strategy. Write it like NS[HP1=0.2,HP2=0.12,HP6=0.9].")
         settings = []
         for item in filter(None, (part.strip() for part in match.group(2).split(","))):
             name, equals, value = item.partition("=")
             if not equals or not re.fullmatch(_NAME, name.strip()):
-                raise SchemaInvalid(f"'{item}' in '{text.strip()}' is not a setting. Write it like HP2=0.12.")
+                shown = text.strip()[:80]
+                raise SchemaInvalid(f"'{item[:40]}' in '{shown}' is not a setting. Write it like HP2=0.12.")
             settings.append((name.strip(), parse_value(value)))
         return cls(match.group(1), tuple(settings))
 

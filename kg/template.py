@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def _text(answer: str) -> str:
 
 def _name(answer: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", answer):
-        raise ExperienceInvalid(f"'{answer}' is not a name. Start with a letter; use letters, digits, - and _.")
+        raise ExperienceInvalid(f"'{answer[:40]}' is not a name. Start with a letter; use letters, digits, - and _.")
     return answer
 
 
@@ -43,16 +44,16 @@ def _whole(answer: str) -> int:
     try:
         return int(answer.replace(",", ""))
     except ValueError:
-        raise ExperienceInvalid(f"'{answer}' is not a whole number.") from None
+        raise ExperienceInvalid(f"'{answer[:40]}' is not a whole number.") from None
 
 
 def _percent(answer: str) -> float:
     try:
         value = float(answer.removesuffix("%"))
     except ValueError:
-        raise ExperienceInvalid(f"'{answer}' is not a number.") from None
+        raise ExperienceInvalid(f"'{answer[:40]}' is not a number.") from None
     if not 0 <= value <= 100:
-        raise ExperienceInvalid(f"{answer} does not lie between 0 and 100.")
+        raise ExperienceInvalid(f"{answer[:40]} does not lie between 0 and 100.")
     return value
 
 
@@ -62,8 +63,8 @@ def _quantity(answer: str) -> dict[str, Any]:
         value = float(match[1]) if match else 0.0
     except ValueError:
         value = 0.0
-    if match is None or value <= 0:
-        raise ExperienceInvalid(f"'{answer}' is not a count. Write it like 269722 or 0.27M ({', '.join(SCALES)}).")
+    if match is None or not 0 < value < math.inf:
+        raise ExperienceInvalid(f"'{answer[:40]}' is not a count. Write it like 269722 or 0.27M ({', '.join(SCALES)}).")
     return {"value": int(value) if value.is_integer() else value, "unit": match[2] or "1"}
 
 
@@ -71,7 +72,7 @@ def _settings(answer: str) -> dict[str, Any]:
     try:
         return dict(Strategy.parse(f"X[{answer}]").settings)
     except SchemaInvalid:
-        raise ExperienceInvalid(f"'{answer}' are not settings. Write them like HP1=0.5, HP6=0.9.") from None
+        raise ExperienceInvalid(f"'{answer[:40]}' are not settings. Write them like HP1=0.5, HP6=0.9.") from None
 
 
 QUESTIONS = (

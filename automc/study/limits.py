@@ -89,8 +89,8 @@ class Limit:
         unit = match.group(2) if match else ""
         if match is None or (unit != "%" and unit not in kind.units):
             raise StudyError(
-                f"{kind.option} {text!r} is not understood. Write a share of the model's {kind.noun}, such as 40%, or "
-                f"an amount with its unit, such as {kind.example} (units: {', '.join(kind.units)})."
+                f"{kind.option} {text[:40]!r} is not understood. Write a share of the model's {kind.noun}, such as "
+                f"40%, or an amount with its unit, such as {kind.example} (units: {', '.join(kind.units)})."
             )
         if unit == "%":
             return cls(figure, float(match.group(1)) / 100, of_base=True)
@@ -121,7 +121,7 @@ def parse_drop(text: str) -> float:
     match = re.fullmatch(_NUMBER + "pp", re.sub(r"\s", "", text).lower())
     if match is None:
         raise StudyError(
-            f"--max-drop {text!r} is not understood. Write percentage points of validation accuracy with pp: "
+            f"--max-drop {text[:40]!r} is not understood. Write percentage points of validation accuracy with pp: "
             "0.5pp lets 93.0% become 92.5%."
         )
     return float(match.group(1)) / 100
