@@ -20,10 +20,10 @@ from automc.files import write_atomically
 from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
+from automc.models.flops import count
 from automc.models.measure import (
     Latency,
     artefact_bytes,
-    count_flops,
     count_params,
     latency,
     latency_of_one,
@@ -245,6 +245,8 @@ class Measured:
     """Of the .am file, or of the one that would be saved."""
     validation_images: int | None = None
     test_images: int | None = None
+    uncounted: tuple[str, ...] = ()
+    """Operations that the FLOPs leave out, such as aten::_fft_r2c."""
 
 
 def no_faster(before: Measured, after: Measured) -> str | None:
@@ -283,11 +285,13 @@ def measure(
         source, prepared = loaded.source, _models.prepare(loaded.model, example).to(where)
         example, accuracies, counted = example.to(where), (None, None), (None, None)
     images = example[:1].expand(batch, -1, -1, -1).contiguous() if batch > 1 else one_image(prepared, example)
+    found = count(prepared, example)
+    found.tell(prepared)
     size_on_disk = Path(model).stat().st_size if model.endswith(".am") else artefact_bytes(prepared, source)
     return Measured(
-        count_params(prepared), count_flops(prepared, example), *accuracies,
+        count_params(prepared), found.flops, *accuracies,
         latency(prepared, images) if batch > 1 else latency_of_one(prepared, example),
-        peak_memory(prepared, images), size_on_disk, *counted,
+        peak_memory(prepared, images), size_on_disk, *counted, found.uncounted,
     )  # fmt: skip
 
 

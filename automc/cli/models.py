@@ -89,6 +89,7 @@ def _flat(measured: Any) -> dict[str, Any]:
     figures = asdict(measured)
     latency: dict[str, Any] = figures.pop("latency")
     counted = {"accuracy": figures.pop("validation_images"), "test_accuracy": figures.pop("test_images")}
+    figures["uncounted"] = ", ".join(figures["uncounted"]) or "nothing"
     flat: dict[str, Any] = {}
     for name, value in figures.items():
         flat |= {name: value, **(interval(name, value, counted[name]) if name in counted else {})}

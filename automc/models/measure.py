@@ -13,11 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from automc.models.factory import FactoryRef
-from automc.models.modes import evaluating, unheard
-from automc.models.outputs import failed
+from automc.models.flops import count_flops, one_image
+from automc.models.modes import evaluating
+
+__all__ = [
+    "Latency",
+    "artefact_bytes",
+    "count_flops",
+    "count_params",
+    "latency",
+    "latency_of_one",
+    "one_image",
+    "peak_memory",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,35 +46,6 @@ class Latency:
 def count_params(model: nn.Module) -> int:
     """Count the elements of all parameters; a shared parameter counts once."""
     return sum(p.numel() for p in model.parameters())
-
-
-def one_image(model: nn.Module, example: Tensor) -> Tensor:
-    """Return the first image of `example` (n, c, h, w) as a batch, or the first two where a model needs so many."""
-    try:
-        with evaluating(model), torch.no_grad(), unheard():
-            model(example[:1])
-    except Exception:  # the user's forward pass can raise anything; two images show whether it is the number
-        return example[:2] if len(example) > 1 else example.expand(2, *example.shape[1:])
-    return example[:1]
-
-
-def count_flops(model: nn.Module, example: Tensor) -> int:
-    """Count the FLOPs of one image: 2 × multiply-accumulates of convolutions and matrix products.
-
-    Elementwise work (BN, activations, sums) is not counted. Only the first image of `example` (n, c, h, w) is used,
-    or half of what two take where the model does not run on one. Training flags are as before afterwards.
-
-    Raises:
-        ModelError: the forward pass fails on this input.
-    """
-    batch = one_image(model, example)
-    counter = FlopCounterMode(display=False)
-    try:
-        with evaluating(model), torch.no_grad(), counter:
-            model(batch)
-    except Exception as error:  # the user's forward pass can raise anything
-        raise failed(model, batch, error) from error
-    return int(counter.get_total_flops()) // len(batch)
 
 
 def latency_of_one(model: nn.Module, example: Tensor) -> Latency:

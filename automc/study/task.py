@@ -15,6 +15,7 @@ from automc.datasets import DataRef, Dataset, open_data
 from automc.datasets.splits import Splits, content_hash, split
 from automc.execution.setup import fitted, open_device
 from automc.home import home
+from automc.models.flops import count
 from automc.models.load import FactoryRef, load
 from automc.models.measure import count_flops, count_params
 from automc.study.trial import Figures
@@ -114,6 +115,8 @@ def open_subject(
     prepared, dataset = fitted(known.model, dataset)
     prepared = prepared.to(where)
     splits = split(dataset, fraction)
+    counted = count(prepared, torch.zeros(dataset.example_shape, device=where))
+    counted.tell(prepared)
     return Subject(
         name=_short(model),
         model=prepared,
@@ -123,7 +126,7 @@ def open_subject(
         splits=splits,
         device=where,
         params=count_params(prepared),
-        flops=count_flops(prepared, torch.zeros(dataset.example_shape, device=where)),
+        flops=counted.flops,
         saw_validation=known.metadata.get("left_out") != content_hash(splits.validation),
     )
 
