@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from kg import nodes
 from kg.errors import NotInGraph, SchemaInvalid
 from kg.schema import STATUSES, Experience, Scheme, Task
-from kg.store.base import GraphStore
+from kg.store.base import BATCH, WRITE_SECONDS, GraphStore
 
 Properties = Mapping[str, Any]
+
+PAGE = BATCH
+"""Trials or other nodes of one transaction: a study may have any number."""
+DELETING = "deleting"
+"""Status of a study whose deletion was begun."""
 
 
 def save_study(store: GraphStore, study: Properties, *, task: Task | None = None) -> None:
@@ -47,7 +53,8 @@ def list_studies(store: GraphStore) -> list[dict[str, Any]]:
     """Return all studies, oldest first, each with its number of "trials" and of those that are "ok"."""
     table = store.read(
         "MATCH (s:Study) RETURN properties(s) AS p, COUNT { MATCH (:Trial)-[:IN_STUDY]->(s) } AS trials, "
-        "COUNT { MATCH (t:Trial)-[:IN_STUDY]->(s) WHERE t.status = 'ok' } AS ok"
+        "COUNT { MATCH (t:Trial)-[:IN_STUDY]->(s) WHERE t.status = 'ok' } AS ok",
+        timeout=WRITE_SECONDS,
     )
     found = [nodes.decode(properties) | {"trials": trials, "ok": ok} for properties, trials, ok in table.rows]
     return sorted(found, key=lambda study: (str(study.get("started", "")), study["id"]))
@@ -56,39 +63,67 @@ def list_studies(store: GraphStore) -> list[dict[str, Any]]:
 def delete_study(store: GraphStore, id: str) -> None:
     """Remove a study, its trials, what only it taught, and the schemes, strategies and tasks that nobody else uses.
 
-    Replays of its schemes stay: they were measured on another model.
+    Replays of its schemes stay: they were measured on another model. Long studies go in pages, each a transaction:
+    until the last one the study is there with the status `DELETING`, and deleting it again goes on.
 
     Raises:
         NotInGraph: there is no such study.
     """
     load_study(store, id)
+    save_study(store, {"id": id, "status": DELETING})
+    # The newest first: an engine that keeps a node's links in the order of their making finds them at once.
+    for page in _pages(_trial_ids(store, id)[::-1]):
+        store.atomically(partial(_delete_trials, store, page))
+    observed = store.read(
+        "MATCH (e:Experience)-[:OBSERVED_IN]->(:Study {id: $id}) RETURN e.id AS id", {"id": id}, timeout=WRITE_SECONDS
+    ).column("id")
+    for page in _pages(observed):
+        store.atomically(partial(_forget_experience, store, id, page))
+    _sweep(store, "Strategy", "NOT n.searchable", "(:Scheme)-[:STEP]->(n)", "(:Experience)-[:OF_STRATEGY]->(n)")
+    _sweep(store, "Setting", "NOT n.searchable", "(:Strategy)-[:HAS_SETTING]->(n)")
     with store.transaction():
-        owned = {"id": id}
-        schemes = store.read(
-            "MATCH (:Study {id: $id})<-[:IN_STUDY]-(:Trial)-[:OF_SCHEME]->(s:Scheme) RETURN DISTINCT s.id AS id", owned
-        ).column("id")
-        store.write("MATCH (:Study {id: $id})<-[:IN_STUDY]-(t:Trial) DETACH DELETE t", owned)
-        _forget_experience(store, id)
-        store.write("MATCH (s:Study {id: $id}) DETACH DELETE s", owned)
-        _sweep_schemes(store, schemes)
-        _sweep(store, "Strategy", "NOT n.searchable", "(:Scheme)-[:STEP]->(n)", "(:Experience)-[:OF_STRATEGY]->(n)")
-        _sweep(store, "Setting", "NOT n.searchable", "(:Strategy)-[:HAS_SETTING]->(n)")
+        store.write("MATCH (s:Study {id: $id}) DETACH DELETE s", {"id": id})
         _sweep(store, "Task", "true", "()-[:ON_TASK]->(n)")
 
 
-def _forget_experience(store: GraphStore, study: str) -> None:
+def _trial_ids(store: GraphStore, study: str) -> list[str]:
+    """Ids of a study's trials in the order of their ordinals."""
+    table = store.read(
+        "MATCH (:Study {id: $id})<-[:IN_STUDY]-(t:Trial) RETURN t.ordinal AS ordinal, t.id AS id ORDER BY ordinal",
+        {"id": study},
+        timeout=WRITE_SECONDS,
+    )
+    return table.column("id")
+
+
+def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), PAGE):
+        yield list(ids[start : start + PAGE])
+
+
+def _delete_trials(store: GraphStore, page: Sequence[str]) -> None:
+    schemes = store.read(
+        "UNWIND $ids AS id MATCH (:Trial {id: id})-[:OF_SCHEME]->(s:Scheme) RETURN DISTINCT s.id AS id", {"ids": page}
+    ).column("id")
+    store.write("UNWIND $ids AS id MATCH (t:Trial {id: id}) DETACH DELETE t", {"ids": page})
+    _sweep_schemes(store, schemes)
+
+
+def _forget_experience(store: GraphStore, study: str, page: Sequence[str]) -> None:
     """Remove what only this study observed; what others observed too is theirs from now on."""
+    which = {"id": study, "ids": page}
     store.write(
-        "MATCH (e:Experience)-[:OBSERVED_IN]->(:Study {id: $id}) "
+        "UNWIND $ids AS id MATCH (e:Experience {id: id}) "
         "WHERE NOT EXISTS { MATCH (e)-[:OBSERVED_IN]->(o:Study) WHERE o.id <> $id } "
         "AND NOT EXISTS { MATCH (e)-[:REPORTED_IN]->(:Paper) } DETACH DELETE e",
-        {"id": study},
+        which,
     )
     store.write(
-        "MATCH (e:Experience {source: $id})-[:OBSERVED_IN]->(o:Study) WHERE o.id <> $id AND e.origin = 'trial' "
-        "WITH e, min(o.id) AS heir SET e.source = heir",
-        {"id": study},
+        "UNWIND $ids AS id MATCH (e:Experience {id: id})-[:OBSERVED_IN]->(o:Study) "
+        "WHERE o.id <> $id AND e.source = $id AND e.origin = 'trial' WITH e, min(o.id) AS heir SET e.source = heir",
+        which,
     )
+    store.write("UNWIND $ids AS id MATCH (:Experience {id: id})-[r:OBSERVED_IN]->(:Study {id: $id}) DELETE r", which)
 
 
 def _sweep_schemes(store: GraphStore, ids: Iterable[str]) -> None:
@@ -104,8 +139,13 @@ def _sweep_schemes(store: GraphStore, ids: Iterable[str]) -> None:
 
 
 def _sweep(store: GraphStore, label: str, condition: str, *users: str) -> None:
+    """Remove the nodes of a label that meet a condition and that nobody uses."""
     unused = " AND ".join(f"NOT EXISTS {{ MATCH {pattern} }}" for pattern in users)
-    store.write(f"MATCH (n:{label}) WHERE {condition} AND {unused} DETACH DELETE n")
+    where = f"WHERE {condition} AND {unused}"
+    found = store.read(f"MATCH (n:{label}) {where} RETURN n.id AS id", timeout=WRITE_SECONDS).column("id")
+    for page in _pages(found):
+        # Looked at again: somebody may use one by now.
+        store.write(f"UNWIND $ids AS id MATCH (n:{label} {{id: id}}) {where} DETACH DELETE n", {"ids": page})
 
 
 def save_trial(store: GraphStore, study_id: str, trial: Properties, *, task: Task | None = None) -> None:
@@ -146,12 +186,16 @@ def save_trial(store: GraphStore, study_id: str, trial: Properties, *, task: Tas
 
 def load_trials(store: GraphStore, study_id: str) -> list[dict[str, Any]]:
     """Return a study's trials by ordinal: what was saved, less what was None, and the scheme's id as "scheme"."""
-    table = store.read(
-        "MATCH (:Study {id: $id})<-[:IN_STUDY]-(t:Trial)-[:OF_SCHEME]->(s:Scheme) "
-        "RETURN properties(t) AS p, s.id AS scheme ORDER BY t.ordinal",
-        {"id": study_id},
-    )
-    return [nodes.decode(properties) | {"scheme": scheme} for properties, scheme in table.rows]
+    found: list[dict[str, Any]] = []
+    for page in _pages(_trial_ids(store, study_id)):
+        table = store.read(
+            "UNWIND $ids AS id MATCH (t:Trial {id: id})-[:OF_SCHEME]->(s:Scheme) "
+            "RETURN properties(t) AS p, s.id AS scheme ORDER BY t.ordinal",
+            {"ids": page},
+            timeout=WRITE_SECONDS,
+        )
+        found += [nodes.decode(properties) | {"scheme": scheme} for properties, scheme in table.rows]
+    return found
 
 
 def save_trial_experience(store: GraphStore, study_id: str, experiences: Iterable[Experience]) -> None:

@@ -105,6 +105,7 @@ def _run(study, out: Path | None, format: Format) -> None:  # type: ignore[no-un
     from automc import knowledge
     from automc.cli.watch import Watch, show_result
     from automc.files import write_atomically
+    from kg.store.lock import patient
 
     try:
         with Watch() as watch:
@@ -123,7 +124,7 @@ def _run(study, out: Path | None, format: Format) -> None:  # type: ignore[no-un
         )
         parameters = {"study": study.spec.id, "scheme": result.recommendation.trial.scheme.id}
         say(f"In the graph: automc kg query '{query}' " + " ".join(f"--param '{k}={v}'" for k, v in parameters.items()))
-        with knowledge.graph() as store:
-            table = store.read(query, parameters)
+        with patient():
+            table = knowledge.query(query, parameters)
         show(table.columns, table.rows, format)
     raise typer.Exit(code)

@@ -6,7 +6,7 @@ are needed, so this package is cheap to import.
 
 from automc.knowledge.cards import card_paths, executable, grid_size, methods, published
 from automc.knowledge.learned import EPOCHS, Knowledge, ablated, learnable, newest, quality, status, vectors
-from automc.knowledge.store import Prepared, contents, copy, graph, prepare, query, similar
+from automc.knowledge.store import Prepared, contents, copy, graph, prepare, query, similar, study_names
 
 __all__ = [
     "EPOCHS",
@@ -28,5 +28,6 @@ __all__ = [
     "query",
     "similar",
     "status",
+    "study_names",
     "vectors",
 ]

@@ -79,6 +79,14 @@ def prepare() -> Prepared:
         return Prepared(tuple(applied), sync(store, known.methods, known.experience, known.papers))
 
 
+def study_names() -> list[str]:
+    """Return the names of all studies, oldest first."""
+    from kg.studies import list_studies
+
+    with graph() as store:
+        return [str(row["id"]) for row in list_studies(store)]
+
+
 def query(
     text: str,
     params: Mapping[str, Any] | None = None,

@@ -13,7 +13,7 @@ from automc.execution.workers import Workers
 from automc.search import get as searcher_named
 from automc.search.base import Limits, Searcher
 from automc.study.forecast import Forecast
-from automc.study.outbox import Outbox, entry
+from automc.study.outbox import STUDY, Outbox, entry
 from automc.study.protocol import Protocol
 from automc.study.space import SpaceReport, StrategySpace
 from automc.study.spec import MAX_REMOVED, StudySpec
@@ -247,6 +247,10 @@ class Loop:
     def undelivered(self) -> int:
         """Outcomes that wait for the graph."""
         return len(self._outbox)
+
+    def note(self, **values: Any) -> None:
+        """Save properties of the study's node, or keep them for later with the outcomes that wait."""
+        self._outbox.deliver({STUDY: values})
 
     def settle(self) -> None:
         """Wait until the graph has taken every outcome.

@@ -1,4 +1,4 @@
-"""A study's outcomes on their way into the graph; while the graph is away they wait in a file.
+"""A study's outcomes on their way into the graph; while the graph is away or busy they wait in a file.
 
 Every write may be run twice, so an outcome of which nobody knows whether it has arrived is written again. An outcome
 is in the graph or in the file, on the disk, before the searcher hears of it.
@@ -27,10 +27,12 @@ from automc.study.trial import Figures, Trial
 from kg import studies
 from kg.errors import GraphUnavailable
 from kg.schema import Experience, Strategy
+from kg.store import lock
 
 T = TypeVar("T")
 Entry = dict[str, Any]
-"""One outcome as plain values: see `entry`."""
+"""One outcome as plain values: see `entry`. With STUDY as its only key, properties of the study's node."""
+STUDY = "study"
 Say = Callable[[str], None]
 
 LIMIT = 1000
@@ -64,8 +66,8 @@ class Outbox:
         self._due = 0.0
 
     def __len__(self) -> int:
-        """Outcomes that wait."""
-        return len(self._waiting)
+        """Outcomes that wait; what else is to be said of the study does not count."""
+        return sum(STUDY not in outcome for outcome in self._waiting)
 
     @property
     def full(self) -> bool:
@@ -88,13 +90,13 @@ class Outbox:
     def replay(self) -> None:
         """Write what waits, if it is time to try again."""
         if self._waiting and time.monotonic() >= self._due:
-            before = len(self._waiting)
+            before, outcomes = len(self._waiting), len(self)
             while self._waiting and self._try(self._waiting[0]):
                 self._waiting.popleft()
             if len(self._waiting) < before:
                 self._store()
             if not self._waiting:
-                self._say(f"The graph is back: {before:,} waiting outcomes were written to it.")
+                self._say(f"The graph is back: {outcomes:,} waiting outcomes were written to it.")
 
     def settle(self) -> None:
         """Write what waits, waiting for the graph for up to PATIENCE_SECONDS.
@@ -116,7 +118,9 @@ class Outbox:
 
     def _try(self, outcome: Entry) -> bool:
         try:
-            self._write(outcome)
+            # Others may hold the graph for long, and the workers want their next steps: try again later.
+            with lock.patient(lock.WAIT_SECONDS):
+                self._write(outcome)
         except GraphUnavailable as error:
             if not self._away:
                 self._say(f"{error} The search goes on; what it finds waits in {self.path}.")
@@ -168,7 +172,7 @@ def _read(path: Path) -> list[Entry]:
 
 
 def insist(work: Callable[[], T], say: Say) -> T:
-    """Run `work`, again and again while the graph is away, for up to PATIENCE_SECONDS.
+    """Run `work`, again and again while the graph is away, for up to PATIENCE_SECONDS; a busy one is waited for.
 
     Raises:
         GraphUnavailable: it is still away.
@@ -176,7 +180,8 @@ def insist(work: Callable[[], T], say: Say) -> T:
     deadline, pause, told = time.monotonic() + PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS, False
     while True:
         try:
-            return work()
+            with lock.patient():
+                return work()
         except GraphUnavailable as error:
             if time.monotonic() + pause > deadline:
                 raise
@@ -198,12 +203,17 @@ def entry(trial: Trial, parent: Figures, elapsed_seconds: float) -> Entry:
 
 
 def write_outcome(spec: StudySpec, subject: Subject, outcome: Entry) -> None:
-    """Write a trial and what it teaches to the graph, all together or not at all; twice is once.
+    """Write a trial and what it teaches to the graph, or what is said of the study, all or nothing; twice is once.
 
     Raises:
         GraphUnavailable: the graph is away or locked.
         NotInGraph: the study is gone.
     """
+    if STUDY in outcome:
+        with knowledge.graph() as store:
+            studies.load_study(store, spec.id)
+            studies.save_study(store, {**outcome[STUDY], "id": spec.id})
+        return
     trial, parent = Trial.from_row(outcome["trial"]), Figures(**outcome["parent"])
     clock = {name: outcome[name] for name in ("elapsed_seconds", "updated")}
     with knowledge.graph() as store:

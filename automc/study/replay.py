@@ -84,7 +84,7 @@ def find(text: str) -> Origin | None:
     if not colon or "[" in text or "/" in text or "\n" in text:
         return None
     if Path(text).exists():
-        if not (graph_exists() and any(name == known for known in _names())):
+        if not (graph_exists() and name in knowledge.study_names()):
             return None
         raise StudyError(f"'{text}' is both a file and a trial of the study {name}. Write ./{text} for the file.")
     record = load_record(name)
@@ -94,11 +94,6 @@ def find(text: str) -> Origin | None:
         )
     trials = {trial.ordinal: trial for trial in load_trials(name)}
     return _origin(name, record, trials, int(ordinal))
-
-
-def _names() -> list[str]:
-    with knowledge.graph(create=False) as store:
-        return [str(row["id"]) for row in studies.list_studies(store)]
 
 
 def _origin(study: str, record: dict[str, Any], trials: dict[int, Trial], ordinal: int) -> Origin:

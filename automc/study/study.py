@@ -16,7 +16,7 @@ from typing import Any
 from automc import knowledge, methods
 from automc.bounds import check
 from automc.datasets import DataRef
-from automc.errors import StudyError
+from automc.errors import EnvironmentFault, StudyError
 from automc.execution.cache import PrefixCache
 from automc.execution.jobs import local_workers, probe_with
 from automc.execution.setup import Setup
@@ -40,8 +40,9 @@ from automc.study.trial import Figures, Trial
 from automc.training.recipe import Recipe
 from kg import studies
 from kg.embedding.vectors import Vectors
-from kg.errors import GraphUnavailable, NotInGraph
+from kg.errors import KGError, NotInGraph
 from kg.schema import Scheme, Strategy
+from kg.store import lock
 
 VERSIONED = ("automc", "torch", "torch-pruning", "pykeen", "numpy")
 
@@ -93,6 +94,7 @@ class Study:
         )
 
     @classmethod
+    @lock.patient()
     def create(
         cls, model: str, data: DataRef, *, gamma: float | None, budget: Budget, weights: Path | None = None,
         recipe: Recipe | None = None, precision: str = "auto", device: str = "auto", workers: int | None = None,
@@ -126,8 +128,7 @@ class Study:
         )  # fmt: skip
         recipe = settle_precision(recipe, precision, subject, listener.say)
         vectors = _vectors(asked, listener)
-        with knowledge.graph() as store:
-            taken = [row["id"] for row in studies.list_studies(store)]
+        taken = insist(knowledge.study_names, listener.say)
         with claimed(subject.name, subject.dataset.name, taken) as name:
             spec = StudySpec(
                 name, model, subject.data, gamma, budget, recipe, device=str(subject.device),
@@ -140,23 +141,27 @@ class Study:
             vectors.save(folder(name) / "vectors.safetensors")
             record = _record(spec, subject) | base_figures(spec.limits, subject, folder(name) / "base.am")
             record["target"] = Protocol.of(spec, record).asked
-            with knowledge.graph() as store:
-                studies.save_study(store, record, task=subject.task())
+            insist(lambda: _begin(record, subject), listener.say)
         return cls(spec, subject, vectors, record)
 
     @classmethod
+    @lock.patient()
     def open(
         cls, name: str, *, budget: Budget | None = None, workers: int | None = None, listener: Listener | None = None
     ) -> Study:
         """Open a study of the graph to go on with it, with another budget if one is given.
 
         Raises:
-            StudyError: there is no such study, or its folder is gone.
+            StudyError: there is no such study, its folder is gone, or its deletion was begun.
         """
         listener = listener or Listener()
         if workers is not None:
             check("--workers", workers, StudyError)
         record = load_record(name)
+        if record.get("status") == studies.DELETING:
+            raise StudyError(
+                f"The deletion of {name} was begun and not finished: automc study delete {name} finishes it."
+            )
         spec = StudySpec.from_dict(record["spec"]).with_budget(budget)
         spec = replace(spec, workers=spec.workers if workers is None else workers)
         base = folder(name) / "base.am"
@@ -173,6 +178,7 @@ class Study:
         )
         return cls(spec, subject, Vectors.load(folder(name) / "vectors.safetensors"), record)
 
+    @lock.patient()
     def run(self, listener: Listener | None = None) -> Result:
         """Search until the budget is spent, then run, save and test the recommended scheme.
 
@@ -188,21 +194,27 @@ class Study:
         loop: Loop | None = None
         try:
             with local_workers(self.setup, self.spec.workers) as workers:
-                infeasible, forecast = self._probe(workers)
+                infeasible, forecast = self._probe(workers, listener)
                 loop = self._loop(infeasible, forecast, listener)
                 loop.run(workers)
             loop.settle()
             done = sorted(loop.trials.values(), key=lambda t: t.ordinal)
             return self._finish(done, listener)
         except BaseException as error:
-            stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
-            # Where the graph is out of reach, what stopped the study is what the user must hear.
-            with suppress(GraphUnavailable):
-                self._save(status=stopped, **({"elapsed_seconds": loop.seconds} if loop else {}))
+            self._stopped("interrupted" if isinstance(error, KeyboardInterrupt) else "stopped", loop)
             if loop is not None and loop.undelivered:
                 kept = f"{loop.undelivered} outcomes wait for the graph in {folder(self.spec.id)}"
                 listener.say(f"{kept}. To deliver them: automc resume {self.spec.id}")
             raise
+
+    def _stopped(self, status: str, loop: Loop | None) -> None:
+        """Save that the study has stopped. Where the graph is away or busy, that waits for the next start."""
+        # What stopped the study is what the user must hear.
+        with suppress(KGError, EnvironmentFault), lock.patient(lock.WAIT_SECONDS):
+            if loop is None:
+                self._save(status=status)
+            else:
+                loop.note(status=status, elapsed_seconds=loop.seconds, updated=now())
 
     def _loop(self, infeasible: dict[str, str], forecast: Forecast, listener: Listener) -> Loop:
         """Return the loop at the point that the graph's trials have reached, after telling the plan."""
@@ -211,9 +223,8 @@ class Study:
         )
         outbox = open_outbox(self.spec, self.subject, listener.say)
         outbox.settle()
-        with knowledge.graph() as store:
-            trials = [Trial.from_row(row) for row in studies.load_trials(store, self.spec.id)]
-            elapsed = float(studies.load_study(store, self.spec.id).get("elapsed_seconds") or 0.0)
+        trials, record = insist(lambda: (load_trials(self.spec.id), load_record(self.spec.id)), listener.say)
+        elapsed = float(record.get("elapsed_seconds") or 0.0)
         if not self.protocol.front(trials):
             masked = f", and without {', '.join(infeasible)}, which cannot work on this model" if infeasible else ""
             insist_reachable(self.spec, space.space.hp2[space.space.mask], self.protocol.base, masked)
@@ -229,17 +240,16 @@ class Study:
         listener.plan(self._plan(space, forecast, infeasible, trials, elapsed))
         return loop
 
-    def _probe(self, workers: Workers) -> tuple[dict[str, str], Forecast]:
+    def _probe(self, workers: Workers, listener: Listener) -> tuple[dict[str, str], Forecast]:
         """Try each method once on one batch, at the study's first start; what came of it is part of the study."""
         if self.record.get("probe") is None:
             found = probe_with(workers, lightest(map(Strategy.parse, self.vectors.strategies)))
-            self._save(
-                probe={
-                    "infeasible": found.infeasible,
-                    "per_iteration": found.seconds_per_iteration,
-                    "overhead": found.overhead_seconds,
-                }
-            )
+            probe = {
+                "infeasible": found.infeasible,
+                "per_iteration": found.seconds_per_iteration,
+                "overhead": found.overhead_seconds,
+            }
+            self._save_at_last(listener, probe=probe)
         known = self.record["probe"]
         if not known["per_iteration"]:
             reasons = " ".join(f"{name}: {reason}" for name, reason in known["infeasible"].items())
@@ -299,7 +309,7 @@ class Study:
             studies.save_study(store, {"id": self.spec.id, **values, "updated": now()})
 
     def _save_at_last(self, listener: Listener, **values: Any) -> None:
-        """Save what is known at the end of hours of work, waiting for the graph where it is away."""
+        """Save what minutes or hours of work have found, waiting for the graph where it is away."""
         insist(lambda: self._save(**values), listener.say)
 
 
@@ -319,6 +329,11 @@ def load_record(name: str) -> dict[str, Any]:
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     hint += f"There are: {', '.join(known[-8:])}." if known else "There is none yet: automc search starts one."
     raise StudyError(f"There is no study '{name}' in the graph. {hint}")
+
+
+def _begin(record: dict[str, Any], subject: Subject) -> None:
+    with knowledge.graph() as store:
+        studies.save_study(store, record, task=subject.task())
 
 
 def load_trials(name: str) -> list[Trial]:

@@ -221,3 +221,58 @@ def test_deleting_leaves_alone_what_another_study_uses(study: GraphStore) -> Non
     assert everything(study) == alone
     assert [(e.id, e.source) for e in sync.read_experience(study)] == [("trial:x", "other-1")]
     assert [row["scheme"] for row in studies.load_trials(study, "other-1")] == [Scheme((A, OFF)).id]
+
+
+def fill(store: GraphStore, trials: int = 7) -> None:
+    """A study with schemes that begin alike, in an order in which a page's schemes extend those of another."""
+    schemes = [(A,), (A, OFF), (A, OFF, B), (B,), (B, A), (B, A, A), (B, A, A, OFF)][:trials]
+    for ordinal, scheme in enumerate(schemes, 1):
+        studies.save_trial(store, "net-digits-1", trial(ordinal, *scheme))
+    taught = [experience("net-digits-1", f"trial:{i}") for i in range(5)]
+    studies.save_trial_experience(store, "net-digits-1", taught)
+
+
+def test_long_work_goes_in_pages(study: GraphStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "PAGE", 2)
+    studies.delete_study(study, "net-digits-1")
+    clean = everything(study)
+    studies.save_study(study, RECORD, task=TASK)
+    fill(study)
+    assert [row["ordinal"] for row in studies.load_trials(study, "net-digits-1")] == list(range(1, 8))
+    deleted: list[int] = []
+    write = study.write
+
+    def counted(query: str, *args: Any, **options: Any) -> Any:
+        table = write(query, *args, **options)
+        deleted.append(table.counters.get("nodes_deleted", 0))
+        return table
+
+    monkeypatch.setattr(study, "write", counted)
+    studies.delete_study(study, "net-digits-1")
+    assert everything(study) == clean
+    # Seven trials, five experiences and their nodes: never more than a page's at a time.
+    assert sum(deleted) > 12
+    assert max(deleted) <= 2
+
+
+def test_a_deletion_that_was_cut_short_is_gone_on_with(study: GraphStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "PAGE", 2)
+    studies.delete_study(study, "net-digits-1")
+    clean = everything(study)
+    for stop in range(1, 8):
+        studies.save_study(study, RECORD, task=TASK)
+        fill(study)
+        done: list[int] = []
+
+        def cut(work: Any, at: int = stop, done: list[int] = done) -> Any:
+            done.append(1)
+            if len(done) == at:
+                raise KeyboardInterrupt
+            return GraphStore.atomically(study, work)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            patch.setattr(study, "atomically", cut)
+            studies.delete_study(study, "net-digits-1")
+        assert studies.load_study(study, "net-digits-1")["status"] == studies.DELETING
+        studies.delete_study(study, "net-digits-1")
+        assert everything(study) == clean

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import pytest
 from inline import Inline
@@ -275,3 +275,77 @@ def test_a_full_outbox_pauses_the_study(full_home: Path, quick: None, monkeypatc
     assert any("3 outcomes wait for the graph: the study pauses" in text for text in away.said)
     assert same(result.trials) == same(stored(study)) == rows
     assert counts() == found
+
+
+class Busy:
+    """Holds the graph when told to, and gives it back after some looks of whoever waits for it."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = home / "graph.lock"
+        self.held: IO[str] | None = None
+        self.looks = 0
+        self._sleep = lock.time.sleep
+        monkeypatch.setattr(lock.time, "sleep", self._look)
+
+    def hold(self) -> None:
+        self.held, self.looks = lock.acquire(self.path), 0
+
+    def _look(self, seconds: float) -> None:
+        self.looks += self.held is not None
+        # Many times the patience of a single command.
+        if self.held is not None and self.looks == 10:
+            lock.release(self.held)
+            self.held = None
+        self._sleep(seconds)
+
+
+def test_a_busy_graph_never_ends_a_search(full_home: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held by others where a study starts, where it ends, and where it is resumed, each time longer than patience."""
+    busy = Busy(full_home, monkeypatch)
+    busy.hold()
+    study = create(full_home, "3steps", workers=1)
+    assert busy.held is None
+
+    class Last(Listener):
+        said: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.said.append(text)
+
+        def trial(self, trial: Trial, spent_steps: int, spent_seconds: float) -> None:
+            if spent_steps == 2:
+                busy.hold()
+
+    result = run(study, Last())
+    assert busy.held is None
+    assert any("The search goes on" in text for text in Last.said)
+    assert same(result.trials) == same(stored(study))
+    assert studies.load_record(study.spec.id)["status"] in ("done", "unmet")
+    busy.hold()
+    again = run(Study.open(study.spec.id))
+    assert busy.held is None
+    assert same(again.trials) == same(result.trials)
+
+
+def test_a_stop_that_the_graph_cannot_take_waits_with_the_outcomes(full_home: Path, quick: None) -> None:
+    study = create(full_home, "4steps", workers=1)
+
+    class Pressed(Away):
+        def trial(self, trial: Trial, spent_steps: int, spent_seconds: float) -> None:
+            super().trial(trial, spent_steps, spent_seconds)
+            if self.trials == 2:
+                raise KeyboardInterrupt
+
+    pressed = Pressed(full_home, 1, 99)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, pressed)
+    assert "1 outcomes wait for the graph" in pressed.said[-1]
+    pressed.give_back()
+    assert studies.load_record(study.spec.id)["status"] == "running"
+    box = outbox.open_outbox(study.spec, study.subject, pressed.say)
+    assert len(box) == 1
+    box.settle()
+    record = studies.load_record(study.spec.id)
+    assert record["status"] == "interrupted"
+    assert record["elapsed_seconds"] > 0
+    assert len(stored(study)) == 2
