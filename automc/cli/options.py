@@ -205,6 +205,6 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
 def _names(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
-    file = Path(text)
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else text.split(",")
-    return tuple(name.strip() for name in lines if name.strip())
+    from automc.datasets.folder import read_classes
+
+    return read_classes(text)

@@ -168,6 +168,14 @@ class DataRef:
                 check_number(option, value, DataError)
         if self.size is not None:
             check_number("--size", self.size, DataError)
+        if self.classes is not None:
+            names = [name.strip() for name in self.classes]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice or not all(names) or not names:
+                wrong = (
+                    f"{twice[0]!r} is there twice" if twice and twice[0] else "a name is empty" if names else "no name"
+                )
+                raise DataError(f"--classes: {wrong}. Name every class exactly once.")
         if self.augment is not None and self.augment not in AUGMENTS:
             raise DataError(f"--augment must be one of {', '.join(AUGMENTS)}, it is {self.augment!r}.")
 

@@ -98,9 +98,13 @@ def read_classes(text: str) -> tuple[str, ...]:
     Raises:
         DataError: a name is given twice, or there is none.
     """
-    path = Path(text).expanduser()
-    if path.is_file():
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    path = Path(text)
+    if os.path.isfile(path.expanduser()):  # unlike Path's, it takes a long list of names
+        try:
+            names = [line.strip() for line in path.expanduser().read_text(encoding="utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+            raise DataError(f"--classes {text} cannot be read: {reason}.") from None
     else:
         names = [name.strip() for name in text.split(",")]
     names = [name for name in names if name]

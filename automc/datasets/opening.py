@@ -12,9 +12,11 @@ import torch
 from automc.datasets import custom, folder
 from automc.datasets.base import Augment, DataRef, Dataset, Images, Progress, Raw
 from automc.datasets.registry import registered
-from automc.datasets.splits import content_hash
+from automc.datasets.splits import content_hash, digests
 from automc.errors import DataError
 
+KNOWN_SHARE = 0.01
+"""Share of the test images from which on it is said that they are training images too."""
 NATURAL_SIZE = 24
 """Sides from this many pixels on are taken for photographs, which may be mirrored."""
 
@@ -35,7 +37,7 @@ def open_data(ref: DataRef, cache: Path | None = None, progress: Progress | None
     _check(ref, raw)
     if ref.val is not None:
         raw = replace(raw, validation=folder.read_validation(Path(ref.val), raw, ref.size, cache, progress))
-    notes = list(raw.notes)
+    notes = [*raw.notes, *_remarks(ref, raw)]
     if ref.mean is None or ref.std is None:
         mean, std = statistics(raw.train)
         notes.append(f"Normalisation computed from the training images: mean {_short(mean)}, std {_short(std)}.")
@@ -123,6 +125,25 @@ def _check(ref: DataRef, raw: Raw) -> None:
             )
     if len(raw.classes) < 2:
         raise DataError(f"{ref.spec} has {len(raw.classes)} class; a classifier needs at least 2.")
+
+
+def _remarks(ref: DataRef, raw: Raw) -> list[str]:
+    """What is no mistake for sure, and yet spoils what is measured."""
+    remarks = []
+    for part, images in (("training", raw.train), ("test", raw.test)):
+        missing = sorted(set(range(len(raw.classes))) - set(images.y.tolist())) if images is not None else []
+        if missing:
+            names = ", ".join(raw.classes[label] for label in missing[:5]) + (", …" if len(missing) > 5 else "")
+            remarks.append(f"No {part} image in {len(missing)} of the {len(raw.classes)} classes: {names}.")
+    if raw.test is not None:
+        known = {row.tobytes() for row in digests(raw.train)}
+        seen = sum(row.tobytes() in known for row in digests(raw.test))
+        if seen > KNOWN_SHARE * raw.test.n:
+            remarks.append(
+                f"{seen:,} of the {raw.test.n:,} test images of {ref.spec} are training images too: accuracy on them "
+                "says little about new images."
+            )
+    return remarks
 
 
 def _hash(raw: Raw, mean: tuple[float, ...], std: tuple[float, ...], augment: Augment) -> str:
