@@ -18,8 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from automc.errors import ArtefactError, EnvironmentFault
-from automc.models import structure
+from automc.models import artefact, structure
 from automc.models.load import FactoryRef
+from benchmarks import fuzz_am
 
 
 def test_the_file_is_data(tmp_path: Path) -> None:
@@ -144,3 +145,26 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 def test_sources_survive_json() -> None:
     ref = FactoryRef("file", "/a/b.py:build", {"classes": 3}, "ab")
     assert FactoryRef.from_dict(json.loads(json.dumps(ref.as_dict()))) == ref
+
+
+def test_changed_files_are_refused_or_the_same_model(tmp_path: Path) -> None:
+    counts, wrong = fuzz_am.run(400, 0, tmp_path)
+    assert not wrong
+    assert counts["refused"] > 350
+
+
+def test_a_file_of_an_earlier_version_reads_with_a_note(tmp_path: Path) -> None:
+    loaded = resnet8()
+    path = tmp_path / "m.am"
+    structure.save(path, loaded.model, loaded.source, metadata={"a": 1})
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["automc"])
+        tensors = {k: file.get_tensor(k) for k in loaded.model.state_dict()}
+    old = {k: v for k, v in about.items() if k not in ("digest", "extra", "carried", "probe")}
+    # Its hash was of the tensors alone, as it is now.
+    old |= {"format": 1, "sha256": artefact.digest(tensors.items())}
+    save_file(tensors, path, metadata={"automc": json.dumps(old)})
+    with pytest.warns(structure.OldFormat, match="was written by an earlier version of AutoMC"):
+        again = structure.read(path)
+    assert structure.weights_hash(again.model) == structure.weights_hash(loaded.model)
+    assert again.metadata == {"a": 1}
