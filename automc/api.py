@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ from automc import methods
 from automc.bounds import check
 from automc.datasets import DataRef
 from automc.datasets.splits import content_hash
-from automc.errors import EnvironmentFault, MethodError
+from automc.errors import MethodError
 from automc.execution.jobs import final
-from automc.files import write_atomically
+from automc.files import Kind, claim, marked, write_atomically
 from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
@@ -44,6 +43,15 @@ from kg.errors import SchemaInvalid
 from kg.schema import Scheme
 
 Progress = Callable[[int, int], None]
+
+
+def _made_by(word: str) -> Callable[[Path], bool]:
+    return lambda path: word in structure.read_head(path)[1]
+
+
+TRAINED = Kind("a model that automc train saved", _made_by("trained"), ".am")
+COMPRESSED = Kind("a model that automc compress or search saved", _made_by("scheme"), ".am")
+EXPORTED = marked("a model that automc export saved", _exports.MADE_BY)
 
 
 def load(model: str, *, weights: str | Path | None = None, classes: int | None = None) -> nn.Module:
@@ -115,7 +123,7 @@ def compress(
     model: str, data: str | DataRef, scheme: str | Path | Scheme, *, out: str | Path = "compressed.am",
     weights: str | Path | None = None, recipe: Recipe | None = None, precision: str = "auto", device: str = "auto",
     run_seed: int = 0, keep: tuple[str, ...] = (), progress: Progress | None = None,
-    on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None,
+    on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None, force: bool = False,
 ) -> Compressed:  # fmt: skip
     """Run a scheme on a model and save the result; it trains on all images but validation, or the recipe's fraction.
 
@@ -125,11 +133,13 @@ def compress(
         scheme: a Scheme, a file with one strategy a line, such text itself, or STUDY:3 for the scheme of a study's
             third trial; values off the grid are allowed.
         on_forecast: called before the first step with what is expected, and where the scheme comes from.
+        force: replace whatever file `out` is; else only an earlier result of `compress` or `search`.
 
     Raises:
         SchemaInvalid: the scheme cannot be read.
         StudyError: there is no such study or trial, or the trial failed.
         MethodError: a step names no executable method, lacks a setting, or did not end well; nothing is saved.
+        OutputInTheWay: there is something else at `out`.
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
     check("--run-seed", run_seed)
@@ -137,7 +147,8 @@ def compress(
     wanted = origin.trial.scheme if origin else read_scheme(scheme)
     for step in wanted.steps:
         methods.get(step.method).check(step)
-    target = writable(out)
+    given = None if isinstance(scheme, Scheme) or "[" in str(scheme) else scheme
+    target = claim(out, COMPRESSED, inputs=(model, weights, given, *read_by(data)), force=force)
     recipe = recipe or Recipe()
     subject = open_subject(
         model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
@@ -151,8 +162,8 @@ def compress(
         outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
         if outcome.status != "ok":
             raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
+        smaller = structure.read(saved).model.to(subject.device)
         write_atomically(target, saved.read_bytes())
-    smaller = structure.read(target).model.to(subject.device)
     after = open_figures(smaller, subject)
     return Compressed(
         scheme=wanted, path=target, before=Figures(subject.accuracy, subject.params, subject.flops),
@@ -193,7 +204,7 @@ class Trained:
 def train(
     model: str, data: str | DataRef, *, out: str | Path, epochs: float = 30, lr: float = 0.1, batch: int = 128,
     weights: str | Path | None = None, seed: int = 0, precision: str = "auto", device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress | None = None, force: bool = False,
 ) -> Trained:  # fmt: skip
     """Train a model on everything but the validation split, and save it.
 
@@ -201,11 +212,12 @@ def train(
         ModelError, DataError: the model or the data cannot be opened, or do not fit.
         ArtefactError: the model cannot be saved so that it reads back as it is; said before it is trained.
         Diverged: the learning rate was too high.
+        OutputInTheWay: there is something else at `out`.
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
     for option, value in (("--epochs", epochs), ("--lr", lr), ("--batch", batch), ("--seed", seed)):
         check(option, value)
-    path = writable(out)
+    path = claim(out, TRAINED, inputs=(model, weights, *read_by(data)), force=force)
     subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed)
     fresh = not (weights or model.endswith(".am")) or not subject.saw_validation
     shape = subject.example.shape[1:]
@@ -298,7 +310,7 @@ def measure(
 def export(
     model: str, *, out: str | Path, kind: _exports.Kind = "onnx", weights: str | Path | None = None,
     size: int | None = None, opset: int | None = None, dynamic_batch: bool = True,
-    tolerance: float | None = None,
+    tolerance: float | None = None, force: bool = False,
 ) -> _exports.Exported:  # fmt: skip
     """Write a model as ONNX or `torch.export`, once its outputs agree with PyTorch's; see `automc.models.export`.
 
@@ -312,7 +324,7 @@ def export(
     for option, value in (("--size", size), ("--opset", opset), ("--tolerance", tolerance)):
         if value is not None:
             check(option, value)
-    path = writable(out)
+    path = claim(out, EXPORTED, inputs=(model, weights), force=force)
     loaded = _models.load(model, weights=Path(weights) if weights else None)
     side = size or _models.default_size(model)
     example = _models.example_for(loaded.model, side, side, _channels(loaded))
@@ -356,27 +368,11 @@ def read_scheme(scheme: str | Path | Scheme) -> Scheme:
     return found
 
 
-def writable(out: str | Path) -> Path:
-    """Return where a result will be saved, its folder made: a place that cannot be written must not cost the work.
-
-    Raises:
-        EnvironmentFault: it cannot be written.
-    """
-    path = Path(out)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-    except OSError as error:
-        reason = "its folder, or one above, is a file"
-        if not isinstance(error, FileExistsError | NotADirectoryError):
-            reason = error.strerror or str(error)
-        raise EnvironmentFault(f"{path} cannot be written: {reason}. Choose another place for --out.") from None
-    return path
-
-
 def reference(data: str | DataRef) -> DataRef:
     """Return data by name as a DataRef."""
     return data if isinstance(data, DataRef) else DataRef(data)
+
+
+def read_by(data: str | DataRef) -> tuple[str, ...]:
+    """Return the files that data are read from, where their names say so."""
+    return (reference(data).spec,)

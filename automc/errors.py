@@ -7,6 +7,7 @@ AutoMCError                 exit code 2: something the user gave is wrong
 │   └── Infeasible          this method cannot do this to this model; becomes an outcome, never a crash
 │       └── OutOfReach      it can remove something, but far less than asked
 ├── ArtefactError           a saved model that is damaged or from elsewhere
+├── OutputInTheWay          a file where a result would go that is none of an earlier run
 ├── StudyError              a study that does not exist, exists already, or was given impossible limits
 └── EnvironmentFault        exit code 1: a full disk, a folder that cannot be written, a missing device
 """
@@ -51,6 +52,10 @@ class OutOfReach(Infeasible):
 
 class ArtefactError(AutoMCError):
     """A saved model is damaged or was not written by AutoMC."""
+
+
+class OutputInTheWay(AutoMCError):
+    """A file stands where a result would go, and is no earlier result of the same kind."""
 
 
 class StudyError(AutoMCError):

@@ -18,6 +18,9 @@ from kg.studies import load_study
 _DIGITS = 6
 """Decimals of a percentage."""
 
+HEAD = "# What a study measured: strategies, features of data and models, outcomes. No weights and no images.\n"
+"""First line of every file."""
+
 
 def study_document(store: GraphStore, study: str) -> tuple[str, int]:
     """Return a study's experience as the text of an experience file, and its number of records.
@@ -47,8 +50,7 @@ def study_document(store: GraphStore, study: str) -> tuple[str, int]:
     file = ExperienceFile(
         format=1, paper=paper, entered_by="automc experience export", tasks=tuple(tasks.values()), records=records
     )
-    head = "# What a study measured: strategies, features of data and models, outcomes. No weights and no images.\n"
-    return head + write_document(file), len(records)
+    return HEAD + write_document(file), len(records)
 
 
 def _paper(study: str, about: Mapping[str, Any]) -> PaperEntry:

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from automc.cli import options as o
 from automc.cli.curate import By, Undo, edited_text, origin, reason, show_edition
 from automc.cli.output import Format, FormatOption, guarded, say, show, write_file
 from automc.errors import AutoMCError
+from automc.files import claim, marked
 
 app = typer.Typer(help="What published tables say strategies did to models.", no_args_is_help=True)
 
@@ -131,6 +133,7 @@ def new(
     ask: Annotated[
         bool | None, typer.Option("--ask/--no-ask", help="Ask for what it holds; default: on a terminal.")
     ] = None,
+    force: o.Force = False,
 ) -> None:
     """Write an annotated template of an experience file, filled with what you answer.
 
@@ -138,8 +141,9 @@ def new(
     """
     from kg.template import fill
 
-    if out is not None and out.exists():
-        raise AutoMCError(f"{out} exists already. Name another file.")
+    if out is not None:
+        # What was filled in since is the user's work, so no earlier template is replaced either.
+        claim(out, None, force=force)
     asked = sys.stdin.isatty() if ask is None else ask
     text = fill(_answers() if asked else {})
     if out is None:
@@ -227,13 +231,17 @@ def retire(
 def export(
     study: Annotated[str, typer.Argument(help="A study, see: automc study list.")],
     out: Annotated[Path | None, typer.Option("--out", help="Where to write the file; without, stdout.")] = None,
+    force: o.Force = False,
 ) -> None:
     """Write what a study measured as an experience file that others can add: no weights, no images, no model.
 
     Example: automc experience export resnet20-cifar10-1 --out ours.yaml
     """
     from automc.knowledge.curation import share
+    from kg.sharing import HEAD
 
+    if out is not None:
+        claim(out, marked("what automc experience export wrote", HEAD), force=force)
     text, count = share(study)
     if out is None:
         print(text, end="")

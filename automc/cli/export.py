@@ -38,6 +38,7 @@ def export(
             "--tolerance", help="Largest difference from PyTorch's logits, as a share of the largest; default 1e-4."
         ),
     ] = None,
+    force: o.Force = False,
     printed: Annotated[Format, typer.Option("--print", help="How the answer is printed on stdout.")] = Format.table,
 ) -> None:
     """Export a model to ONNX or torch.export, and compare its outputs with PyTorch's before anything is saved.
@@ -48,7 +49,7 @@ def export(
 
     done = api.export(
         model, out=out, kind=kind.value, weights=weights, size=size, opset=opset, dynamic_batch=dynamic_batch,
-        tolerance=tolerance,
+        tolerance=tolerance, force=force,
     )  # fmt: skip
     record = {
         "path": str(done.path), "format": done.kind, "opset": done.opset, "images": " x ".join(map(str, done.images)),

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automc.cli import kg_ask, kg_server
+from automc.cli import options as o
 from automc.cli.output import Format, FormatOption, guarded, progress, say, show, show_json, show_record, write_file
 from automc.errors import AutoMCError
+from automc.files import claim, marked
 
 if TYPE_CHECKING:
     from automc.knowledge import Prepared
@@ -181,6 +183,7 @@ def _show_report(measured: dict[str, Any], format: Format) -> None:
 def export(
     out: Annotated[Path | None, typer.Option(help="A file, or a folder for csv; without, stdout.")] = None,
     format: Annotated[ExportFormat, typer.Option("--format", help="csv needs --out.")] = ExportFormat.json,
+    force: o.Force = False,
 ) -> None:
     """Write the whole graph: JSON, GraphML (for networkx, Gephi, yEd), nodes.csv and relationships.csv, or Cypher.
 
@@ -193,6 +196,8 @@ def export(
 
     if format is ExportFormat.csv and out is None:
         raise AutoMCError("csv is two files. Name their folder: --out FOLDER.")
+    if out is not None:
+        _claim(out, format, force)
     if format is ExportFormat.cypher:
         text, counts = as_script()
     else:
@@ -210,6 +215,21 @@ def export(
     elif format is not ExportFormat.csv:
         write_file(out, text)
     say(f"{counts[0]:,} nodes and {counts[1]:,} relationships.")
+
+
+def _claim(out: Path, format: ExportFormat, force: bool) -> None:
+    """Refuse to write over what is no earlier export in this format."""
+    name = f"what automc kg export --format {format} wrote"
+    if format is ExportFormat.csv:
+        claim(out / "nodes.csv", marked(name, "_label"), force=force)
+        claim(out / "relationships.csv", marked(name, "from_label"), force=force)
+        return
+    marks = {
+        ExportFormat.json: '"from_label"',
+        ExportFormat.graphml: "graphml.graphdrawing.org",
+        ExportFormat.cypher: "SET n += row",
+    }
+    claim(out, marked(name, marks[format]), force=force)
 
 
 def _json(nodes: list[dict[str, Any]], rels: list[dict[str, Any]]) -> str:

@@ -30,6 +30,7 @@ def train(
     device: o.Device = "auto",
     augment: o.Augment = None,
     reading: o.DataOptions = o.DataOptions(),
+    force: o.Force = False,
     format: FormatOption = Format.table,
 ) -> None:
     """Train a model on everything but the validation split, and save it.
@@ -43,6 +44,7 @@ def train(
         done = api.train(
             model, reference, out=out, epochs=epochs, lr=lr, batch=batch, weights=weights, seed=seed,
             precision=o.check_precision(precision), device=device, progress=lambda did, of: bar(did, of, {}),
+            force=force,
         )  # fmt: skip
     show_record(asdict(done), format)
 
@@ -134,6 +136,7 @@ def compress(
     device: o.Device = "auto",
     augment: o.Augment = None,
     reading: o.DataOptions = o.DataOptions(),
+    force: o.Force = False,
     format: FormatOption = Format.table,
 ) -> None:
     """Run a scheme on a model and save the smaller model; say before what is expected of it.
@@ -150,7 +153,7 @@ def compress(
         done = api.compress(
             model, reading.ref(data, augment), scheme, out=out, weights=weights, recipe=how.recipe(),
             precision=how.precision, device=device, run_seed=run_seed, keep=tuple(keep or ()),
-            progress=lambda did, of: bar(did, of, {}), on_forecast=foretell,
+            progress=lambda did, of: bar(did, of, {}), on_forecast=foretell, force=force,
         )  # fmt: skip
     before, after, forecast = done.before, done.after, done.forecast
     record = {

@@ -31,6 +31,7 @@ Precision = Annotated[
 ]
 Batch = Annotated[int, typer.Option("--batch", help="Images in a training batch.")]
 Keep = Annotated[list[str] | None, typer.Option("--keep", help="Pattern of layers that are never touched; repeatable.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace whatever file --out names.")]
 RunSeed = Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")]
 
 

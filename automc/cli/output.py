@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 import typer
 
 from automc.errors import AutoMCError, EnvironmentFault, Note
+from automc.files import write_atomically
 from kg.errors import KGError
 
 P = ParamSpec("P")
@@ -122,16 +123,12 @@ def _notes_said() -> Iterator[None]:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a text file.
+    """Write a text file, all or nothing.
 
     Raises:
         EnvironmentFault: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentFault(f"{path} cannot be written: {error.strerror}. Choose another place.") from None
+    write_atomically(path, text.encode())
 
 
 @contextmanager

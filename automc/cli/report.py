@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from automc.cli.output import guarded, say, write_file
+from automc.files import claim, marked
 
 
 @guarded
@@ -16,6 +17,7 @@ def report(
     html: Annotated[
         Path | None, typer.Option("--html", help="Where to write the page; default STUDY.html.", show_default=False)
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace whatever file is there.")] = False,
 ) -> None:
     """Write a study as one HTML page that needs no network: front, scheme, layers, failures, how to reproduce.
 
@@ -23,6 +25,8 @@ def report(
     """
     from automc.report.page import page
 
-    path = html or Path(f"{study}.html")
+    path = claim(
+        html or Path(f"{study}.html"), marked("a page of automc report", 'content="automc report"'), force=force
+    )
     write_file(path, page(study))
     say(f"Wrote {path}")

@@ -9,6 +9,7 @@ import typer
 
 from automc.cli import options as o
 from automc.cli.output import Format, FormatOption, guarded, say, show
+from automc.files import claim
 
 Budget = Annotated[str, typer.Option("--budget", help="Time or executed steps: 30m, 2h, 40steps.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes; default one per core.")]
@@ -40,6 +41,7 @@ def search(
     cache_size: Annotated[str, typer.Option("--cache-size", help="Limit of the models kept on disk, such as 20GiB.")] = "20GiB",
     augment: o.Augment = None,
     reading: o.DataOptions = o.DataOptions(),
+    force: o.Force = False,
     format: FormatOption = Format.table,
 ) -> None:  # fmt: skip
     """Search compression schemes for a trained model, and save the recommended one.
@@ -58,7 +60,7 @@ def search(
     if final not in ("full", "none"):
         raise StudyError(f"--final must be full or none, it is {final!r}.")
     if out:
-        api.writable(out)
+        claim(out, api.COMPRESSED, inputs=(model, weights, data), force=force)
     recipe = how.recipe()
     with Watch() as watch:
         study = Study.create(
@@ -80,6 +82,7 @@ def resume(
     ] = None,
     workers: Workers = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also copy the recommended model here.")] = None,
+    force: o.Force = False,
     format: FormatOption = Format.table,
 ) -> None:
     """Go on with a study that was interrupted, or give it a larger budget.
@@ -92,7 +95,7 @@ def resume(
     from automc.study import Study
 
     if out:
-        api.writable(out)
+        claim(out, api.COMPRESSED, force=force)
     with Watch() as watch:
         opened = Study.open(
             study, budget=None if budget is None else Spending.parse(budget), workers=workers, listener=watch

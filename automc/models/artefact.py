@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from automc.errors import ArtefactError, ModelError
+from automc.errors import ArtefactError, ModelError, Note
 
 FORMAT = 2
 KEY = "automc"
@@ -25,7 +25,7 @@ STORABLE = frozenset(
 )
 
 
-class OldFormat(UserWarning):
+class OldFormat(Note):
     """A file of an earlier version, which does not tell whether its description or its outputs have changed."""
 
 

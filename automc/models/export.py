@@ -31,6 +31,9 @@ BATCHES = (1, 2, 7)
 """Batch sizes on which an export for any batch is compared; one for a fixed batch is compared three times."""
 CAPTURED = 2
 """Batch size a graph for any batch is captured with: a graph of 1 image may hold only for 1."""
+MADE_BY = "automc export"
+"""Stands in every file, so that a later run may replace it."""
+
 LIMIT_BYTES = 2**31 - 2**20
 """Weights that fit into one ONNX file beside its graph: protobuf ends at 2 GiB."""
 
@@ -171,7 +174,7 @@ def _capture(model: nn.Module, shape: tuple[int, ...], dynamic_batch: bool) -> t
 
 def _torch_bytes(program: torch.export.ExportedProgram) -> bytes:
     file = io.BytesIO()
-    torch.export.save(program, file)
+    torch.export.save(program, file, extra_files={"made_by": MADE_BY})
     return file.getvalue()
 
 
@@ -222,6 +225,7 @@ def _onnx_bytes(
             ),
         )  # fmt: skip
         written = int(translated.model.opset_imports[""])
+        translated.model.metadata_props["made_by"] = MADE_BY
         content = bytes(translated.model_proto.SerializeToString())
     except Exception as error:  # a conversion that torch does not know fails in many ways
         raise ModelError(f"{type(model).__name__} cannot be translated to ONNX{asked}: {_first_line(error)}") from error

@@ -10,8 +10,6 @@ import pytest
 import torch
 
 import automc as library
-from automc import api
-from automc.errors import EnvironmentFault
 from automc.models import structure
 
 CPU = ("--data", "digits", "--device", "cpu")
@@ -178,10 +176,3 @@ def test_what_cannot_be_done_is_said_and_saves_nothing(automc, digits, tmp_path)
     assert result.exit_code == 2, result.output
     assert "infeasible" in result.stderr
     assert not out.exists()
-
-
-def test_places_that_can_be_written(tmp_path):
-    assert api.writable(tmp_path / "new" / "x.am") == tmp_path / "new" / "x.am"
-    assert list((tmp_path / "new").iterdir()) == []
-    with pytest.raises(EnvironmentFault, match="it is a folder"):
-        api.writable(tmp_path)
