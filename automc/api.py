@@ -122,8 +122,9 @@ class Compressed:
 def compress(
     model: str, data: str | DataRef, scheme: str | Path | Scheme, *, out: str | Path = "compressed.am",
     weights: str | Path | None = None, recipe: Recipe | None = None, precision: str = "auto", device: str = "auto",
-    run_seed: int = 0, keep: tuple[str, ...] = (), progress: Progress | None = None,
-    on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None, force: bool = False,
+    run_seed: int = 0, keep: tuple[str, ...] = (), keep_shape: tuple[str, ...] = (), train_frozen: bool = False,
+    progress: Progress | None = None, on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None,
+    force: bool = False,
 ) -> Compressed:  # fmt: skip
     """Run a scheme on a model and save the result; it trains on all images but validation, or the recipe's fraction.
 
@@ -132,6 +133,8 @@ def compress(
     Args:
         scheme: a Scheme, a file with one strategy a line, such text itself, or STUDY:3 for the scheme of a study's
             third trial; values off the grid are allowed.
+        keep: patterns of layers that are neither cut nor trained; `keep_shape` of those that are not cut, but trained.
+        train_frozen: cut and train what the model's factory froze, too.
         on_forecast: called before the first step with what is expected, and where the scheme comes from.
         force: replace whatever file `out` is; else only an earlier result of `compress` or `search`.
 
@@ -153,11 +156,12 @@ def compress(
     subject = open_subject(
         model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
     )
+    held = subject.hold(keep, keep_shape, train_frozen)
     recipe = settle_precision(recipe, precision, subject)
     expected = replay.forecast(subject, wanted, recipe, origin)
     if on_forecast:
         on_forecast(expected, origin)
-    with scratch(subject, recipe, run_seed, keep) as setup:
+    with scratch(subject, recipe, run_seed, held) as setup:
         saved = setup.base.with_name("out.am")
         outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
         if outcome.status != "ok":
@@ -176,7 +180,8 @@ def compress(
 
 def doctor(
     model: str, data: str | DataRef, *, weights: str | Path | None = None, recipe: Recipe | None = None,
-    precision: str = "auto", device: str = "auto", keep: tuple[str, ...] = (),
+    precision: str = "auto", device: str = "auto", keep: tuple[str, ...] = (), keep_shape: tuple[str, ...] = (),
+    train_frozen: bool = False,
 ) -> Diagnosis:  # fmt: skip
     """Say what will and will not work on a model: its layers one by one, and every method tried once on one batch.
 
@@ -187,7 +192,8 @@ def doctor(
     subject = open_subject(
         model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
     )
-    return examine(subject, settle_precision(recipe, precision, subject), keep)
+    held = subject.hold(keep, keep_shape, train_frozen)
+    return examine(subject, settle_precision(recipe, precision, subject), held)
 
 
 @dataclass(frozen=True)
@@ -204,9 +210,12 @@ class Trained:
 def train(
     model: str, data: str | DataRef, *, out: str | Path, epochs: float = 30, lr: float = 0.1, batch: int = 128,
     weights: str | Path | None = None, seed: int = 0, precision: str = "auto", device: str = "auto",
-    progress: Progress | None = None, force: bool = False,
+    train_frozen: bool = False, progress: Progress | None = None, force: bool = False,
 ) -> Trained:  # fmt: skip
     """Train a model on everything but the validation split, and save it.
+
+    Args:
+        train_frozen: train what its factory froze, too.
 
     Raises:
         ModelError, DataError: the model or the data cannot be opened, or do not fit.
@@ -225,7 +234,7 @@ def train(
     chosen = settle_precision(Recipe(batch=batch), precision, subject).precision
     report = train_model(
         subject.model, subject.dataset, epochs=epochs, lr=lr, seed=seed, device=subject.device, precision=chosen,
-        batch=batch, progress=progress,
+        batch=batch, still=subject.hold(train_frozen=train_frozen).still, progress=progress,
     )  # fmt: skip
     accuracy = evaluate.accuracy(subject.model, subject.dataset.data(subject.splits.validation, subject.device))
     metadata = {

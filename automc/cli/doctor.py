@@ -16,6 +16,8 @@ def doctor(
     weights: o.Weights = None,
     how: o.RecipeOptions = o.RecipeOptions(),
     keep: o.Keep = None,
+    keep_shape: o.KeepShape = None,
+    train_frozen: o.TrainFrozen = False,
     device: o.Device = "auto",
     reading: o.DataOptions = o.DataOptions(),
     format: FormatOption = Format.table,
@@ -28,7 +30,7 @@ def doctor(
 
     found = api.doctor(
         model, reading.ref(data), weights=weights, recipe=how.recipe(), precision=how.precision, device=device,
-        keep=tuple(keep or ()),
+        keep=tuple(keep or ()), keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen,
     )  # fmt: skip
     if format is Format.json:
         show_json({**asdict(found), "searchable": found.searchable})

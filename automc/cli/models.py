@@ -28,6 +28,7 @@ def train(
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order and augmentation.")] = 0,
     precision: o.Precision = "auto",
     device: o.Device = "auto",
+    train_frozen: o.TrainFrozen = False,
     augment: o.Augment = None,
     reading: o.DataOptions = o.DataOptions(),
     force: o.Force = False,
@@ -43,8 +44,8 @@ def train(
     with progress("training") as bar:
         done = api.train(
             model, reference, out=out, epochs=epochs, lr=lr, batch=batch, weights=weights, seed=seed,
-            precision=o.check_precision(precision), device=device, progress=lambda did, of: bar(did, of, {}),
-            force=force,
+            precision=o.check_precision(precision), device=device, train_frozen=train_frozen,
+            progress=lambda did, of: bar(did, of, {}), force=force,
         )  # fmt: skip
     show_record(asdict(done), format)
 
@@ -132,6 +133,8 @@ def compress(
     weights: o.Weights = None,
     how: o.RecipeOptions = o.RecipeOptions(),
     keep: o.Keep = None,
+    keep_shape: o.KeepShape = None,
+    train_frozen: o.TrainFrozen = False,
     run_seed: o.RunSeed = 0,
     device: o.Device = "auto",
     augment: o.Augment = None,
@@ -153,6 +156,7 @@ def compress(
         done = api.compress(
             model, reading.ref(data, augment), scheme, out=out, weights=weights, recipe=how.recipe(),
             precision=how.precision, device=device, run_seed=run_seed, keep=tuple(keep or ()),
+            keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen,
             progress=lambda did, of: bar(did, of, {}), on_forecast=foretell, force=force,
         )  # fmt: skip
     before, after, forecast = done.before, done.after, done.forecast

@@ -30,8 +30,16 @@ Precision = Annotated[
     str, typer.Option("--precision", help="auto (timed once per device and model), float32 or bfloat16.")
 ]
 Batch = Annotated[int, typer.Option("--batch", help="Images in a training batch.")]
-Keep = Annotated[list[str] | None, typer.Option("--keep", help="Pattern of layers that are never touched; repeatable.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace whatever file --out names.")]
+Keep = Annotated[
+    list[str] | None, typer.Option("--keep", help="Pattern of layers that are neither cut nor trained; repeatable.")
+]
+KeepShape = Annotated[
+    list[str] | None, typer.Option("--keep-shape", help="Pattern of layers that are not cut, but trained; repeatable.")
+]
+TrainFrozen = Annotated[
+    bool, typer.Option("--train-frozen", help="Treat parameters that the model's factory froze like all others.")
+]
 RunSeed = Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")]
 
 

@@ -35,6 +35,8 @@ def search(
     only: Annotated[list[str] | None, typer.Option("--only", help="Ablation: use this method alone; repeatable.")] = None,
     how: o.RecipeOptions = o.RecipeOptions(),
     keep: o.Keep = None,
+    keep_shape: o.KeepShape = None,
+    train_frozen: o.TrainFrozen = False,
     device: o.Device = "auto",
     workers: Workers = None,
     step_timeout: Annotated[float | None, typer.Option("--step-timeout", help="Seconds after which a step counts as hung; default 5 x the forecast.")] = None,
@@ -67,7 +69,8 @@ def search(
             model, reading.ref(data, augment), **target.asked(),
             budget=Spending.parse(budget), weights=weights, recipe=recipe, precision=how.precision,
             device=device, workers=workers, learn_from_trials=own_experience, listener=watch, searcher=searcher,
-            max_length=max_length, seed=seed, run_seed=run_seed, keep=tuple(keep or ()), step_timeout=step_timeout,
+            max_length=max_length, seed=seed, run_seed=run_seed, keep=tuple(keep or ()),
+            keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen, step_timeout=step_timeout,
             cache_bytes=parse_bytes(cache_size), final=final == "full", use_graph=graph, use_experience=experience,
             only=tuple(only or ()),
         )  # fmt: skip

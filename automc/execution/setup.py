@@ -46,6 +46,9 @@ class Setup:
     """Folder of decoded images, shared by all processes through memory mapping."""
     run_seed: int = 0
     keep: tuple[str, ...] = ()
+    """Patterns of layers whose shape stays."""
+    still: tuple[str, ...] = ()
+    """Patterns of layers, and names of parameters, that are not trained."""
     device: str = "cpu"
     cache_bytes: int = DEFAULT_LIMIT
     imports: tuple[str, ...] = ()
@@ -117,6 +120,7 @@ class Bench:
             seed=step_seed(self.setup.run_seed, self._signature(scheme, recipe, data.n)),
             device=self.device,
             keep=self.setup.keep,
+            still=self.setup.still,
             original=self.model,
             progress=monitor.progress,
         )
@@ -217,7 +221,9 @@ def _identity(setup: Setup, model: nn.Module, dataset: Dataset) -> str:
     """Hash of M, the data with their split, the recipe, the layers kept and the run seed."""
     # The data's hash covers their own validation images; the split follows from content and the recipe's fraction.
     recipe = setup.recipe.as_dict()
-    return _sha256([structure.weights_hash(model), dataset.hash, recipe, sorted(setup.keep), setup.run_seed])
+    return _sha256(
+        [structure.weights_hash(model), dataset.hash, recipe, sorted(setup.keep), sorted(setup.still), setup.run_seed]
+    )
 
 
 def _sha256(value: Any) -> str:

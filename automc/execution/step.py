@@ -185,6 +185,7 @@ def describe(bench: Bench, scheme: Scheme, outcome: StepOutcome) -> dict[str, An
         "recipe": setup.recipe.as_dict(),
         "run_seed": setup.run_seed,
         "keep": list(setup.keep),
+        "still": list(setup.still),
         "data": setup.data.as_dict(),
         "data_hash": bench.dataset.hash,
         "image_shape": list(bench.dataset.train.shape),

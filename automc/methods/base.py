@@ -45,7 +45,9 @@ class StepContext:
     seed: int
     device: torch.device
     keep: tuple[str, ...] = ()
-    """Patterns (fnmatch on module names) of layers that are never touched."""
+    """Patterns (fnmatch on module names) of layers whose shape stays."""
+    still: tuple[str, ...] = ()
+    """Patterns of layers, and names of parameters, that are not trained; see `models.keeping`."""
     original: nn.Module | None = None
     """The study's M, for a teacher; None where it is not at hand."""
     max_iterations: int | None = None

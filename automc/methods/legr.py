@@ -169,13 +169,14 @@ class Fitness:
         try:
             fit(
                 model, self.train, iterations=self._iterations, recipe=recipe,
-                seed=derived(self._context.seed, "candidate"), progress=self._tell,
+                seed=derived(self._context.seed, "candidate"), progress=self._tell, still=self._context.still,
             )  # fmt: skip
         except Diverged:
             return math.inf
         finally:
             self._done += self._iterations
-        evaluate.recalibrate(model, self.train, min(STATISTICS, recipe.recalibration_images))
+        images = min(STATISTICS, recipe.recalibration_images)
+        evaluate.recalibrate(model, self.train, images, still=self._context.still)
         return evaluate.cross_entropy(model, self.held)
 
     def _tell(self, done: int, of: int) -> None:

@@ -115,7 +115,7 @@ class Step:
         done, total, tell = sum(self.lengths[:phase]), sum(self.lengths), self.context.progress
         return fit(
             self.model, self.context.data, iterations=iterations, recipe=self.context.recipe, loss=loss,
-            seed=derived(self.context.seed, phase),
+            seed=derived(self.context.seed, phase), still=self.context.still,
             progress=None if tell is None else lambda i, _: tell(done + i, total), **options,
         )  # fmt: skip
 
@@ -124,7 +124,8 @@ class Step:
 
         Training does not read them, and its own running average lags behind short phases (docs/results/recalibration).
         """
-        recalibrate(self.model, self.context.data, self.context.recipe.recalibration_images)
+        images = self.context.recipe.recalibration_images
+        recalibrate(self.model, self.context.data, images, still=self.context.still)
 
     def check_runs(self, reference: nn.Module) -> None:
         """Compare the output shape of the working copy with the input model's.

@@ -94,7 +94,7 @@ def _stays(name: str, module: nn.Module, refused: dict[str, str], keep: Sequence
     if name in refused:
         return refused[name]
     if kept(name, keep):
-        return "kept by a pattern"
+        return "kept by a pattern or its factory"
     if untraceable:
         return "the model cannot be traced"
     if isinstance(module, _ConvNd | nn.Linear | _BatchNorm):
@@ -114,7 +114,7 @@ def _whole(name: str, module: nn.Module, keep: Sequence[str], whole: Mapping[str
     if not isinstance(module, _ConvNd | nn.Linear):
         return ""
     if kept(name, keep):
-        return "kept by a pattern"
+        return "kept by a pattern or its factory"
     if name in whole:
         return whole[name]
     if type(module) not in (nn.Conv2d, nn.Linear):

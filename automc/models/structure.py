@@ -259,9 +259,6 @@ def _fill(model: nn.Module, about: dict[str, Any], tensors: dict[str, Tensor]) -
             tensor.data = torch.empty_like(tensor.data, memory_format=torch.channels_last)
     load_tensors(model, state, strict=True)
     carried.restore(model, {carried.Place.from_list(at): carried.decode(value, tensors) for at, value in places})
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(True)
 
 
 def _compare(rebuilt: nn.Module, model: nn.Module) -> None:

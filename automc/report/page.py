@@ -182,6 +182,8 @@ def command(spec: StudySpec) -> str:
         words += [] if used else [flag]
     for method in spec.only:
         words += ["--only", method]
-    for pattern in spec.keep:
-        words += ["--keep", pattern]
+    for option, patterns in (("--keep", spec.keep), ("--keep-shape", spec.keep_shape)):
+        for pattern in patterns:
+            words += [option, pattern]
+    words += ["--train-frozen"] if spec.train_frozen else []
     return shlex.join(str(word) for word in words)

@@ -17,6 +17,7 @@ from automc.execution.setup import Setup
 from automc.home import home
 from automc.models import structure
 from automc.models.diagnosis import ModelReport, diagnose
+from automc.models.keeping import Held
 from automc.study.forecast import Forecast
 from automc.study.space import lightest
 from automc.study.task import Subject
@@ -52,15 +53,15 @@ class Diagnosis:
         return sum(m.strategies for m in self.methods if m.works)
 
 
-def examine(subject: Subject, recipe: Recipe, keep: tuple[str, ...] = ()) -> Diagnosis:
+def examine(subject: Subject, recipe: Recipe, held: Held = Held()) -> Diagnosis:
     """Look at a model's layers and try each method once: its lightest strategy, one batch, a few iterations.
 
     Each method runs in a worker process of its own turn, so a crash is a reason and not the end.
     """
     grids = {m.id: tuple(enumerate_strategies(m)) for m in knowledge.methods() if m.hyperparameters}
     able = {name: grid for name, grid in grids.items() if name in methods.registered()}
-    layers = diagnose(subject.model, subject.example, keep)
-    with scratch(subject, recipe, keep=keep) as setup, local_workers(setup) as workers:
+    layers = diagnose(subject.model, subject.example, held.uncut)
+    with scratch(subject, recipe, held=held) as setup, local_workers(setup) as workers:
         found = probe_with(workers, lightest([s for grid in able.values() for s in grid]))
     n_train = subject.splits.train.n
     forecast = Forecast(found.seconds_per_iteration, found.overhead_seconds, recipe, n_train)
@@ -75,7 +76,7 @@ def examine(subject: Subject, recipe: Recipe, keep: tuple[str, ...] = ()) -> Dia
 
 
 @contextmanager
-def scratch(subject: Subject, recipe: Recipe, run_seed: int = 0, keep: tuple[str, ...] = ()) -> Iterator[Setup]:
+def scratch(subject: Subject, recipe: Recipe, run_seed: int = 0, held: Held = Held()) -> Iterator[Setup]:
     """Yield a setup for work outside of any study; its model and its cache vanish at the end."""
     with _folder() as folder:
         base = folder / "base.am"
@@ -83,7 +84,7 @@ def scratch(subject: Subject, recipe: Recipe, run_seed: int = 0, keep: tuple[str
         structure.save(base, subject.model, subject.source, metadata={"model": subject.name}, shape=shape)
         yield Setup(
             base=base, data=subject.data, recipe=recipe, cache=folder / "cache", data_cache=home() / "data",
-            run_seed=run_seed, keep=keep, device=str(subject.device),
+            run_seed=run_seed, keep=held.uncut, still=held.still, device=str(subject.device),
         )  # fmt: skip
 
 
@@ -95,10 +96,10 @@ def _folder() -> Iterator[Path]:
             with suppress(Timeout), FileLock(left / "lock", blocking=False):
                 shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=home()))
-        held = FileLock(folder / "lock")
-        held.acquire()
+        lock = FileLock(folder / "lock")
+        lock.acquire()
     try:
         yield folder
     finally:
-        held.release()
+        lock.release()
         shutil.rmtree(folder, ignore_errors=True)

@@ -77,6 +77,11 @@ class StudySpec:
     round_size: int = 4
     """Schemes asked for in a round; part of the study, so that results do not depend on the workers."""
     keep: tuple[str, ...] = ()
+    """Patterns of layers that are neither cut nor trained."""
+    keep_shape: tuple[str, ...] = ()
+    """Patterns of layers that are not cut, but trained."""
+    train_frozen: bool = False
+    """Cut and train what the model's factory froze, too."""
     device: str = "cpu"
     workers: int = 1
     step_timeout: float | None = None
@@ -143,6 +148,7 @@ class StudySpec:
                 "budget": Budget(**values["budget"]),
                 "recipe": Recipe(**values["recipe"]),
                 "keep": tuple(values["keep"]),
+                "keep_shape": tuple(values.get("keep_shape", ())),
                 "only": tuple(values.get("only", ())),
                 "limits": tuple(Limit(**limit) for limit in values.get("limits", ())),
             }

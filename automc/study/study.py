@@ -81,12 +81,14 @@ class Study:
         self.vectors = vectors
         self.record = record
         self.protocol = Protocol.of(spec, record)
+        held = subject.hold(spec.keep, spec.keep_shape, spec.train_frozen)
         self.setup = Setup(
             base=folder(spec.id) / "base.am",
             data=spec.data,
             recipe=spec.recipe,
             run_seed=spec.run_seed,
-            keep=spec.keep,
+            keep=held.uncut,
+            still=held.still,
             cache=home() / "cache",
             data_cache=home() / "data",
             device=spec.device,
@@ -126,6 +128,7 @@ class Study:
             model, data, weights=weights, fraction=recipe.fraction, device=device,
             progress=lambda done, of: listener.progress("reading images", done, of),
         )  # fmt: skip
+        subject.hold(asked.keep, asked.keep_shape, asked.train_frozen)
         recipe = settle_precision(recipe, precision, subject, listener.say)
         vectors = _vectors(asked, listener)
         taken = insist(knowledge.study_names, listener.say)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from automc.datasets.splits import Splits, content_hash, split
 from automc.execution.setup import fitted, open_device
 from automc.home import home
 from automc.models.flops import count
+from automc.models.keeping import Held, frozen_parameters, hold
 from automc.models.load import FactoryRef, load
 from automc.models.measure import count_flops, count_params
 from automc.study.trial import Figures
@@ -38,6 +39,8 @@ class Subject:
     device: torch.device
     params: int
     flops: int
+    frozen: tuple[str, ...]
+    """Parameters that M's factory froze."""
     saw_validation: bool
     """True unless the model's artefact says that validation was left out of its training."""
 
@@ -68,6 +71,10 @@ class Subject:
     def test_images(self) -> int | None:
         """Number of test images; None where there are none."""
         return None if self.splits.test is None else self.splits.test.n
+
+    def hold(self, keep: Sequence[str] = (), keep_shape: Sequence[str] = (), train_frozen: bool = False) -> Held:
+        """Return what stays of M, see `models.keeping.hold`."""
+        return hold(self.model, self.frozen, keep, keep_shape, train_frozen)
 
     def test_accuracy(self, model: nn.Module | None = None) -> float | None:
         """Return top-1 of M or of `model` on the test images, None where there are none; read at the very end only."""
@@ -112,6 +119,7 @@ def open_subject(
         if known.normalisation is not None and data.mean is None and weights is not None:
             reference = data.normalised_by(known.normalisation)
             dataset = open_data(reference, cache=home() / "data", progress=progress)
+    frozen = frozen_parameters(known.model)
     prepared, dataset = fitted(known.model, dataset)
     prepared = prepared.to(where)
     splits = split(dataset, fraction)
@@ -127,6 +135,7 @@ def open_subject(
         device=where,
         params=count_params(prepared),
         flops=counted.flops,
+        frozen=frozen,
         saw_validation=known.metadata.get("left_out") != content_hash(splits.validation),
     )
 

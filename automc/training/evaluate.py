@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automc.datasets.base import TrainData
+from automc.models.keeping import resting
 from automc.models.lma import LMA
 from automc.models.modes import evaluating
 from automc.models.outputs import logits
@@ -64,16 +65,23 @@ def _outputs(model: nn.Module, data: TrainData, batch: int) -> Iterator[tuple[Te
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, data: TrainData, images: int = 2000, batch: int = 500) -> int:
+def recalibrate(
+    model: nn.Module, data: TrainData, images: int = 2000, batch: int = 500, still: Sequence[str] = ()
+) -> int:
     """Estimate all batch-norm statistics anew on min(images, n) training images; return how many were used.
 
     So are those of LMA activations. Running means and variances are reset and become the plain average over nearly
     equal batches (momentum None); the images are always the same ones, in the same views, in float32. So a second
     call changes nothing. They are augmented as `data` says, because weights trained on augmented images go with the
     statistics of such (docs/results/recalibration).
-    Weights, momenta and training flags are left as they were; layers without running statistics are not touched.
+    Weights, momenta and training flags are left as they were; layers without running statistics, and those that
+    `still` matches, are not touched.
     """
-    norms = [m for m in model.modules() if isinstance(m, LMA) or (isinstance(m, _BatchNorm) and m.track_running_stats)]
+    kept = resting(model, still)
+    norms = [
+        m for m in model.modules()
+        if m not in kept and (isinstance(m, LMA) or (isinstance(m, _BatchNorm) and m.track_running_stats))
+    ]  # fmt: skip
     if not norms:
         return 0
     sample = data.take(images)

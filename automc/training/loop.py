@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from automc.datasets.base import Dataset, TrainData, Views
 from automc.datasets.splits import split
 from automc.errors import AutoMCError
+from automc.models.keeping import held
 from automc.models.outputs import logits
 from automc.training.recipe import Precision, Recipe
 from automc.training.seeds import seeded
@@ -47,6 +48,7 @@ def fit(
     model: nn.Module, data: TrainData, *, iterations: int, recipe: Recipe, seed: int,
     lr: float | None = None, loss: Loss | None = None, gradient_hook: GradientHook | None = None,
     after_update: UpdateHook | None = None, warmup: int = 0, progress: Callable[[int, int], None] | None = None,
+    still: Sequence[str] = (),
 ) -> FitReport:  # fmt: skip
     """Train `model` in place for `iterations` updates of SGD with Nesterov momentum.
 
@@ -69,6 +71,7 @@ def fit(
         after_update: may write weights (masks).
         warmup: iterations of linear rise before the cosine.
         progress: called with (iterations done, iterations).
+        still: patterns of layers and names of parameters that are not trained, see `models.keeping`.
 
     Raises:
         Diverged: the loss or the weights became infinite or NaN.
@@ -80,13 +83,13 @@ def fit(
     device = data.device
     model.to(memory_format=data.layout)
     model.train()
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=peak, momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True,
-    )  # fmt: skip
     losses = _Losses(iterations, peak, device)
     try:
-        with seeded(seed, device), sliced(model):
+        with seeded(seed, device), held(model, still), sliced(model):
+            optimizer = torch.optim.SGD(
+                [p for p in model.parameters() if p.requires_grad], lr=peak, momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True,
+            )  # fmt: skip
             stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
             for step in range(iterations):
                 indices, views = next(stream)
@@ -177,12 +180,15 @@ def all_finite(model: nn.Module) -> bool:
 def train_model(
     model: nn.Module, dataset: Dataset, *, epochs: float, lr: float = 0.1, seed: int = 0,
     device: torch.device | str = "cpu", precision: Precision = "float32", batch: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, still: Sequence[str] = (),
 ) -> FitReport:  # fmt: skip
     """Train a model for `automc train` on the training images without the validation split, in place.
 
     A twentieth of the iterations is a linear warm-up, because deep residual networks do not start at lr 0.1
     (He et al., Deep Residual Learning, section 4.2); then the cosine of `fit`.
+
+    Args:
+        still: what is not trained, see `fit`.
 
     Raises:
         Diverged: the loss or the weights became infinite or NaN.
@@ -191,7 +197,16 @@ def train_model(
     data = dataset.data(split(dataset).train, device)
     model.to(data.device)
     iterations = recipe.iterations(1.0, data.n)
-    return fit(model, data, iterations=iterations, recipe=recipe, seed=seed, warmup=iterations // 20, progress=progress)
+    return fit(
+        model,
+        data,
+        iterations=iterations,
+        recipe=recipe,
+        seed=seed,
+        warmup=iterations // 20,
+        progress=progress,
+        still=still,
+    )
 
 
 def _diverged(step: int, iterations: int, lr: float) -> str:

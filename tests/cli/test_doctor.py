@@ -59,7 +59,7 @@ def test_what_killed_work_left_goes_with_the_next(automc_home):
 
 @pytest.mark.slow
 def test_its_table_ends_with_what_to_expect(automc, digits):
-    result = automc("doctor", digits, *CPU, "--precision", "float32", "--keep", "*")
+    result = automc("doctor", digits, *CPU, "--precision", "float32", "--keep-shape", "*")
     assert result.exit_code == 0, result.output
     assert "kept by a pattern" in result.stdout
     assert "Does not work:" in result.stderr

@@ -173,7 +173,7 @@ def test_scheme_files_that_cannot_be_read(automc, digits, tmp_path):
 def test_what_cannot_be_done_is_said_and_saves_nothing(automc, digits, tmp_path):
     (tmp_path / "scheme.txt").write_text("NS[HP1=0.1,HP2=0.1,HP6=0.9]")
     out = tmp_path / "small.am"
-    words = (*QUICK, "--scheme", tmp_path / "scheme.txt", "--out", out, "--keep", "*")
+    words = (*QUICK, "--scheme", tmp_path / "scheme.txt", "--out", out, "--keep-shape", "*")
     result = automc("compress", digits, *words)
     assert result.exit_code == 2, result.output
     assert "infeasible" in result.stderr

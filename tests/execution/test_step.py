@@ -251,6 +251,7 @@ def test_the_key_follows_everything_that_decides_a_result(
         replace(setup, recipe=replace(RECIPE, fraction=0.5)),
         replace(setup, run_seed=1),
         replace(setup, keep=("conv*",)),
+        replace(setup, keep=("conv*",), still=("conv*",)),
     ]
     keys = [bench.key(scheme), bench.key(Scheme((B,))), bench.key(Scheme())] + [s.key(scheme) for s in setups]
     assert replace(setup, cache=tmp_path / "x", cache_bytes=5, imports=()).key(scheme) == keys[0]

@@ -188,6 +188,17 @@ def test_reach_depends_on_the_cap(context) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_kept_layers_stay_bit_by_bit_and_the_others_learn(name: str, context) -> None:
+    model = build("resnet-a")
+    step = context(count(model), keep=("layer2",), still=("layer2", "conv1.weight"), max_iterations=1)
+    out, report = methods.get(name).apply(model, strategy(name, HP2=0.2), step)
+    assert report.reached
+    assert same(model.layer2, out.layer2)
+    assert all(p.requires_grad for p in out.parameters())
+    assert not same(model.layer1, out.layer1)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_kept_layers_keep_their_shape(name: str, context) -> None:
     model = build("resnet-a")
     out, report = methods.get(name).apply(

@@ -222,7 +222,7 @@ def test_resuming_in_the_middle_of_a_round_equals_never_stopping(full_home):
 
 
 def test_nothing_can_work_is_said_and_loses_nothing(full_home):
-    study = create(full_home, keep=("*",))
+    study = create(full_home, keep_shape=("*",))
     with pytest.raises(StudyError, match="No method can work on this model") as told:
         run(study)
     for method in ("NS", "SFP", "LFB"):
