@@ -343,7 +343,9 @@ def read_groups(
     """
     names = {module: name for name, module in model.named_modules()}
     banned = {module: f"{names[module]} runs more than once" for module in _reused(model, example)}
-    banned |= {m: f"{name} is kept by a pattern or its factory" for m, name in names.items() if name and kept(name, keep)}
+    banned |= {
+        m: f"{name} is kept by a pattern or its factory" for m, name in names.items() if name and kept(name, keep)
+    }
     found: list[Group] = []
     refused: dict[str, str] = {}
     for raw in _all_groups(graph, model):
