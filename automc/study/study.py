@@ -83,17 +83,10 @@ class Study:
         self.protocol = Protocol.of(spec, record)
         held = subject.hold(spec.keep, spec.keep_shape, spec.train_frozen)
         self.setup = Setup(
-            base=folder(spec.id) / "base.am",
-            data=spec.data,
-            recipe=spec.recipe,
-            run_seed=spec.run_seed,
-            keep=held.uncut,
-            still=held.still,
-            cache=home() / "cache",
-            data_cache=home() / "data",
-            device=spec.device,
-            cache_bytes=spec.cache_bytes,
-        )
+            base=folder(spec.id) / "base.am", data=spec.data, recipe=spec.recipe, run_seed=spec.run_seed,
+            keep=held.uncut, still=held.still, device=spec.device,
+            cache=home() / "cache", data_cache=home() / "data", cache_bytes=spec.cache_bytes,
+        )  # fmt: skip
 
     @classmethod
     @lock.patient()
