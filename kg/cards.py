@@ -22,6 +22,7 @@ from kg.resources import methods_dir
 from kg.schema import MAX_VALUE, Hyperparameter, Method, Strategy, Technique, Value, format_value, hyperparameter_order
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=100)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
 
 MAX_STRATEGIES = 100_000

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kg.cards import Identifier, Text, read_cards
+from kg.cards import Identifier, Name, Text, read_cards
 from kg.contradictions import contradictions
 from kg.documents import Document, Readable, Source, read_document
 from kg.errors import ExperienceInvalid
@@ -62,7 +62,7 @@ class Quantity(Document):
 class DatasetEntry(Document):
     """The data features of a task."""
 
-    name: Text
+    name: Name
     classes: Annotated[int, Field(ge=2, le=10**7)]
     image_size: Annotated[int, Field(ge=1, le=10**6)]
     channels: Annotated[int, Field(ge=1, le=10**6)]
@@ -72,16 +72,16 @@ class DatasetEntry(Document):
 class ArchitectureEntry(Document):
     """A builder of AutoMC's model zoo with its arguments."""
 
-    name: Text
+    name: Name
     classes: Annotated[int, Field(ge=2, le=100_000)]
 
 
 class TaskEntry(Document):
     """What was compressed: data and baseline model. `macs` are multiply-adds, `flops` two per multiply-add."""
 
-    id: Text
+    id: Name
     dataset: DatasetEntry
-    model: Text
+    model: Name
     architecture: ArchitectureEntry | None = None
     params: Quantity | None = None
     macs: Quantity | None = None
@@ -135,10 +135,10 @@ class DerivedRatio(Document):
 class RecordEntry(Document):
     """One row of a published table."""
 
-    id: Text
+    id: Name
     method: Identifier
     settings: dict[str, Setting] = Field(default_factory=dict)
-    task: Text
+    task: Name
     top1_percent: Percent | None = None
     params: Quantity | None = None
     published_ratio: Ratios = Ratios()
@@ -284,7 +284,9 @@ def _experience(
     names = [hyperparameter.id for hyperparameter in method.hyperparameters]
     for name in record.settings:
         if name not in names:
-            raise wrong("settings", f"{method.id} has no hyperparameter {name}; it has {', '.join(names) or 'none'}.")
+            raise wrong(
+                "settings", f"{method.id} has no hyperparameter {name[:80]}; it has {', '.join(names) or 'none'}."
+            )
     size = record.settings.get("HP2")
     if size is not None and (isinstance(size, str) or not 0 <= size <= 1):
         raise wrong("settings.HP2", f"{size} is not a share between 0 and 1.")

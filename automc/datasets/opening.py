@@ -36,7 +36,8 @@ def open_data(ref: DataRef, cache: Path | None = None, progress: Progress | None
     raw = _read(ref, cache, progress)
     _check(ref, raw)
     if ref.val is not None:
-        raw = replace(raw, validation=folder.read_validation(Path(ref.val), raw, ref.size, cache, progress))
+        own = folder.read_validation(Path(ref.val), raw, ref.size, cache, progress)
+        raw = replace(raw, validation=own)
     notes = [*raw.notes, *_remarks(ref, raw)]
     if ref.mean is None or ref.std is None:
         mean, std = statistics(raw.train)
@@ -80,10 +81,16 @@ def _read(ref: DataRef, cache: Path | None, progress: Progress | None) -> Raw:
         if ref.size is not None and ref.val is None:
             raise DataError(f"--size resizes image folders; {ref.spec} has images of one size. Leave it out.")
         return _reordered(readers[ref.spec](ref, cache, progress), ref)
+    if ref.root is not None or ref.download:
+        raise DataError(f"--root and --download are for a named data set ({', '.join(readers)}). Leave them out.")
     if ".py:" in ref.spec or ref.spec.endswith(".py"):
         return custom.read(ref, cache, progress)
     if Path(ref.spec).expanduser().is_dir():
         return folder.read(ref, cache, progress)
+    if Path(ref.spec).expanduser().is_file():
+        raise DataError(
+            f"--data {ref.spec}: it is a file. Name an image folder (train/CLASS/…, test/CLASS/…), or file.py:factory."
+        )
     near = difflib.get_close_matches(ref.spec, readers, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise DataError(
@@ -130,17 +137,17 @@ def _check(ref: DataRef, raw: Raw) -> None:
 def _remarks(ref: DataRef, raw: Raw) -> list[str]:
     """What is no mistake for sure, and yet spoils what is measured."""
     remarks = []
-    for part, images in (("training", raw.train), ("test", raw.test)):
+    for part, images in (("training", raw.train), ("validation", raw.validation), ("test", raw.test)):
         missing = sorted(set(range(len(raw.classes))) - set(images.y.tolist())) if images is not None else []
         if missing:
             names = ", ".join(raw.classes[label] for label in missing[:5]) + (", …" if len(missing) > 5 else "")
             remarks.append(f"No {part} image in {len(missing)} of the {len(raw.classes)} classes: {names}.")
-    if raw.test is not None:
-        known = {row.tobytes() for row in digests(raw.train)}
-        seen = sum(row.tobytes() in known for row in digests(raw.test))
-        if seen > KNOWN_SHARE * raw.test.n:
+    known = {row.tobytes() for row in digests(raw.train)}
+    for part, images in (("validation", raw.validation), ("test", raw.test)):
+        seen = 0 if images is None else sum(row.tobytes() in known for row in digests(images))
+        if images is not None and seen > KNOWN_SHARE * images.n:
             remarks.append(
-                f"{seen:,} of the {raw.test.n:,} test images of {ref.spec} are training images too: accuracy on them "
+                f"{seen:,} of the {images.n:,} {part} images of {ref.spec} are training images too: accuracy on them "
                 "says little about new images."
             )
     return remarks
