@@ -18,7 +18,7 @@ __all__ = ["compress", "export", "load", "measure", "search", "train"]
 if TYPE_CHECKING:
     from automc.api import compress, export, load, measure, train
     from automc.datasets import DataRef
-    from automc.study.study import Result
+    from automc.study.result import Result
 
 
 def search(model: str, data: str | DataRef, *, budget: str = "30m", **options: Any) -> Result:

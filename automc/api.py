@@ -19,22 +19,17 @@ from automc.files import Kind, claim, marked, write_atomically
 from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
-from automc.models.flops import count
-from automc.models.measure import (
-    Latency,
-    artefact_bytes,
-    count_params,
-    latency,
-    latency_of_one,
-    one_image,
-    peak_memory,
-)
-from automc.study import Budget, Listener, Study, replay
+from automc.models.runtimes import Comparison, checked
+from automc.study import Budget, Listener, Study, gauge, replay, widths
 from automc.study.doctor import Diagnosis, examine, scratch
 from automc.study.limits import asked
+from automc.study.measured import Measured as Measured
+from automc.study.measured import channels_of
+from automc.study.measured import measure as measure
+from automc.study.measured import no_faster as no_faster
 from automc.study.replay import Origin, SchemeForecast
-from automc.study.study import Result
-from automc.study.task import open_figures, open_subject, resolve_device, settle_precision
+from automc.study.result import Result
+from automc.study.task import open_figures, open_subject, settle_precision
 from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training.loop import train_model
@@ -115,6 +110,8 @@ class Compressed:
     forecast: SchemeForecast
     validation_images: int
     test_images: int | None
+    pace: Comparison | None
+    """Its time beside that of the model before, in the runtime asked for; None where one of them does not run there."""
     unrecorded: str
     """Why forecast and figures are not in this home's graph; empty where they are, or where there is no graph."""
 
@@ -122,9 +119,10 @@ class Compressed:
 def compress(
     model: str, data: str | DataRef, scheme: str | Path | Scheme, *, out: str | Path = "compressed.am",
     weights: str | Path | None = None, recipe: Recipe | None = None, precision: str = "auto", device: str = "auto",
-    run_seed: int = 0, keep: tuple[str, ...] = (), keep_shape: tuple[str, ...] = (), train_frozen: bool = False,
-    progress: Progress | None = None, on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None,
-    force: bool = False,
+    runtime: str = "torch", auto_widths: bool = False, run_seed: int = 0, keep: tuple[str, ...] = (),
+    keep_shape: tuple[str, ...] = (), train_frozen: bool = False, progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+    on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None, force: bool = False,
 ) -> Compressed:  # fmt: skip
     """Run a scheme on a model and save the result; it trains on all images but validation, or the recipe's fraction.
 
@@ -135,6 +133,9 @@ def compress(
             third trial; values off the grid are allowed.
         keep: patterns of layers that are neither cut nor trained; `keep_shape` of those that are not cut, but trained.
         train_frozen: cut and train what the model's factory froze, too.
+        runtime: "torch" or "onnx": what will run the smaller model, and times it beside the model before.
+        auto_widths: let the recipe's `round_to` be what pays in that runtime on this processor; timed once.
+        say: is told what was measured for that.
         on_forecast: called before the first step with what is expected, and where the scheme comes from.
         force: replace whatever file `out` is; else only an earlier result of `compress` or `search`.
 
@@ -146,6 +147,7 @@ def compress(
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
     check("--run-seed", run_seed)
+    place = checked(runtime)
     origin = replay.find(scheme) if isinstance(scheme, str) else None
     wanted = origin.trial.scheme if origin else read_scheme(scheme)
     for step in wanted.steps:
@@ -157,7 +159,7 @@ def compress(
         model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
     )
     held = subject.hold(keep, keep_shape, train_frozen)
-    recipe = settle_precision(recipe, precision, subject)
+    recipe = widths.settle_recipe(recipe, precision, subject, place, auto_widths, say)
     expected = replay.forecast(subject, wanted, recipe, origin)
     if on_forecast:
         on_forecast(expected, origin)
@@ -174,6 +176,7 @@ def compress(
         after=after, reached=bool(outcome.reached), reason=outcome.reason,
         test_before=subject.test_accuracy(), test_after=subject.test_accuracy(smaller), seconds=outcome.seconds,
         forecast=expected, validation_images=subject.splits.validation.n, test_images=subject.test_images,
+        pace=gauge.pace(subject, smaller, place),
         unrecorded=replay.write(subject, wanted, origin, expected, outcome, after, recipe, run_seed),
     )  # fmt: skip
 
@@ -181,7 +184,7 @@ def compress(
 def doctor(
     model: str, data: str | DataRef, *, weights: str | Path | None = None, recipe: Recipe | None = None,
     precision: str = "auto", device: str = "auto", keep: tuple[str, ...] = (), keep_shape: tuple[str, ...] = (),
-    train_frozen: bool = False,
+    train_frozen: bool = False, runtime: str = "torch", auto_widths: bool = False,
 ) -> Diagnosis:  # fmt: skip
     """Say what will and will not work on a model: its layers one by one, and every method tried once on one batch.
 
@@ -193,7 +196,7 @@ def doctor(
         model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
     )
     held = subject.hold(keep, keep_shape, train_frozen)
-    return examine(subject, settle_precision(recipe, precision, subject), held)
+    return examine(subject, widths.settle_recipe(recipe, precision, subject, checked(runtime), auto_widths), held)
 
 
 @dataclass(frozen=True)
@@ -250,72 +253,6 @@ def train(
     return Trained(path, accuracy, subject.test_accuracy(), report.seconds, report.iterations)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What `measure` found. `flops` is 2 × MACs of one image; accuracies None without data."""
-
-    params: int
-    flops: int
-    accuracy: float | None
-    """On the validation images."""
-    test_accuracy: float | None
-    latency: Latency
-    peak_memory_bytes: int
-    """Of one forward pass of the latency's batch: weights, buffers and intermediate results."""
-    file_bytes: int
-    """Of the .am file, or of the one that would be saved."""
-    validation_images: int | None = None
-    test_images: int | None = None
-    uncounted: tuple[str, ...] = ()
-    """Operations that the FLOPs leave out, such as aten::_fft_r2c."""
-
-
-def no_faster(before: Measured, after: Measured) -> str | None:
-    """Return a warning where the FLOPs fell and the time did not, by more than both measurements spread; else None."""
-    gain = before.latency.median_ms - after.latency.median_ms
-    if after.flops < before.flops and gain <= max(before.latency.iqr_ms, after.latency.iqr_ms):
-        return (
-            f"FLOPs fell by {1 - after.flops / before.flops:.0%}, but the time on {after.latency.device} did not "
-            f"({before.latency.median_ms:.2f} to {after.latency.median_ms:.2f} ms at batch {after.latency.batch}): "
-            "small or factored layers are bound by memory and calls. Try --batch, or --round-to 8 when compressing."
-        )
-    return None
-
-
-def measure(
-    model: str, data: str | DataRef | None = None, *, weights: str | Path | None = None, device: str = "auto",
-    size: int | None = None, batch: int = 1,
-) -> Measured:  # fmt: skip
-    """Measure parameters, FLOPs, latency with its spread and file size; with data also accuracies.
-
-    Args:
-        size: side of the input image in pixels; needed without data where the model does not tell.
-    """
-    check("--batch", batch)
-    if size is not None:
-        check("--size", size)
-    if data is not None:
-        subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device)
-        source, prepared, example = subject.source, subject.model, subject.example
-        accuracies: tuple[float | None, float | None] = subject.accuracy, subject.test_accuracy()
-        counted: tuple[int | None, int | None] = subject.splits.validation.n, subject.test_images
-    else:
-        loaded = _models.load(model, weights=Path(weights) if weights else None)
-        side, where = size or _models.default_size(model), resolve_device(device)
-        example = _models.example_for(loaded.model, side, side, _channels(loaded))
-        source, prepared = loaded.source, _models.prepare(loaded.model, example).to(where)
-        example, accuracies, counted = example.to(where), (None, None), (None, None)
-    images = example[:1].expand(batch, -1, -1, -1).contiguous() if batch > 1 else one_image(prepared, example)
-    found = count(prepared, example)
-    found.tell(prepared)
-    size_on_disk = Path(model).stat().st_size if model.endswith(".am") else artefact_bytes(prepared, source)
-    return Measured(
-        count_params(prepared), found.flops, *accuracies,
-        latency(prepared, images) if batch > 1 else latency_of_one(prepared, example),
-        peak_memory(prepared, images), size_on_disk, *counted, found.uncounted,
-    )  # fmt: skip
-
-
 def export(
     model: str, *, out: str | Path, kind: _exports.Kind = "onnx", weights: str | Path | None = None,
     size: int | None = None, opset: int | None = None, dynamic_batch: bool = True,
@@ -336,16 +273,16 @@ def export(
     path = claim(out, EXPORTED, inputs=(model, weights), force=force)
     loaded = _models.load(model, weights=Path(weights) if weights else None)
     side = size or _models.default_size(model)
-    example = _models.example_for(loaded.model, side, side, _channels(loaded))
+    example = _models.example_for(loaded.model, side, side, channels_of(loaded))
     return _exports.export(
         loaded.model, example, path, kind=kind, opset=opset, dynamic_batch=dynamic_batch, tolerance=tolerance,
         normalisation=loaded.normalisation,
     )  # fmt: skip
 
 
-def _channels(loaded: _models.LoadedModel) -> int | None:
-    """Return the channels of a model's images, where they are recorded."""
-    return len(loaded.normalisation[0]) if loaded.normalisation else None
+def pace(model: str, exported: _exports.Exported, *, weights: str | Path | None = None) -> Comparison | None:
+    """Time what was exported of a model beside its original, exported likewise: see `runtimes.beside_original`."""
+    return gauge.export_pace(_models.load(model, weights=Path(weights) if weights else None), exported)
 
 
 def read_scheme(scheme: str | Path | Scheme) -> Scheme:

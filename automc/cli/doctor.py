@@ -31,6 +31,7 @@ def doctor(
     found = api.doctor(
         model, reading.ref(data), weights=weights, recipe=how.recipe(), precision=how.precision, device=device,
         keep=tuple(keep or ()), keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen,
+        runtime=how.runtime, auto_widths=how.auto_widths,
     )  # fmt: skip
     if format is Format.json:
         show_json({**asdict(found), "searchable": found.searchable})

@@ -51,12 +51,16 @@ def export(
         model, out=out, kind=kind.value, weights=weights, size=size, opset=opset, dynamic_batch=dynamic_batch,
         tolerance=tolerance, force=force,
     )  # fmt: skip
+    pace = api.pace(model, done, weights=weights)
     record = {
         "path": str(done.path), "format": done.kind, "opset": done.opset, "images": " x ".join(map(str, done.images)),
         "classes": done.classes, "checked_batches": ", ".join(map(str, done.batches)), "max_error": done.max_error,
-        "allowed_error": done.limit, "file_bytes": done.file_bytes,
+        "time_ratio": pace and pace.ratio, "time_ratio_low": pace and pace.low,
+        "time_ratio_high": pace and pace.high, "allowed_error": done.limit, "file_bytes": done.file_bytes,
     }  # fmt: skip
     show_record(record, printed)
+    if pace and pace.warning:
+        say(pace.warning)
     if weights is None and not model.endswith(".am"):
         say("The weights are random: give --weights, or a saved .am.")
     say(f"Give it normalised float32 images of {' x '.join(map(str, done.images[1:]))}; --size changes their side.")

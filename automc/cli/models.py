@@ -158,6 +158,7 @@ def compress(
             precision=how.precision, device=device, run_seed=run_seed, keep=tuple(keep or ()),
             keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen,
             progress=lambda did, of: bar(did, of, {}), on_forecast=foretell, force=force,
+            runtime=how.runtime, auto_widths=how.auto_widths, say=say,
         )  # fmt: skip
     before, after, forecast = done.before, done.after, done.forecast
     record = {
@@ -166,10 +167,14 @@ def compress(
         "validation_before": before.accuracy, "validation_after": after.accuracy,
         **interval("validation_after", after.accuracy, done.validation_images), "test_before": done.test_before,
         "test_after": done.test_after, **interval("test_after", done.test_after, done.test_images), "reached": done.reached, "seconds": done.seconds,
+        "runtime": how.runtime, "time_ratio": done.pace and done.pace.ratio,
+        "time_ratio_low": done.pace and done.pace.low, "time_ratio_high": done.pace and done.pace.high,
         "forecast_removed": forecast.removed, "forecast_validation_study": forecast.accuracy_study,
         "forecast_validation_nn_exp": forecast.accuracy_nn_exp,
     }  # fmt: skip
     show_record(record, format)
+    if done.pace and done.pace.warning:
+        say(done.pace.warning)
     if not done.reached:
         say(f"The target was not reached: {done.reason}")
     if done.unrecorded:

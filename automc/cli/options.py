@@ -148,7 +148,15 @@ class RecipeOptions:
     recalibrate: Annotated[
         int, typer.Option("--recalibrate", help="Images for new batch-norm statistics after a change of structure.")
     ] = 2000
-    round_to: Annotated[int, typer.Option("--round-to", help="Keep channel counts multiples of this.")] = 1
+    round_to: Annotated[
+        str,
+        typer.Option(
+            "--round-to", help="Keep channel counts multiples of this; auto: of what is fast here, timed once."
+        ),
+    ] = "1"
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="What will run the smaller model, and times it: torch or onnx.")
+    ] = "torch"
     sparsity: Annotated[
         float, typer.Option("--sparsity", help="Share of its training that NS spends on an L1 penalty.")
     ] = 0.0
@@ -160,8 +168,23 @@ class RecipeOptions:
         check_precision(self.precision)
         return Recipe(
             unit_epochs=self.unit_epochs, batch=self.batch, lr=self.lr, fraction=self.fraction, teacher=self.teacher,
-            recalibration_images=self.recalibrate, round_to=self.round_to, sparsity=self.sparsity,
+            recalibration_images=self.recalibrate, round_to=self._multiple(), sparsity=self.sparsity,
         )  # fmt: skip
+
+    @property
+    def auto_widths(self) -> bool:
+        """Whether `round_to` is to be what pays in the runtime."""
+        return self.round_to.strip().lower() == "auto"
+
+    def _multiple(self) -> int:
+        from automc.errors import StudyError
+
+        if self.auto_widths:
+            return 1
+        try:
+            return int(self.round_to)
+        except ValueError:
+            raise StudyError(f"--round-to must be auto, or a whole number, it is {self.round_to!r}.") from None
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

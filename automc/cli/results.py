@@ -37,6 +37,7 @@ def show_study(
             print(accounts.text(account))
         return
     from automc.cli.watch import plot_trials, say_first, show_trials
+    from automc.study.finish import slower
     from automc.study.headline import headline
     from automc.study.protocol import Protocol
     from automc.study.spec import StudySpec
@@ -79,6 +80,8 @@ def show_study(
         say(f"Recommended: trial {choice.trial.ordinal}, {choice.why}.")
     if final:
         say(f"Saved: {final['path']}: {final['params']:,} parameters, {final['flops'] / 1e6:.1f} MFLOPs")
+        if warning := slower(final):
+            say(warning)
     elif record["status"] in ("interrupted", "stopped", "running"):
         say(f"Go on with: automc resume {study}")
 

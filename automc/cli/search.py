@@ -71,6 +71,7 @@ def search(
             device=device, workers=workers, learn_from_trials=own_experience, listener=watch, searcher=searcher,
             max_length=max_length, seed=seed, run_seed=run_seed, keep=tuple(keep or ()),
             keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen, step_timeout=step_timeout,
+            auto_widths=how.auto_widths, runtime=how.runtime,
             cache_bytes=parse_bytes(cache_size), final=final == "full", use_graph=graph, use_experience=experience,
             only=tuple(only or ()),
         )  # fmt: skip

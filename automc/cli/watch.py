@@ -10,10 +10,11 @@ from typing import Any
 
 from automc.cli.output import Format, say, show
 from automc.study import Listener
+from automc.study.finish import slower
 from automc.study.headline import Headline
 from automc.study.loop import Plan
 from automc.study.protocol import Protocol
-from automc.study.study import Result
+from automc.study.result import Result
 from automc.study.trial import Trial
 
 TESTED = ("test_accuracy", "test_low", "test_high", "test_images", "validation_too_kind")
@@ -214,4 +215,6 @@ def show_result(result: Result, format: Format) -> int:
             f"Saved: {final['path']}: {result.base.params:,} -> {final['params']:,} parameters, "
             f"{result.base.flops / 1e6:.1f} -> {final['flops'] / 1e6:.1f} MFLOPs{limited}"
         )
+        if warning := slower(final):
+            say(warning)
     return 0

@@ -83,18 +83,18 @@ def export(
     """
     if kind == "torch" and opset is not None:
         raise ModelError(f"--opset {opset} is for ONNX; torch.export has no operator sets. Leave it out.")
-    tools = _onnx_tools(opset) if kind == "onnx" else None
+    tools = onnx_tools(opset) if kind == "onnx" else None
     shape = tuple(example.shape[1:])
     # The copy's weights are contiguous: torch.export cannot save those of training, channels last, without a warning.
     two = torch.zeros(2, *shape)
     subject = alone(prepare(model, two).eval().to(memory_format=torch.contiguous_format), two)
-    program = _capture(subject, shape, dynamic_batch)
+    program = capture(subject, shape, dynamic_batch)
     if tools is None:
         content, written = _torch_bytes(program), None
         run = _torch_runner(content)
     else:
-        content, written = _onnx_bytes(subject, program, opset, dynamic_batch)
-        run = _onnx_runner(tools, content)
+        content, written = onnx_bytes(subject, program, opset, dynamic_batch)
+        run = onnx_runner(tools, content)
     batches = BATCHES if dynamic_batch else (1,) * len(BATCHES)
     images = [_images(seed, n, shape, normalisation) for seed, n in enumerate(batches)]
     error, limit = compare(subject, run, images, tolerance)
@@ -157,7 +157,7 @@ def _unsteadiness(model: nn.Module, images: Tensor, expected: Tensor) -> float:
         return max(float((model(x) - expected).abs().max()) for x in nudged)
 
 
-def _capture(model: nn.Module, shape: tuple[int, ...], dynamic_batch: bool) -> torch.export.ExportedProgram:
+def capture(model: nn.Module, shape: tuple[int, ...], dynamic_batch: bool) -> torch.export.ExportedProgram:
     """Capture the evaluation graph for images of this shape (c, h, w)."""
     images = torch.zeros(CAPTURED if dynamic_batch else 1, *shape)
     free = ({0: torch.export.Dim("batch", min=1)},) if dynamic_batch else None
@@ -182,8 +182,8 @@ def _torch_runner(content: bytes) -> Runner:
     return cast(Runner, torch.export.load(io.BytesIO(content)).module())
 
 
-def _onnx_tools(opset: int | None) -> ModuleType:
-    """Return onnxruntime, once everything is there and the opset can be.
+def onnx_tools(opset: int | None) -> ModuleType:
+    """Return onnxruntime, once everything is there and the opset can be; None: the exporter's own.
 
     Raises:
         EnvironmentFault, ModelError: see `export`.
@@ -206,7 +206,7 @@ def _onnx_tools(opset: int | None) -> ModuleType:
     return cast(ModuleType, found["onnxruntime"])
 
 
-def _onnx_bytes(
+def onnx_bytes(
     model: nn.Module, program: torch.export.ExportedProgram, opset: int | None, dynamic_batch: bool
 ) -> tuple[bytes, int]:
     """Translate a captured graph; return the file's content and its opset."""
@@ -237,9 +237,11 @@ def _onnx_bytes(
     return content, written
 
 
-def _onnx_runner(runtime: Any, content: bytes) -> Runner:
+def onnx_runner(runtime: Any, content: bytes, threads: int = 0) -> Runner:
+    """Return what runs an ONNX file's content with onnxruntime on the CPU; 0 threads: as many as it likes."""
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
@@ -42,6 +43,10 @@ class Latency:
     repeats: int
     device: str
 
+    def of_one(self) -> Latency:
+        """Return the time of one image where `batch` images took their share of it alike."""
+        return replace(self, median_ms=self.median_ms / self.batch, iqr_ms=self.iqr_ms / self.batch, batch=1)
+
 
 def count_params(model: nn.Module) -> int:
     """Count the elements of all parameters; a shared parameter counts once."""
@@ -50,9 +55,7 @@ def count_params(model: nn.Module) -> int:
 
 def latency_of_one(model: nn.Module, example: Tensor) -> Latency:
     """Time one image like `latency`; where the model does not run on one, it is half of what two take."""
-    batch = one_image(model, example)
-    found = latency(model, batch)
-    return replace(found, median_ms=found.median_ms / len(batch), iqr_ms=found.iqr_ms / len(batch), batch=1)
+    return latency(model, one_image(model, example)).of_one()
 
 
 def latency(model: nn.Module, example: Tensor, *, repeats: int = 30, warmup: int = 5) -> Latency:
@@ -60,17 +63,23 @@ def latency(model: nn.Module, example: Tensor, *, repeats: int = 30, warmup: int
 
     Every run is timed alone (on a GPU with a wait at its end), after `warmup` runs that are not.
     """
-    device = example.device
-    times = []
     with evaluating(model), torch.inference_mode():
-        for i in range(warmup + repeats):
-            start = time.perf_counter()
-            model(example)
-            synchronise(device)
-            if i >= warmup:
-                times.append(1000 * (time.perf_counter() - start))
+        return timed(lambda: model(example), example, repeats=repeats, warmup=warmup)
+
+
+def timed(run: Callable[[], object], images: Tensor, *, repeats: int = 30, warmup: int = 5) -> Latency:
+    """Time a call that computes the logits of images, each run alone; see `latency`."""
+    times: list[float] = []
+    for i in range(warmup + repeats):
+        start = time.perf_counter()
+        run()
+        synchronise(images.device)
+        if i >= warmup:
+            times.append(1000 * (time.perf_counter() - start))
     low, _, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else (0.0, 0.0, 0.0)
-    return Latency(statistics.median(times), high - low, len(example), torch.get_num_threads(), repeats, str(device))
+    return Latency(
+        statistics.median(times), high - low, len(images), torch.get_num_threads(), repeats, str(images.device)
+    )
 
 
 def synchronise(device: torch.device) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from automc.models import structure
 from automc.report.plot import Line, Mark, svg
 from automc.search.pareto import hypervolume
+from automc.study.finish import slower
 from automc.study.headline import headline
 from automc.study.limits import drop_text
 from automc.study.place import folder
@@ -61,7 +62,7 @@ def page(study: str) -> str:
     final = record.get("final")
     first = headline(trials, chosen, final, protocol.base["accuracy"], protocol.validation_images)
     return environment.get_template("page.html.j2").render(
-        first=first.lines() if first else [],
+        first=first.lines() if first else [], slower=slower(final),
         study=study, record=record, spec=spec, trials=trials, chosen=chosen, why=choice.why if choice else "",
         protocol=protocol, front=protocol.front(trials), nearest=protocol.nearest_text(trials),
         failed=[t for t in trials if t.status != "ok"],
@@ -170,7 +171,7 @@ def command(spec: StudySpec) -> str:
         ("--round-to", recipe.round_to, 1), ("--sparsity", recipe.sparsity, 0.0), ("--precision", recipe.precision, ""),
         ("--root", data.root, None), ("--size", data.size, None), ("--augment", data.augment, None),
         ("--val", data.val, None), ("--device", spec.device, "cpu"), ("--workers", spec.workers, None),
-        ("--final", "full" if spec.final else "none", "full"),
+        ("--runtime", spec.runtime, "torch"), ("--final", "full" if spec.final else "none", "full"),
     )  # fmt: skip
     for flag, value, default in options:
         if value != default:

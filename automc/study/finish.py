@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from automc.errors import StudyError
 from automc.execution.jobs import final
 from automc.execution.setup import Setup
 from automc.models import structure
-from automc.study.gauge import gauge
+from automc.models.runtimes import Comparison
+from automc.study.gauge import gauge, pace
 from automc.study.loop import Listener
 from automc.study.outbox import now
 from automc.study.protocol import Protocol
@@ -51,13 +53,21 @@ def finish(
         for miss in protocol.misses(found):
             listener.say(f"The saved model, measured again, misses the target: {miss.text}.")
     limited = {limit.figure: getattr(found, limit.figure) for limit in protocol.limits}
+    smaller = structure.read(out).model.to(subject.device)
+    timed = pace(subject, smaller, spec.runtime)
     return {
         "scheme": trial.scheme.id, "path": str(out), "params": found.params, "flops": found.flops,
         "accuracy": found.accuracy, **limited,
-        "test_accuracy": subject.test_accuracy(structure.read(out).model.to(subject.device)),
+        "test_accuracy": subject.test_accuracy(smaller), "pace": timed and asdict(timed),
         "base_test_accuracy": subject.test_accuracy(),
         "test_images": subject.test_images, "ended": now(),
     }  # fmt: skip
+
+
+def slower(final: Mapping[str, Any] | None) -> str:
+    """Say of a saved model's figures that it is slower than the model before, though smaller; empty where it is not."""
+    pace = (final or {}).get("pace")
+    return Comparison(**pace).warning if pace else ""
 
 
 def _ran(spec: StudySpec, setup: Setup, trial: Trial, out: Path, listener: Listener) -> bool:

@@ -1,9 +1,10 @@
-"""The figures that only limits need: file size, and latency on the study's device."""
+"""The figures that only limits need, file size and latency; and whether a smaller model is slower."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,37 +13,62 @@ from torch import Tensor, nn
 from automc.errors import ArtefactError, ModelError
 from automc.execution.setup import Bench
 from automc.models import structure
-from automc.models.measure import Latency, latency_of_one
+from automc.models.export import Exported
+from automc.models.load import LoadedModel
+from automc.models.measure import Latency, one_image, timed
+from automc.models.runtimes import Comparison, Run, Runtime, beside_original, compare_models, runner
 from automc.study.limits import Limit
 from automc.study.protocol import Protocol
 from automc.study.task import Subject
 from automc.study.trial import Trial
+from kg.embedding.threads import one_thread
 
 _LEAST_RUNS = 3
 _LEAST_SECONDS = 0.5
 
 
-def quiet_latencies(models: Sequence[nn.Module], example: Tensor) -> list[Latency]:
-    """Time models in turns, three times and half a second at least; return of each what was disturbed least.
+def quiet_latencies(runs: Sequence[Run], images: Tensor) -> list[Latency]:
+    """Time runs on `one_image` in turns, three times and half a second at least; return what was disturbed least.
 
-    Other work on the machine only ever makes a model slower, and comes and goes.
+    Times are of one image. Other work on the machine only ever makes a model slower, and comes and goes.
     """
-    began, found = time.monotonic(), [[latency_of_one(model, example)] for model in models]
+    began, found = time.monotonic(), [[timed(run, images)] for run in runs]
     while len(found[0]) < _LEAST_RUNS or time.monotonic() - began < _LEAST_SECONDS:
-        for model, of_model in zip(models, found, strict=True):
-            of_model.append(latency_of_one(model, example))
-    return [min(of_model, key=lambda one: one.median_ms + one.iqr_ms / 2) for of_model in found]
+        for run, of_run in zip(runs, found, strict=True):
+            of_run.append(timed(run, images))
+    return [min(of_run, key=lambda one: one.median_ms + one.iqr_ms / 2).of_one() for of_run in found]
 
 
-def base_figures(limits: tuple[Limit, ...], subject: Subject, file: Path) -> dict[str, float]:
-    """Return what limits need of the base model, saved as `file`, as properties of a study's node."""
+def pace(subject: Subject, smaller: nn.Module, runtime: Runtime) -> Comparison | None:
+    """Time a smaller model beside the subject's own; None where one of them does not run in the runtime.
+
+    On one thread, where other work on the machine disturbs least.
+    """
+    with one_thread():
+        images = one_image(subject.model, subject.example)
+        return compare_models(subject.model, smaller, images, runtime, subject.dataset.layout)
+
+
+def export_pace(loaded: LoadedModel, exported: Exported) -> Comparison | None:
+    """Time what was exported of a model beside its original; see `runtimes.beside_original`."""
+    with one_thread():
+        return beside_original(loaded, exported)
+
+
+def base_figures(limits: tuple[Limit, ...], subject: Subject, file: Path, runtime: Runtime) -> dict[str, float]:
+    """Return what limits need of the base model, saved as `file`, as properties of a study's node.
+
+    Raises:
+        ModelError: its latency is limited, and it does not run in the runtime.
+    """
     limited = {limit.figure for limit in limits}
     found: dict[str, float] = {}
     if "file_bytes" in limited:
         found["base_file_bytes"] = file.stat().st_size
     if "latency_ms" in limited:
-        (timed,) = quiet_latencies([subject.model], subject.example)
-        found |= {"base_latency_ms": timed.median_ms, "base_latency_iqr_ms": timed.iqr_ms}
+        images = one_image(subject.model, subject.example)
+        (known,) = quiet_latencies([runner(subject.model, images, runtime)], images)
+        found |= {"base_latency_ms": known.median_ms, "base_latency_iqr_ms": known.iqr_ms}
     return found
 
 
@@ -59,10 +85,12 @@ def gauge(trial: Trial, protocol: Protocol, file: Path, base: nn.Module, example
         trial = replace(trial, file_bytes=file.stat().st_size)
     if _lacks_latency(trial, protocol):
         model = structure.read(file).model.to(example.device)
-        timed, beside = quiet_latencies([model, base], example)
-        trial = replace(
-            trial, latency_ms=timed.median_ms, latency_iqr_ms=timed.iqr_ms, base_latency_ms=beside.median_ms
-        )
+        with suppress(ModelError):  # what does not run there has no latency there
+            images = one_image(base, example)
+            own, beside = quiet_latencies([runner(one, images, protocol.runtime) for one in (model, base)], images)
+            trial = replace(
+                trial, latency_ms=own.median_ms, latency_iqr_ms=own.iqr_ms, base_latency_ms=beside.median_ms
+            )
     return trial
 
 

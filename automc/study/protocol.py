@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from automc.models.runtimes import Runtime
 from automc.search.base import meets
 from automc.search.pareto import non_dominated, recommend
 from automc.study.limits import MAX_GAMMA, Limit, drop_text
@@ -52,12 +53,14 @@ class Protocol:
     base: Mapping[str, float]
     """The base model's accuracy, params, flops, and, where limited, file_bytes and latency_ms."""
     validation_images: int
+    runtime: Runtime = "torch"
+    """What latencies are those of."""
 
     @classmethod
     def of(cls, spec: StudySpec, record: Mapping[str, Any]) -> Protocol:
         """Return the protocol of a study: what its spec asks, measured against the figures of its node in the graph."""
         base = {name.removeprefix("base_"): v for name, v in record.items() if name.startswith("base_")}
-        return cls(spec.gamma, spec.limits, spec.max_drop, base, int(record["validation_images"]))
+        return cls(spec.gamma, spec.limits, spec.max_drop, base, int(record["validation_images"]), spec.runtime)
 
     @property
     def gamma_alone(self) -> bool:

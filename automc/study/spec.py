@@ -9,6 +9,7 @@ from typing import Any
 from automc.bounds import check
 from automc.datasets.base import DataRef
 from automc.errors import StudyError
+from automc.models.runtimes import Runtime, checked
 from automc.study.limits import Limit
 from automc.training.recipe import Recipe
 
@@ -99,10 +100,13 @@ class StudySpec:
     versions: dict[str, str] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
     """What the smaller model may have of FLOPs, file size and latency."""
+    runtime: Runtime = "torch"
+    """What the smaller model is made for: latencies are those of this runtime."""
     max_drop: float | None = None
     """Validation accuracy that it may lose, in [0, 1), where the smallest model within is to be recommended."""
 
     def __post_init__(self) -> None:
+        checked(self.runtime)
         if self.gamma is None and not self.limits and self.max_drop is None:
             raise StudyError("A study needs a target: --gamma, --max-flops, --max-size, --max-latency or --max-drop.")
         if self.max_drop is not None:

@@ -9,7 +9,7 @@ import platform
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,22 @@ from automc.execution.setup import Setup
 from automc.execution.workers import Workers
 from automc.home import home
 from automc.models import structure
+from automc.models.runtimes import runner
 from automc.search import get as searcher_named
 from automc.study.finish import finish
 from automc.study.forecast import Forecast
 from automc.study.gauge import base_figures, gauge_with
-from automc.study.headline import Headline, headline
 from automc.study.loop import Listener, Loop, Plan
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
-from automc.study.protocol import Protocol, Recommendation
+from automc.study.protocol import Protocol
 from automc.study.reach import grid_levels, insist_reachable
+from automc.study.result import Result
 from automc.study.space import StrategySpace, lightest
 from automc.study.spec import Budget, StudySpec
-from automc.study.task import Subject, open_subject, settle_precision
+from automc.study.task import Subject, open_subject
 from automc.study.trial import Figures, Trial
+from automc.study.widths import settle_recipe
 from automc.training.recipe import Recipe
 from kg import studies
 from kg.embedding.vectors import Vectors
@@ -45,30 +47,6 @@ from kg.schema import Scheme, Strategy
 from kg.store import lock
 
 VERSIONED = ("automc", "torch", "torch-pruning", "pykeen", "numpy")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a study came to. `final` holds the figures of the saved model, None where there is none."""
-
-    spec: StudySpec
-    base: Figures
-    trials: tuple[Trial, ...]
-    front: tuple[Trial, ...]
-    recommendation: Recommendation | None
-    final: dict[str, Any] | None
-    protocol: Protocol
-
-    @property
-    def headline(self) -> Headline | None:
-        """What is to be said first: the saved model's test accuracy; None where nothing met the target."""
-        chosen = self.recommendation.trial if self.recommendation else None
-        return headline(self.trials, chosen, self.final, self.base.accuracy, self.protocol.validation_images)
-
-    @property
-    def model(self) -> Path | None:
-        """The saved model."""
-        return Path(self.final["path"]) if self.final else None
 
 
 class Study:
@@ -93,7 +71,7 @@ class Study:
     def create(
         cls, model: str, data: DataRef, *, gamma: float | None, budget: Budget, weights: Path | None = None,
         recipe: Recipe | None = None, precision: str = "auto", device: str = "auto", workers: int | None = None,
-        learn_from_trials: bool = True, listener: Listener | None = None, **options: Any,
+        auto_widths: bool = False, learn_from_trials: bool = True, listener: Listener | None = None, **options: Any,
     ) -> Study:  # fmt: skip
         """Open the model and the data, bring graph and embeddings up to date, and put a new study into the graph.
 
@@ -102,6 +80,7 @@ class Study:
             gamma: share of the parameters to remove, in (0, 0.84]; None where `limits` or `max_drop` say what is asked.
             precision: "float32", "bfloat16", or "auto": timed once per device and size of step, and remembered.
             workers: processes; default one per core on a CPU, one on a GPU.
+            auto_widths: let `round_to` be what pays in the runtime on this processor: timed once and remembered.
             learn_from_trials: whether what earlier studies measured counts as experience.
             options: other fields of StudySpec.
 
@@ -122,7 +101,10 @@ class Study:
             progress=lambda done, of: listener.progress("reading images", done, of),
         )  # fmt: skip
         subject.hold(asked.keep, asked.keep_shape, asked.train_frozen)
-        recipe = settle_precision(recipe, precision, subject, listener.say)
+        if asked.runtime == "onnx":
+            # A model that does not run there must not be found out after hours.
+            runner(subject.model, subject.example, "onnx")
+        recipe = settle_recipe(recipe, precision, subject, asked.runtime, auto_widths, listener.say)
         vectors = _vectors(asked, listener)
         taken = insist(knowledge.study_names, listener.say)
         with claimed(subject.name, subject.dataset.name, taken) as name:
@@ -135,7 +117,7 @@ class Study:
                 normalisation=(subject.dataset.mean, subject.dataset.std), shape=subject.example.shape[1:],
             )  # fmt: skip
             vectors.save(folder(name) / "vectors.safetensors")
-            record = _record(spec, subject) | base_figures(spec.limits, subject, folder(name) / "base.am")
+            record = _record(spec, subject) | base_figures(spec.limits, subject, folder(name) / "base.am", spec.runtime)
             record["target"] = Protocol.of(spec, record).asked
             insist(lambda: _begin(record, subject), listener.say)
         return cls(spec, subject, vectors, record)

@@ -30,6 +30,7 @@ TEXTS = {
     "--max-flops": ("inf", "nan", "-1M", "9" * 400 + "M", "0%", "nan%", "inf%", "1e9M", ""),
     "--max-size": ("inf", "9" * 400 + "KB", "nan%", "0KB", ""),
     "--max-latency": ("inf", "9" * 400 + "ms", "nan", "0ms", ""),
+    "--round-to": ("inf", "-1", "0", "nan", "1e30", "9" * 400, "1.5", "automatic", ""),
     "--max-drop": ("inf", "nanpp", "9" * 400 + "pp", "-1pp", "100pp", ""),
     "--mean": ("nan", "inf", "1e30", "-50", "125.3", "0.5,", " ", ""),
     "--std": ("nan", "inf", "0", "-1", "1e-320", "1e30", ""),

@@ -1,0 +1,207 @@
+"""What runs a model once it is done, and how fast: a smaller model may be slower, and only its own runtime tells."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from automc.errors import ModelError, StudyError
+from automc.models.export import Exported, capture, onnx_bytes, onnx_runner, onnx_tools
+from automc.models.load import LoadedModel, build, prepare
+from automc.models.measure import count_params, one_image, synchronise
+from automc.models.outputs import alone
+
+Runtime = Literal["torch", "onnx"]
+"""What a model is made for: PyTorch as it is, or onnxruntime on the CPU."""
+Place = Literal["torch", "onnx", "exported"]
+"""What it is timed in; exported: the program of torch.export."""
+Run = Callable[[], object]
+"""Computes the logits of some images, to the end."""
+
+NAMES: dict[Place, str] = {"torch": "PyTorch", "onnx": "onnxruntime", "exported": "the exported program"}
+CLEAR = 0.03
+"""By what share a time must be longer to be worth a word."""
+_LEAST_SECONDS = 0.6
+_LEAST_TURNS, _MOST_TURNS = 11, 101
+_TURN_SECONDS = 0.005
+_LEAST_RUNS = 3
+_WARMUP = 5
+
+
+def checked(runtime: str) -> Runtime:
+    """Return a runtime by name.
+
+    Raises:
+        StudyError: it is none.
+    """
+    for known in get_args(Runtime):
+        if runtime == known:
+            return known  # type: ignore[no-any-return]
+    raise StudyError(f"--runtime must be torch or onnx, it is {runtime!r}.")
+
+
+def runner(
+    model: nn.Module, example: Tensor, place: Place = "torch", layout: torch.memory_format = torch.channels_last
+) -> Run:
+    """Return a call that runs a copy of `model` on `example` (n, c, h, w) in evaluation mode.
+
+    onnxruntime and the exported program run on the CPU, with as many threads as torch has.
+
+    Args:
+        layout: how PyTorch's weights and images lie in memory, which decides over its speed.
+
+    Raises:
+        ModelError: it cannot be exported.
+        EnvironmentFault: the packages for it are missing.
+    """
+    if place == "torch":
+        still = copy.deepcopy(model).eval().to(memory_format=layout)
+        images = example.to(memory_format=layout)
+
+        def run() -> None:
+            with torch.inference_mode():
+                still(images)
+            synchronise(images.device)
+
+        return run
+    tools = onnx_tools(None) if place == "onnx" else None
+    images, subject = example.cpu(), copy.deepcopy(model).cpu()
+    shape = tuple(images.shape[1:])
+    two = torch.zeros(2, *shape)
+    subject = alone(prepare(subject, two).eval().to(memory_format=torch.contiguous_format), two)
+    try:
+        program, free = capture(subject, shape, dynamic_batch=True), True
+    except ModelError:
+        program, free = capture(subject, shape, dynamic_batch=False), False
+    if tools is None:
+        return _exported_run(program, images)
+    content, _ = onnx_bytes(subject, program, None, free)
+    session = onnx_runner(tools, content, torch.get_num_threads())
+    return lambda: session(images)
+
+
+def file_runner(file: Path, images: Tensor, place: Place) -> Run:
+    """Return a call that runs what was exported to `file` on `images`, as `runner` does."""
+    if place == "onnx":
+        session = onnx_runner(onnx_tools(None), file.read_bytes(), torch.get_num_threads())
+        return lambda: session(images)
+    return _exported_run(torch.export.load(file), images)
+
+
+def _exported_run(program: torch.export.ExportedProgram, images: Tensor) -> Run:
+    exported = program.module()
+
+    def run() -> None:
+        with torch.inference_mode():
+            exported(images)
+
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Time of one model beside another's, taken in turns, so that what else the machine does disturbs both alike."""
+
+    place: Place
+    before_ms: float
+    after_ms: float
+    """Medians, of one forward pass."""
+    ratio: float
+    """Median of the turns' ratios, after over before."""
+    low: float
+    high: float
+    """Quartiles of those ratios."""
+    turns: int
+    device: str
+
+    @property
+    def slower(self) -> bool:
+        """Whether the second model is slower, clearly and beyond the spread: in three of four turns at least."""
+        return self.ratio > 1 + CLEAR and self.low > 1
+
+    @property
+    def warning(self) -> str:
+        """Say that the smaller model is slower; empty where it is not, or where it is not clear."""
+        if not self.slower:
+            return ""
+        auto = f"--round-to auto{' --runtime onnx' if self.place == 'onnx' else ''}"
+        spread = f"{self.low:.2f} to {self.high:.2f} in the middle half of {self.turns} turns"
+        return (
+            f"Smaller, but slower: in {NAMES[self.place]} on {self.device} one forward pass takes "
+            f"{self.after_ms:.3g} ms instead of {self.before_ms:.3g}, {self.ratio:.2f} times as long ({spread}). Odd "
+            f"or small widths are slow: {auto} keeps widths that pay here."
+        )
+
+
+def compare(before: Run, after: Run, place: Place, device: str) -> Comparison:
+    """Time two runs in turns; each turn runs both for some milliseconds, the first one first every other time.
+
+    Of a turn the fastest run counts: other work on the machine only ever makes a run slower.
+    """
+    pace = min(fastest(before, _WARMUP), fastest(after, _WARMUP))
+    number = max(_LEAST_RUNS, round(_TURN_SECONDS / max(pace, 1e-7)))
+    pairs: list[tuple[float, float]] = []
+    began = time.monotonic()
+    while len(pairs) < _LEAST_TURNS or (time.monotonic() - began < _LEAST_SECONDS and len(pairs) < _MOST_TURNS):
+        if len(pairs) % 2:
+            second = fastest(after, number)
+            pairs.append((fastest(before, number), second))
+        else:
+            pairs.append((fastest(before, number), fastest(after, number)))
+    return judged(pairs, place, device)
+
+
+def judged(pairs: Sequence[tuple[float, float]], place: Place, device: str) -> Comparison:
+    """Return what turns say: seconds of (before, after) of each, at least two."""
+    low, middle, high = statistics.quantiles([b / a for a, b in pairs], n=4, method="inclusive")
+    first, second = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
+    return Comparison(place, first, second, middle, low, high, len(pairs), device)
+
+
+def compare_models(
+    before: nn.Module, after: nn.Module, example: Tensor, place: Place = "torch",
+    layout: torch.memory_format = torch.channels_last,
+) -> Comparison | None:  # fmt: skip
+    """Compare two models on the same images; None where one of them does not run in that place."""
+    try:
+        runs = [runner(model, example, place, layout) for model in (before, after)]
+    except ModelError:
+        return None
+    return compare(runs[0], runs[1], place, str(example.device) if place == "torch" else "cpu")
+
+
+def beside_original(loaded: LoadedModel, exported: Exported) -> Comparison | None:
+    """Compare a file with the network its model was made from, exported likewise; None where that is no larger.
+
+    The original is built anew by the model's factory: its weights do not decide over its time.
+    """
+    _, channels, height, width = exported.images
+    original = build(loaded.source)
+    images = one_image(original, torch.zeros(1, channels, height, width))
+    if count_params(original) <= count_params(loaded.model):
+        return None
+    place: Place = "onnx" if exported.kind == "onnx" else "exported"
+    try:
+        before = runner(original, images, place)
+    except ModelError:
+        return None
+    return compare(before, file_runner(exported.path, images, place), place, "cpu")
+
+
+def fastest(run: Run, number: int) -> float:
+    """Seconds of the fastest of `number` runs."""
+    least = math.inf
+    for _ in range(number):
+        started = time.perf_counter()
+        run()
+        least = min(least, time.perf_counter() - started)
+    return least

@@ -1,0 +1,92 @@
+"""What one model costs and how good it is: everything that `automc measure` says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from automc.bounds import check
+from automc.datasets import DataRef
+from automc.models import load as _models
+from automc.models.flops import count
+from automc.models.measure import (
+    Latency,
+    artefact_bytes,
+    count_params,
+    latency,
+    latency_of_one,
+    one_image,
+    peak_memory,
+)
+from automc.study.task import open_subject, resolve_device
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `measure` found. `flops` is 2 × MACs of one image; accuracies None without data."""
+
+    params: int
+    flops: int
+    accuracy: float | None
+    """On the validation images."""
+    test_accuracy: float | None
+    latency: Latency
+    peak_memory_bytes: int
+    """Of one forward pass of the latency's batch: weights, buffers and intermediate results."""
+    file_bytes: int
+    """Of the .am file, or of the one that would be saved."""
+    validation_images: int | None = None
+    test_images: int | None = None
+    uncounted: tuple[str, ...] = ()
+    """Operations that the FLOPs leave out, such as aten::_fft_r2c."""
+
+
+def no_faster(before: Measured, after: Measured) -> str | None:
+    """Return a warning where the FLOPs fell and the time did not, by more than both measurements spread; else None."""
+    gain = before.latency.median_ms - after.latency.median_ms
+    if after.flops < before.flops and gain <= max(before.latency.iqr_ms, after.latency.iqr_ms):
+        return (
+            f"FLOPs fell by {1 - after.flops / before.flops:.0%}, but the time on {after.latency.device} did not "
+            f"({before.latency.median_ms:.2f} to {after.latency.median_ms:.2f} ms at batch {after.latency.batch}): "
+            "small or factored layers are bound by memory and calls. Try --batch, or --round-to auto when compressing."
+        )
+    return None
+
+
+def measure(
+    model: str, data: str | DataRef | None = None, *, weights: str | Path | None = None, device: str = "auto",
+    size: int | None = None, batch: int = 1,
+) -> Measured:  # fmt: skip
+    """Measure parameters, FLOPs, latency with its spread and file size; with data also accuracies.
+
+    Args:
+        size: side of the input image in pixels; needed without data where the model does not tell.
+    """
+    check("--batch", batch)
+    if size is not None:
+        check("--size", size)
+    if data is not None:
+        subject = open_subject(model, data if isinstance(data, DataRef) else DataRef(data), weights=Path(weights) if weights else None, device=device)
+        source, prepared, example = subject.source, subject.model, subject.example
+        accuracies: tuple[float | None, float | None] = subject.accuracy, subject.test_accuracy()
+        counted: tuple[int | None, int | None] = subject.splits.validation.n, subject.test_images
+    else:
+        loaded = _models.load(model, weights=Path(weights) if weights else None)
+        side, where = size or _models.default_size(model), resolve_device(device)
+        example = _models.example_for(loaded.model, side, side, channels_of(loaded))
+        source, prepared = loaded.source, _models.prepare(loaded.model, example).to(where)
+        example, accuracies, counted = example.to(where), (None, None), (None, None)
+    images = example[:1].expand(batch, -1, -1, -1).contiguous() if batch > 1 else one_image(prepared, example)
+    found = count(prepared, example)
+    found.tell(prepared)
+    size_on_disk = Path(model).stat().st_size if model.endswith(".am") else artefact_bytes(prepared, source)
+    return Measured(
+        count_params(prepared), found.flops, *accuracies,
+        latency(prepared, images) if batch > 1 else latency_of_one(prepared, example),
+        peak_memory(prepared, images), size_on_disk, *counted, found.uncounted,
+    )  # fmt: skip
+
+
+def channels_of(loaded: _models.LoadedModel) -> int | None:
+    """Return the channels of a model's images, where they are recorded."""
+    return len(loaded.normalisation[0]) if loaded.normalisation else None

@@ -1,0 +1,36 @@
+"""What a study came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automc.study.headline import Headline, headline
+from automc.study.protocol import Protocol, Recommendation
+from automc.study.spec import StudySpec
+from automc.study.trial import Figures, Trial
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study came to. `final` holds the figures of the saved model, None where there is none."""
+
+    spec: StudySpec
+    base: Figures
+    trials: tuple[Trial, ...]
+    front: tuple[Trial, ...]
+    recommendation: Recommendation | None
+    final: dict[str, Any] | None
+    protocol: Protocol
+
+    @property
+    def headline(self) -> Headline | None:
+        """What is to be said first: the saved model's test accuracy; None where nothing met the target."""
+        chosen = self.recommendation.trial if self.recommendation else None
+        return headline(self.trials, chosen, self.final, self.base.accuracy, self.protocol.validation_images)
+
+    @property
+    def model(self) -> Path | None:
+        """The saved model."""
+        return Path(self.final["path"]) if self.final else None
