@@ -66,7 +66,12 @@ def measure(
     if size is not None:
         check("--size", size)
     if data is not None:
-        subject = open_subject(model, data if isinstance(data, DataRef) else DataRef(data), weights=Path(weights) if weights else None, device=device)
+        subject = open_subject(
+            model,
+            data if isinstance(data, DataRef) else DataRef(data),
+            weights=Path(weights) if weights else None,
+            device=device,
+        )
         source, prepared, example = subject.source, subject.model, subject.example
         accuracies: tuple[float | None, float | None] = subject.accuracy, subject.test_accuracy()
         counted: tuple[int | None, int | None] = subject.splits.validation.n, subject.test_images
