@@ -16,9 +16,8 @@ from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
 from automc.models.groups import Groups, Plan
-from automc.models.lma_sites import insert, multi_segment, replaceable
+from automc.models.lma_sites import insert, multi_segment, told_apart
 from automc.models.outputs import logits
-from automc.models.sites import split_activations
 from automc.training.distill import distillation
 from automc.training.evaluate import PIXELS_AT_ONCE
 from automc.training.loop import Loss
@@ -76,7 +75,7 @@ class LightMultiSegmentActivation(Method):
     """
 
     name = "LMA"
-    version = 3
+    version = 4
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Compress a copy of `model`.
@@ -89,8 +88,8 @@ class LightMultiSegmentActivation(Method):
         temperature, weight = setting(strategy, "HP4", 0.01, 1000.0), setting(strategy, "HP5", 0.0, 1.0)
         step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
         teacher = self.teacher(step).eval().requires_grad_(False).to(memory_format=context.data.layout)
-        step.model = split_activations(step.model)
-        new = replaceable(step.model, step.example, context.keep)
+        apart = told_apart(step.model, step.example, context.keep)
+        step.model, new = apart.model, apart.names
         known = multi_segment(step.model, context.keep)
         if not new and not known:
             raise Infeasible(
@@ -117,7 +116,7 @@ class LightMultiSegmentActivation(Method):
         step.recalibrate()
         return step.model, step.report(
             unit, short, channels=plan.units, scope=scope, sites=len(new), refitted=len(changed), segments=segments,
-            activation_params=extra, temperature=temperature, distillation=weight, loss=fitted.loss,
+            activation_params=extra, temperature=temperature, distillation=weight, loss=fitted.loss, left=apart.note,
         )  # fmt: skip
 
     def teacher(self, step: Step) -> nn.Module:

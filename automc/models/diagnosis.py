@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from automc.errors import Infeasible
 from automc.models.coupling import kept
 from automc.models.groups import Group, Groups
+from automc.models.lma_sites import told_apart
 from automc.models.lowrank import MIN_INPUTS, Site, exact, sites
-from automc.models.sites import activation_sites, split_activations
 from automc.models.whole import stays, unproved
 
 _SHOWN = 3
@@ -53,7 +53,7 @@ def diagnose(model: nn.Module, example: torch.Tensor, keep: Sequence[str] = ()) 
     except Infeasible as error:
         groups, pruning = None, str(error)
     try:
-        count, activations = len(activation_sites(split_activations(model))), None
+        count, activations = len(told_apart(model, example, keep).names), None
     except Infeasible as error:
         count, activations = 0, str(error)
     producers = {m.name: group for group in (groups.groups if groups else ()) for m in group.members if m.side != "in"}

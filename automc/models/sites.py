@@ -20,6 +20,9 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
 )
 """Classes that count as an activation; sigmoids are left out because they gate more often than they activate."""
 
+CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+"""Classes of torch whose subclasses are code of their own, not layers."""
+
 FUNCTIONS: dict[Any, tuple[type[nn.Module], dict[str, Any]]] = {
     F.relu: (nn.ReLU, {}),
     torch.relu: (nn.ReLU, {}),
@@ -68,11 +71,16 @@ def split_activations(model: nn.Module) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """Enters everything but torch's layers, inserted modules and torchvision's childless operators."""
+    """Enters everything but torch's layers and their subclasses, inserted modules and torchvision's operators.
+
+    A subclass, such as a norm that looks at its mode and activates, is a layer: what it does inside is its own, but
+    for its children that are activations, which are modules already.
+    """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         childless = not list(m.children()) and type(m).__module__.startswith("torchvision.ops")
-        return childless or isinstance(m, inserted_types()) or super().is_leaf_module(m, module_qualified_name)
+        layer = any(cls.__module__.startswith("torch.nn.modules") and cls not in CONTAINERS for cls in type(m).__mro__)
+        return childless or layer or isinstance(m, inserted_types()) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _trace(model: nn.Module) -> fx.Graph:

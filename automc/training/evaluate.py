@@ -71,7 +71,7 @@ def recalibrate(
     """Estimate all batch-norm statistics anew on min(images, n) training images; return how many were used.
 
     So are those of LMA activations. Running means and variances are reset and become the plain average over nearly
-    equal batches (momentum None); the images are always the same ones, in the same views, in float32. So a second
+    equal batches; the images are always the same ones, in the same views, in float32. So a second
     call changes nothing. They are augmented as `data` says, because weights trained on augmented images go with the
     statistics of such (docs/results/recalibration).
     Weights, momenta and training flags are left as they were; layers without running statistics, and those that
@@ -92,10 +92,11 @@ def recalibrate(
         with evaluating(model), float32(data.device):
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = None
-                norm.train()
+                norm.training = True
             start = 0
-            for rows in torch.arange(sample.n, device=data.device).tensor_split(parts):
+            for number, rows in enumerate(torch.arange(sample.n, device=data.device).tensor_split(parts), 1):
+                for norm in norms:
+                    norm.momentum = 1 / number  # what None means to torch; code of the user's own wants a number
                 model(sample.views(rows, views.part(start, start + len(rows))))
                 start += len(rows)
     finally:

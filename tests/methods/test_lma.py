@@ -240,6 +240,25 @@ class Branch(nn.Module):
         return self.net(x) if x.sum() < 1e30 else x.flatten(1)[:, :10]
 
 
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x))
+        return self.fc(x.mean((2, 3)) if x.sum() < 1e30 else x.amax((2, 3)))
+
+
+def test_modules_that_run_once_need_no_graph(context) -> None:
+    model = Branch()
+    out, report = methods.get("LMA").apply(model, lma(), context(count(model), max_iterations=1))
+    assert [name for name, m in out.named_modules() if isinstance(m, LMA)] == [f"net.features.{n}" for n in (2, 6, 10)]
+    assert isinstance(out, Branch)
+    assert report.details["sites"] == 3
+    assert "Branch cannot be traced" in report.details["left"]
+
+
 class Tanh(nn.Module):
     def __init__(self, act: nn.Module) -> None:
         super().__init__()
@@ -253,7 +272,7 @@ class Tanh(nn.Module):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (Branch(), "Branch cannot be traced"),
+        (Functional(), "Functional cannot be traced"),
         (Tanh(nn.Tanh()), "no activation that an LMA could replace"),
         (Tanh(nn.PReLU(8)), "no activation that an LMA could replace"),
     ],
