@@ -31,8 +31,8 @@ class NormAct(nn.BatchNorm2d):
     def forward(self, x):
         if self.training:
             self.num_batches_tracked.add_(1)
-        y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps)
-        return self.act(self.drop(y))
+        seen = self.running_mean, self.running_var, self.weight, self.bias
+        return self.act(self.drop(F.batch_norm(x, *seen, self.training, self.momentum, self.eps)))
 
 class Branching(nn.Module):
     '''Depends on its data, and calls one activation twice, one once, and a function.'''
