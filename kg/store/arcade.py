@@ -22,12 +22,12 @@ from kg.store.base import (
     GraphStore,
     Table,
     TransactionState,
-    iso,
     missing_parameters,
     timed_out,
     write_refused,
 )
 from kg.store.text import returned
+from kg.store.values import iso
 
 T = TypeVar("T")
 

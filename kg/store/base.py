@@ -6,7 +6,6 @@ be run twice. A store belongs to one thread; `with` closes it.
 
 from __future__ import annotations
 
-import datetime
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,9 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from kg.errors import NotInGraph, QueryInvalid, QueryTimeout, WriteRefused
 from kg.schema import LABELS, RELATIONSHIPS
+from kg.store import keys
+from kg.store.text import mask, returned
+from kg.store.values import checked_row, plain
 
 T = TypeVar("T")
 
@@ -29,8 +31,8 @@ BATCH = 1000
 
 COUNTERS = ("nodes_created", "nodes_deleted", "relationships_created", "relationships_deleted", "properties_set")
 
+_EXPLAIN = re.compile(r"\s*EXPLAIN\b", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,34 +93,6 @@ class TransactionState:
 
     depth: int = 0
     failed: bool = False
-
-
-def plain(value: Any) -> Any:
-    """Make a query parameter plain: NumPy values become Python ones, tuples lists, dates ISO 8601 text.
-
-    Raises:
-        QueryInvalid: an integer beyond 64 bits, or a type that no store keeps.
-    """
-    if value is None or isinstance(value, bool | float | str):
-        return value
-    if isinstance(value, int):
-        if value not in _INT64:
-            raise QueryInvalid(f"{value} does not fit into 64 bits, so the graph cannot keep it.")
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    raise QueryInvalid(f"A query parameter of type {type(value).__name__} cannot be kept in the graph.")
-
-
-def iso(text: str) -> str:
-    """Write a time of either engine in one way: no empty fraction of a second, UTC as Z."""
-    return re.sub(r"\.0+(?!\d)|(\.\d*?[1-9])0+(?!\d)", r"\1", text).replace("+00:00", "Z")
 
 
 def write_refused() -> WriteRefused:
@@ -207,12 +181,30 @@ class GraphStore(ABC):
     ) -> Table:
         """Run a statement that writes; make it idempotent (`MERGE`), since a retry may run it twice.
 
+        A parameter's list of integers and floats is kept as floats.
+
         Raises:
-            QueryInvalid: it does not parse, lacks a parameter, or breaks a constraint; nothing was written.
+            QueryInvalid: it does not parse, lacks a parameter, breaks a constraint, merges on a null, or gives a node
+                an id that is no text (`kg.store.keys`); nothing was written.
             QueryTimeout: it ran longer than `timeout`; nothing was written.
             GraphUnavailable: the store cannot be reached.
         """
+        self._check_keys(query, params, timeout)
         return self._guarded(query, params, timeout, None, write=True)
+
+    def _check_keys(self, query: str, params: Mapping[str, Any] | None, timeout: float | None) -> None:
+        """Refuse keys that one engine takes and another does not; see `kg.store.keys`."""
+        # A question that cannot be read would end a server's transaction, and a server refuses nulls by itself.
+        if self._state.depth and self.kind != "embedded":
+            return
+        for question, found in keys.questions(query):
+            try:
+                table = self._run(question, plain(params or {}), timeout, 1, write=False)
+            except QueryInvalid:
+                return  # beyond what can be asked: the engine says what it thinks of the statement itself
+            if table.rows:
+                key = found[table.rows[0][0]]
+                raise QueryInvalid(keys.complaint(key))
 
     def _guarded(
         self, query: str, params: Mapping[str, Any] | None, timeout: float | None, limit: int | None, *, write: bool
@@ -220,10 +212,16 @@ class GraphStore(ABC):
         if self._state.failed:
             raise QueryInvalid("An earlier statement of this transaction failed, so nothing more can run in it.")
         try:
-            return self._run(query, plain(params or {}), timeout, limit, write=write)
+            table = self._run(query, plain(params or {}, kept=write), timeout, limit, write=write)
+            # Columns and no rows, as a server answers: an engine's plan is no answer to the question.
+            return Table(returned(query), []) if _EXPLAIN.match(mask(query)) else table
         except BaseException:
             self._state.failed = self._state.depth > 0
             raise
+
+    def _written(self, query: str, params: Mapping[str, Any]) -> Table:
+        """Run a write of ours, whose rows were looked at one by one."""
+        return self._guarded(query, params, WRITE_SECONDS, None, write=True)
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
@@ -273,7 +271,7 @@ class GraphStore(ABC):
         """
         _checked(label, LABELS, "label")
         total = Changes()
-        for batch in _batches([plain(row) for row in rows]):
+        for batch in _batches([checked_row(label, plain(row, kept=True)) for row in rows]):
             known = {
                 row["id"]: row["p"]
                 for row in self.read(
@@ -292,7 +290,7 @@ class GraphStore(ABC):
         new = [row for row in rows if row["id"] not in known]
         stale = [row for row in rows if row["id"] in known and _differs(known[row["id"]], row)]
         for batch in _batches(new + stale):
-            self.write(
+            self._written(
                 f"UNWIND $rows AS row MERGE (n:{label} {{id: row.id}}) SET n += row.props",
                 {"rows": [{"id": row["id"], "props": {k: v for k, v in row.items() if k != "id"}} for row in batch]},
             )
@@ -311,7 +309,7 @@ class GraphStore(ABC):
         for label in (from_label, to_label):
             _checked(label, LABELS, "label")
         total = Changes()
-        for batch in _batches([plain(row) for row in rows]):
+        for batch in _batches([checked_row(type, plain(row, kept=True)) for row in rows]):
             found = self.read(
                 f"UNWIND $rows AS row MATCH (a:{from_label} {{id: row.from}})-[r:{type} {_keys(batch)}]->"
                 f"(b:{to_label} {{id: row.to}}) RETURN row.i AS i, properties(r) AS p",
@@ -333,7 +331,7 @@ class GraphStore(ABC):
         new = [row for i, row in enumerate(rows) if i not in known]
         stale = [row for i, row in enumerate(rows) if i in known and _differs(known[i], _props(row))]
         for batch in _batches(new + stale):
-            written = self.write(
+            written = self._written(
                 f"UNWIND $rows AS row MATCH (a:{from_label} {{id: row.from}}) MATCH (b:{to_label} {{id: row.to}}) "
                 f"MERGE (a)-[r:{type} {_keys(batch)}]->(b) SET r += row.props RETURN row.i AS i",
                 {"rows": [{**_ends(row), "i": i, "props": _props(row)} for i, row in enumerate(batch)]},

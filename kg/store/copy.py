@@ -8,12 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from kg.errors import GraphUnavailable, MigrationInvalid, NotInGraph, SchemaInvalid
 from kg.store.base import BATCH, GraphStore
 from kg.store.migrate import migrate, pending
+from kg.store.values import unkept
 
 REBUILT = (
     "Strategy", "Method", "Hyperparameter", "Setting", "Technique", "Paper", "Task", "Experience",
@@ -93,7 +95,8 @@ def copy(source: GraphStore, target: GraphStore, migrations: Path, *, replace: b
     Raises:
         NotInGraph: the source is empty.
         MigrationInvalid: the source lacks a migration.
-        SchemaInvalid: a node of the source cannot be named; or the target holds what only `replace` may remove.
+        SchemaInvalid: a node of the source cannot be named, or has a list that not every engine keeps; or the target
+            holds what only `replace` may remove.
         GraphUnavailable: a store cannot be reached, or the copy came out different; nothing was changed.
     """
     if source.place == target.place:
@@ -103,6 +106,7 @@ def copy(source: GraphStore, target: GraphStore, migrations: Path, *, replace: b
             raise NotInGraph(f"The graph in {source.place} is empty: there is nothing to copy.")
         raise MigrationInvalid(f"The graph in {source.place} lacks {waiting[0]}. Run `automc kg sync` on it first.")
     wanted = read_contents(source)
+    _check_kept(wanted)
     migrate(target, migrations)
     if not replace:
         _check_nothing_is_lost(target)
@@ -116,6 +120,23 @@ def copy(source: GraphStore, target: GraphStore, migrations: Path, *, replace: b
         if source.kind != "embedded":
             _check_equal(wanted, read_contents(source), f"{source.place} was written to while it was copied")
     return wanted
+
+
+def _check_kept(wanted: Contents) -> None:
+    """Refuse values that an engine would change or refuse, by the name of the first node or relationship with one."""
+    nodes = ((f"({label} {p['id']})", f"MATCH (n:{label} {{id: {p['id']!r}}})", p) for label, p in wanted.nodes)
+    rels = (
+        (f"({a} {i})-[:{t}]->({b} {j})", f"MATCH (:{a} {{id: {i!r}}})-[n:{t}]->(:{b} {{id: {j!r}}})", p)
+        for t, a, i, b, j, p in wanted.rels
+    )
+    for where, match, properties in chain(nodes, rels):
+        for name, value in properties.items():
+            if reason := unkept(value):
+                one = "toFloat" if set(map(type, value)) == {int, float} else "toString"
+                raise SchemaInvalid(
+                    f"{where} cannot be copied: its {name} is {reason}, which not every engine keeps as it is. Make it "
+                    f'a list of one kind: automc kg query --write "{match} SET n.{name} = [x IN n.{name} | {one}(x)]"'
+                )
 
 
 def _check_nothing_is_lost(target: GraphStore) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, cast
 
 from kg.errors import GraphUnavailable, KGError, QueryInvalid
-from kg.store.base import COUNTERS, WRITE_SECONDS, GraphStore, Table, iso, missing_parameters, timed_out, write_refused
+from kg.store.base import COUNTERS, WRITE_SECONDS, GraphStore, Table, missing_parameters, timed_out, write_refused
 from kg.store.text import returned
+from kg.store.values import iso
 
 if TYPE_CHECKING:
     from neo4j import ManagedTransaction, Result, Session, Transaction
@@ -218,7 +219,7 @@ class Neo4jStore(GraphStore):
             return missing_parameters(message.rpartition(":")[2].strip())
         # A server that stops ends what is under way; the driver counts that among the client's errors.
         stopped = code.endswith(("Transaction.Terminated", "Transaction.LockClientStopped"))
-        if ".ClientError." in code and not stopped:
+        if (".ClientError." in code or ".DatabaseError.Statement." in code) and not stopped:
             return QueryInvalid(f"The query cannot be read: {message}")
         return GraphUnavailable(f"The Neo4j at {self.place} could not do this: {message} ({code}). Try again.")
 

@@ -233,3 +233,19 @@ def test_a_script_of_the_whole_graph(real_neo4j: str, tmp_path: Path) -> None:
         wanted = read_contents(here)
         run_script(there, statements("\n".join(script(wanted, migrations_dir()))), None)
         assert read_contents(there).digest == wanted.digest
+
+
+def test_a_list_that_not_every_engine_keeps_is_named_with_the_way_out(store: GraphStore, tmp_path: Path) -> None:
+    with embedded(tmp_path / "mixed") as mixed:
+        migrate(mixed, migrations_dir())
+        mixed.write("CREATE (:Method {id: 'a'})-[:USES_TECHNIQUE]->(:Technique {id: 't', list: [1, 2.5]})")
+        with pytest.raises(SchemaInvalid, match=r"\(Technique t\) cannot be copied: its list is a list of several"):
+            copy(mixed, store, migrations_dir())
+        mixed.write("MATCH (n:Technique {id: 't'}) SET n.list = [x IN n.list | toFloat(x)]")
+        mixed.write("MATCH ()-[n:USES_TECHNIQUE]->() SET n.list = ['a', 1]")
+        with pytest.raises(SchemaInvalid, match=r"\(Method a\)-\[:USES_TECHNIQUE\]->\(Technique t\) .* toString\(x\)"):
+            copy(mixed, store, migrations_dir())
+        assert store.read("MATCH (n:Technique) RETURN count(n) AS n").rows == [(0,)]
+        mixed.write("MATCH ()-[n:USES_TECHNIQUE]->() SET n.list = [x IN n.list | toString(x)]")
+        copy(mixed, store, migrations_dir())
+        assert store.read("MATCH ()-[n:USES_TECHNIQUE]->() RETURN n.list AS list").rows == [(["a", "1"],)]
