@@ -13,13 +13,14 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from automc.errors import AutoMCError
+from automc.errors import AutoMCError, Note
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> None:
     descriptor, parent, monitor_file = arguments
     # A worker is ended by its parent: the Ctrl-C that the terminal sends to everybody is not for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore", Note)  # its parent has said them
     faulthandler.enable()
     threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
     connection = Connection(int(descriptor))

@@ -19,6 +19,7 @@ from torch import nn
 
 from automc.errors import EnvironmentFault, ModelError, Note
 from automc.models import zoo
+from automc.models.forms import plain
 from automc.models.zoo import IMAGENET
 from automc.models.zoo.registry import Normalisation
 
@@ -86,6 +87,7 @@ def build(source: FactoryRef, *, beside: Path | None = None) -> nn.Module:
 
     Warns:
         SourceChanged: the factory's file has another content than `source` says.
+        Note: the model was wrapped, on another device or not in float32, see `forms.plain`.
     """
     if source.kind == "zoo":
         return zoo.build(source.name, **source.kwargs)
@@ -234,7 +236,7 @@ def _call(factory: Callable[..., Any], where: str, kwargs: dict[str, Any], path:
         raise ModelError(f"{where}({_shown(kwargs)}) failed: {_said(error, path)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{where} returned a {type(model).__name__}, not a torch.nn.Module.")
-    return model
+    return plain(model, where if path is None else f"{path.name}:{where.rpartition(':')[2]}")
 
 
 def _import(path: Path) -> ModuleType:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from automc.errors import ModelError
 from automc.models.checkpoint import load_weights
 from automc.models.factory import FactoryRef, LoadedModel, SourceChanged, build, locate, normalisation_of
+from automc.models.forms import settled
 from automc.models.modes import evaluating, unheard
 from automc.models.outputs import examine
 from automc.models.shortcuts import adapt_shortcuts
@@ -60,7 +62,8 @@ def load(
 def prepare(model: nn.Module, example: Tensor) -> nn.Module:
     """Return a deep copy of a classifier that methods can work on: gradients on, option-A shortcuts adapted.
 
-    The copy gives bit-identical outputs and keeps its train or eval mode; `model` is left as it was.
+    The copy gives bit-identical outputs and keeps its train or eval mode; `model` is left as it was, but for
+    layers that wait for a first batch to know their sizes.
 
     Args:
         example: an input batch (n, c, h, w) of at least two images.
@@ -68,11 +71,15 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module:
     Raises:
         ModelError: the model cannot be copied, does not run on the example, or is no classifier.
     """
+    if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        output_classes(model, example)  # gets its sizes with the first batch
     try:
-        prepared = copy.deepcopy(model)
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        prepared = copy.deepcopy(settled(model))
+    except Exception as error:  # a module of the user's can say how it is copied
         raise ModelError(f"The model {type(model).__name__} cannot be copied: {error}") from error
     output_classes(prepared, example)
+    if not any(p.numel() for p in prepared.parameters()):
+        raise ModelError(f"The model {type(model).__name__} has no parameters, so nothing of it can be made smaller.")
     for parameter in prepared.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automc.errors import AutoMCError, ModelError
+from automc.models.forms import settled
 from automc.models.modes import evaluating, unheard
 
 NAMED = ("logits", "output", "outputs", "out", "scores", "pred", "preds", "prediction", "predictions", "main")
@@ -114,12 +115,12 @@ def check_training(model: nn.Module, example: Tensor) -> str:
         example: two images (2, c, h, w) as `examine` takes them.
 
     Raises:
-        ModelError: training fails, its scores have another shape than in evaluation, or are not the part that
-            evaluation returns.
+        ModelError: training fails, its scores have another shape than in evaluation, no gradient reaches a parameter,
+            or the scores are not the part that evaluation returns.
     """
-    plain, expected = _evaluated(model, example)
-    probe = copy.deepcopy(model).train()
+    probe = copy.deepcopy(settled(model)).train()
     batch = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example.device)
+    plain, expected = _evaluated(model, batch)
     try:
         with _dice_kept(batch), torch.enable_grad(), unheard():
             output = probe(batch)
@@ -130,19 +131,41 @@ def check_training(model: nn.Module, example: Tensor) -> str:
         raise
     except Exception as error:  # the user's forward pass can raise anything
         raise failed(probe, example, error, "train") from error
-    if found.shape != expected.shape:
-        raise ModelError(
-            f"The model {type(model).__name__} returns scores of shape {tuple(found.shape)} in training and "
-            f"{tuple(expected.shape)} in evaluation for the same {len(batch)} images: it cannot be trained as it is "
-            "used."
-        )
+    _check_trained(model, found, expected)
+    notes = []
     if not isinstance(output, Tensor):
         _check_part(probe, model, batch)
-        return (
+        notes.append(
             f"In training {type(model).__name__} returns {described(output)}: {which(output)} is trained, the other "
             "parts are left out of the loss, so what only they need stays as it is."
         )
-    return "" if isinstance(plain, Tensor) else f"Of {described(plain)}, {which(plain)} are the model's scores."
+    elif not isinstance(plain, Tensor):
+        notes.append(f"Of {described(plain)}, {which(plain)} are the model's scores.")
+    if not torch.allclose(_evaluated(model, batch)[1], expected, rtol=0.0, atol=_share(expected), equal_nan=True):
+        notes.append(
+            f"{type(model).__name__} gives other scores for the same images: its evaluation is random, so accuracies "
+            "vary from one measurement to the next."
+        )
+    return " ".join(notes)
+
+
+def _check_trained(model: nn.Module, found: Tensor, expected: Tensor) -> None:
+    name = type(model).__name__
+    if found.shape != expected.shape:
+        raise ModelError(
+            f"The model {name} returns scores of shape {tuple(found.shape)} in training and {tuple(expected.shape)} in "
+            f"evaluation for the same {len(expected)} images: it cannot be trained as it is used."
+        )
+    if not found.requires_grad:
+        raise ModelError(
+            f"The model {name} cannot be trained: no gradient reaches its parameters from its scores. Does its forward "
+            "pass run without gradients (torch.no_grad, detach, or values that leave torch)?"
+        )
+
+
+def _share(scores: Tensor) -> float:
+    """How far scores may lie from these and be called the same."""
+    return _STEADY * max(1.0, float(scores.abs().max()))
 
 
 def failed(model: nn.Module, example: Tensor, error: Exception, what: str = "run") -> ModelError:
@@ -208,7 +231,7 @@ def _check_part(probe: nn.Module, model: nn.Module, batch: Tensor) -> None:
             layer.training = False
     with torch.no_grad(), _dice_kept(batch), unheard():
         wanted, output = examine(model, batch), probe(batch)
-    limit = _STEADY * max(1.0, float(wanted.abs().max()))
+    limit = _share(wanted)
 
     def same(part: Any) -> bool:
         return isinstance(part, Tensor) and part.shape == wanted.shape and bool((part - wanted).abs().max() <= limit)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from automc.datasets.base import Dataset, TrainData, Views
 from automc.datasets.splits import split
 from automc.errors import AutoMCError
+from automc.models.forms import settled
 from automc.models.keeping import held
 from automc.models.outputs import logits
 from automc.training.recipe import Precision, Recipe
@@ -109,6 +110,7 @@ def fit(
                     progress(step + 1, iterations)
     finally:
         model.train(was_training)
+    settled(model)
     if not all_finite(model):
         raise Diverged(_diverged(iterations, iterations, peak))
     return FitReport(losses.mean, iterations, time.perf_counter() - started)
