@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
+import traceback
 from typing import Annotated
 
 import typer
@@ -53,5 +56,16 @@ def root(
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what nobody foresaw is a sentence too, and its trace a file to send along."""
+    try:
+        app()
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error))
+        with tempfile.NamedTemporaryFile("w", prefix="automc-fault-", suffix=".txt", delete=False) as file:
+            file.write(f"automc {' '.join(map(repr, sys.argv[1:]))}\n\n{trace}")
+        what = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        print(
+            f"Error: AutoMC failed: {what}. This is a fault of AutoMC: please report it, with {file.name}.",
+            file=sys.stderr,
+        )
+        sys.exit(1)

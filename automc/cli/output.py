@@ -96,6 +96,15 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             fail(EnvironmentFault(f"{where}{error.strerror or error}. Make room, or choose another place."))
+        except (MemoryError, RuntimeError) as error:
+            # What torch raises says so in words only; other faults of ours go on to `main`.
+            if (
+                isinstance(error, RuntimeError)
+                and "allocate memory" not in str(error)
+                and "out of memory" not in str(error)
+            ):
+                raise
+            fail(EnvironmentFault("The memory is full. Use a smaller --batch or --size, or fewer --workers."))
         except KeyboardInterrupt:
             say("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None

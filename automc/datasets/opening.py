@@ -17,6 +17,7 @@ from automc.errors import DataError
 
 KNOWN_SHARE = 0.01
 """Share of the test images from which on it is said that they are training images too."""
+COMPUTED = "Normalisation computed from the training images"
 NATURAL_SIZE = 24
 """Sides from this many pixels on are taken for photographs, which may be mirrored."""
 
@@ -41,7 +42,7 @@ def open_data(ref: DataRef, cache: Path | None = None, progress: Progress | None
     notes = [*raw.notes, *_remarks(ref, raw)]
     if ref.mean is None or ref.std is None:
         mean, std = statistics(raw.train)
-        notes.append(f"Normalisation computed from the training images: mean {_short(mean)}, std {_short(std)}.")
+        notes.append(f"{COMPUTED}: mean {_short(mean)}, std {_short(std)}.")
     else:
         mean, std = ref.mean, ref.std
         for name, values in (("--mean", mean), ("--std", std)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +13,9 @@ import torch
 from torch import nn
 
 from automc.datasets import DataRef, Dataset, open_data
+from automc.datasets.opening import COMPUTED
 from automc.datasets.splits import Splits, content_hash, split
+from automc.errors import Note
 from automc.execution.setup import fitted, open_device
 from automc.home import home
 from automc.models.flops import count
@@ -125,6 +128,9 @@ def open_subject(
     splits = split(dataset, fraction)
     counted = count(prepared, torch.zeros(dataset.example_shape, device=where))
     counted.tell(prepared)
+    for note in dataset.notes:
+        if not note.startswith(COMPUTED):  # that is usual, and not worth a line each time
+            warnings.warn(note, Note, stacklevel=2)
     return Subject(
         name=_short(model),
         model=prepared,
