@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from automc import methods
 from automc.bounds import check
 from automc.datasets import DataRef
 from automc.datasets.splits import content_hash
@@ -37,6 +37,8 @@ from automc.training.recipe import Recipe
 from kg.errors import SchemaInvalid
 from kg.schema import Scheme
 
+MAX_SCHEME = 100_000
+"""Characters of a scheme file."""
 Progress = Callable[[int, int], None]
 
 
@@ -150,8 +152,7 @@ def compress(
     place = checked(runtime)
     origin = replay.find(scheme) if isinstance(scheme, str) else None
     wanted = origin.trial.scheme if origin else read_scheme(scheme)
-    for step in wanted.steps:
-        methods.get(step.method).check(step)
+    replay.check(wanted)
     given = None if isinstance(scheme, Scheme) or "[" in str(scheme) else scheme
     target = claim(out, COMPRESSED, inputs=(model, weights, given, *read_by(data)), force=force)
     recipe = recipe or Recipe()
@@ -295,12 +296,15 @@ def read_scheme(scheme: str | Path | Scheme) -> Scheme:
     if isinstance(scheme, Scheme):
         return scheme
     text = str(scheme)
-    if "[" not in text:
+    if "[" not in text or os.path.isfile(text):
         try:
-            text = Path(text).read_text(encoding="utf-8")
+            with Path(text).open(encoding="utf-8-sig") as file:
+                text = file.read(MAX_SCHEME + 1)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not a text file"
             raise MethodError(f"The scheme file {scheme} cannot be read: {reason}.") from None
+        if len(text) > MAX_SCHEME:
+            raise MethodError(f"The scheme file {scheme} is larger than {MAX_SCHEME:,} characters. It is no scheme.")
         try:
             found = Scheme.parse(text)
         except SchemaInvalid as error:

@@ -9,6 +9,7 @@ why (`retired_by`, `retired_at`, `retired_because`), and is no longer used.
 from __future__ import annotations
 
 import datetime
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -124,7 +125,10 @@ def _known(store: GraphStore, label: str, ids: Iterable[str]) -> dict[str, bool]
     found = dict(table.rows)
     for id in wanted:
         if id not in found:
-            raise NotInGraph(f"There is no {label} '{id}' in the graph. Nothing was changed.")
+            names = store.read(f"MATCH (n:{label}) RETURN n.id AS id ORDER BY id LIMIT 10000").column("id")
+            near = difflib.get_close_matches(id, names, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise NotInGraph(f"There is no {label} '{id[:80]}' in the graph. Nothing was changed.{hint}")
     return {id: found[id] for id in wanted}
 
 

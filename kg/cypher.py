@@ -132,6 +132,11 @@ _ALL = {
 _SAID = {"labels": "node has the label", "types": "relationship has the type", "properties": "node or relationship has"}
 
 
+def used_params(query: str) -> set[str]:
+    """Return the names of the parameters that a query uses, without their dollar."""
+    return {*re.findall(r"\$(\w+)", mask(query)), *re.findall(r"\$`([^`]+)`", query)}
+
+
 def hints(store: GraphStore, query: str) -> list[str]:
     """Say which names of a query occur nowhere in the graph, with the nearest that does.
 

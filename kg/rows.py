@@ -71,4 +71,4 @@ def _value(column: str, cell: str) -> Any:
     try:
         return parse_value(cell)
     except SchemaInvalid as error:
-        raise ExperienceInvalid(f"{column}: {error}") from None
+        raise ExperienceInvalid(f"{column[:80]}: {error}") from None

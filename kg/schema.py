@@ -35,7 +35,7 @@ START = "START"
 """Id of the empty scheme."""
 ARROW = " -> "
 
-_NAME = r"[A-Za-z][A-Za-z0-9_-]*"
+_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,99}"
 _CATEGORY = re.compile(_NAME)
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,4})?")
 _STRATEGY = re.compile(rf"({_NAME})\[([^\[\]]*)\]")

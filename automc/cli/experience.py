@@ -42,16 +42,17 @@ def list_experience(
     Example: automc experience list --method NS
     """
     from automc import knowledge
-    from automc.knowledge.known import known, known_method, origins
+    from automc.knowledge.known import did_you_mean, known, known_method, origins
 
     if method is not None:
         method = known_method(method).id
     marks = {} if files else origins("Experience")
-    records = [
-        one
-        for one in (knowledge.published(files)[0] if files else known().experience)
-        if method in (None, one.strategy.method) and source in (None, one.source)
-    ]
+    everything = knowledge.published(files)[0] if files else known().experience
+    if source is not None and source not in (sources := sorted({one.source for one in everything})):
+        raise AutoMCError(
+            f"--source {source[:80]}: no record comes from it. Sources: {', '.join(sources)}.{did_you_mean(source, sources)}"
+        )
+    records = [one for one in everything if method in (None, one.strategy.method) and source in (None, one.source)]
     columns = (
         "id",
         "strategy",

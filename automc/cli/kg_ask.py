@@ -46,7 +46,7 @@ def query(
     from automc import knowledge
     from automc.home import home
     from automc.knowledge.store import check_query
-    from kg.cypher import hints, packaged_queries, saved_queries
+    from kg.cypher import hints, packaged_queries, saved_queries, used_params
 
     check_query(timeout, limit)
     folders = (packaged_queries(), home(create=False) / "queries")
@@ -60,7 +60,10 @@ def query(
         _run_script(script, timeout)
         return
     statement, defaults = _statement(text, file, saved, folders)
-    params = defaults | _params(param or [])
+    given = _params(param or [])
+    if unused := sorted(set(given) - used_params(statement)):
+        raise AutoMCError(f"--param {unused[0]}: the statement has no ${unused[0]}. Correct the name, or leave it out.")
+    params = defaults | given
     with knowledge.graph(create=False) as store:
         began = time.perf_counter()
         if write:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,14 @@ def known_method(id: str) -> Method:
     for method in methods:
         if method.id.lower() == id.lower():
             return method
-    raise NotInGraph(f"There is no method {id}. Known: {', '.join(method.id for method in methods)}.")
+    names = [method.id for method in methods]
+    raise NotInGraph(f"There is no method {id[:80]}. Known: {', '.join(names)}.{did_you_mean(id, names)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence with the known name that is nearest to one that is not known; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def origins(label: Any) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ whose entries name a module that registers a class when it is imported.
 
 from __future__ import annotations
 
+import difflib
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -60,5 +61,7 @@ def get(name: str) -> Method:
     """
     methods = registered()
     if name not in methods:
-        raise MethodError(f"No code for method {name}: it is knowledge only. Executable are {', '.join(methods)}.")
+        near = difflib.get_close_matches(name.lower(), [known.lower() for known in methods], n=1)
+        hint = next((f" Did you mean {known}?" for known in methods if near and known.lower() == near[0]), "")
+        raise MethodError(f"There is no code for a method {name[:80]!r}. Executable are {', '.join(methods)}.{hint}")
     return methods[name]

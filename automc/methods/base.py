@@ -20,6 +20,13 @@ FLOOR = 0.15
 """No scheme goes below this share of the original parameters."""
 
 
+RANGES: Mapping[str, tuple[float, float]] = {
+    "HP1": (0, 1000), "HP2": (0, 1), "HP3": (2, 100), "HP4": (0.01, 1000), "HP5": (0, 1), "HP6": (0, 1),
+    "HP7": (0, 1000), "HP9": (0, 1000), "HP10": (0, 1000), "HP13": (0, 1000), "HP14": (0, 1e6), "HP15": (0, 1e6),
+}  # fmt: skip
+"""Of the paper's hyperparameters that are numbers, far beyond the cards' grids: what a step can be run with."""
+
+
 def setting(strategy: Strategy, name: str, low: float, high: float) -> float:
     """Read a numeric hyperparameter and check its range [low, high].
 
@@ -94,10 +101,13 @@ class Method(ABC):
         """Refuse settings with which no model could be compressed: asked before anything slow.
 
         Raises:
-            MethodError: HP2 lies outside of [0, 1], or a category is none of `choices`.
+            MethodError: a number lies outside of RANGES, or a category is none of `choices`.
             SchemaInvalid: HP2 is missing or no number.
         """
         setting(strategy, "HP2", 0.0, 1.0)
+        for name, _ in strategy.settings:
+            if name in RANGES:
+                setting(strategy, name, *RANGES[name])
         for name, known in self.choices.items():
             if strategy.get(name) not in known:
                 raise MethodError(f"{strategy.id}: {name} must be one of {', '.join(known)}.")

@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from automc import knowledge
-from automc.errors import StudyError
+from automc import knowledge, methods
+from automc.errors import MethodError, StudyError
 from automc.execution.outcome import StepOutcome
 from automc.knowledge.store import graph_exists
 from automc.methods.base import FLOOR
@@ -71,6 +71,29 @@ class SchemeForecast:
     accuracy_nn_exp: float | None
     differences: tuple[str, ...] = ()
     """Where the recipe differs from that under which the study measured."""
+
+
+def check(scheme: Scheme) -> None:
+    """Refuse a scheme that cannot be run, before anything is opened.
+
+    Raises:
+        MethodError: a step's method has no code here, lacks a setting, has one too many, or a value out of range.
+        SchemaInvalid: a value is of another kind than its hyperparameter's.
+    """
+    cards = {card.id: card for card in knowledge.methods()}
+    for number, step in enumerate(scheme.steps, 1):
+        method = methods.get(step.method)
+        knobs = [knob.id for knob in cards[step.method].hyperparameters] if step.method in cards else []
+        given = [name for name, _ in step.settings]
+        missing = [name for name in knobs if name not in given]
+        strange = [name for name in given if name not in knobs]
+        if knobs and (missing or strange):
+            wrong = f"{', '.join(missing)} is missing" if missing else f"there is no {strange[0][:80]}"
+            raise MethodError(
+                f"Step {number}, {step.id[:200]}: {wrong}. {step.method} has {', '.join(knobs)}; "
+                f"see automc method show {step.method}."
+            )
+        method.check(step)
 
 
 def find(text: str) -> Origin | None:
