@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from automc.bounds import check
+from automc.bounds import Size, check, sides
 from automc.datasets import DataRef
 from automc.datasets.splits import content_hash
 from automc.errors import MethodError
@@ -256,25 +256,25 @@ def train(
 
 def export(
     model: str, *, out: str | Path, kind: _exports.Kind = "onnx", weights: str | Path | None = None,
-    size: int | None = None, opset: int | None = None, dynamic_batch: bool = True,
+    size: Size | None = None, opset: int | None = None, dynamic_batch: bool = True,
     tolerance: float | None = None, force: bool = False,
 ) -> _exports.Exported:  # fmt: skip
     """Write a model as ONNX or `torch.export`, once its outputs agree with PyTorch's; see `automc.models.export`.
 
     Args:
-        size: side of the input image in pixels; needed where the model does not tell.
+        size: of the images in pixels, the side of a square or (height, width); needed where the model does not tell.
 
     Raises:
         ModelError: the model cannot be loaded, is no classifier, or cannot be exported faithfully; nothing is written.
         EnvironmentFault: packages are missing, or `out` cannot be written; what was there is intact.
     """
-    for option, value in (("--size", size), ("--opset", opset), ("--tolerance", tolerance)):
+    asked = None if size is None else sides(size)
+    for option, value in (("--opset", opset), ("--tolerance", tolerance)):
         if value is not None:
             check(option, value)
     path = claim(out, EXPORTED, inputs=(model, weights), force=force)
     loaded = _models.load(model, weights=Path(weights) if weights else None)
-    side = size or _models.default_size(model)
-    example = _models.example_for(loaded.model, side, side, channels_of(loaded))
+    example = _models.example_for(loaded.model, *(asked or _models.default_shape(model)), channels_of(loaded))
     return _exports.export(
         loaded.model, example, path, kind=kind, opset=opset, dynamic_batch=dynamic_batch, tolerance=tolerance,
         normalisation=loaded.normalisation,

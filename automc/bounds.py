@@ -101,6 +101,29 @@ def check(option: str, value: Any, error: type[AutoMCError] = AutoMCError, *, sh
         raise error(f"{option} must {RANGES[option]}, it is {given}.")
 
 
+Size = int | tuple[int, int]
+"""Of images in pixels: the side of a square, or (height, width)."""
+
+
+def sides(size: Size, error: type[AutoMCError] = AutoMCError) -> tuple[int, int]:
+    """Return (height, width) of a size.
+
+    Raises:
+        error: a side lies outside of the range of `--size`, or there are not two.
+    """
+    both = size if isinstance(size, tuple) else (size, size)
+    if len(both) != 2:
+        raise error(f"--size is the side of a square, or height and width; it is {size!r}.")
+    for side in both:
+        check("--size", side, error)
+    return both
+
+
+def size_text(size: Size | None) -> str | None:
+    """Return a size as `--size` takes it: "224" or "64x320"."""
+    return "x".join(map(str, size)) if isinstance(size, tuple) else None if size is None else str(size)
+
+
 def _plain(value: Any) -> str:
     """Print a number in at most some dozen characters."""
     if isinstance(value, Integral) and abs(int(value)) < 10**15:

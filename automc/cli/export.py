@@ -26,7 +26,10 @@ def export(
     kind: Annotated[Kind, typer.Option("--format", "--to", help="onnx, or torch for torch.export (.pt2).")] = Kind.onnx,
     weights: o.Weights = None,
     size: Annotated[
-        int | None, typer.Option("--size", help="Side of the images in pixels; default what the model is made for.")
+        str | None,
+        typer.Option(
+            "--size", help="Side of the images in pixels, or HEIGHTxWIDTH; default what the model is made for."
+        ),
     ] = None,
     opset: Annotated[int | None, typer.Option("--opset", help="ONNX operator set; default the exporter's own.")] = None,
     dynamic_batch: Annotated[
@@ -48,7 +51,7 @@ def export(
     from automc import api
 
     done = api.export(
-        model, out=out, kind=kind.value, weights=weights, size=size, opset=opset, dynamic_batch=dynamic_batch,
+        model, out=out, kind=kind.value, weights=weights, size=o.image_size(size), opset=opset, dynamic_batch=dynamic_batch,
         tolerance=tolerance, force=force,
     )  # fmt: skip
     pace = api.pace(model, done, weights=weights)
@@ -63,4 +66,6 @@ def export(
         say(pace.warning)
     if weights is None and not model.endswith(".am"):
         say("The weights are random: give --weights, or a saved .am.")
-    say(f"Give it normalised float32 images of {' x '.join(map(str, done.images[1:]))}; --size changes their side.")
+    say(
+        f"Give it normalised float32 images of {' x '.join(map(str, done.images[1:]))}; --size changes height and width."
+    )

@@ -74,7 +74,7 @@ def measure(
 
     def of(reference_model: str, checkpoint: Path | None) -> api.Measured:
         return api.measure(
-            reference_model, reference, weights=checkpoint, device=device, size=reading.size, batch=batch
+            reference_model, reference, weights=checkpoint, device=device, size=o.image_size(reading.size), batch=batch
         )
 
     found = of(model, None if before else weights)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from automc.bounds import Size, check
 from automc.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ class DataOptions:
         str | None, typer.Option("--mean", help="Mean per channel of pixels in [0, 1], such as 0.49,0.48,0.45.")
     ] = None
     std: Annotated[str | None, typer.Option("--std", help="Standard deviation per channel, likewise.")] = None
-    size: Annotated[int | None, typer.Option("--size", help="Resize images of a folder to this side, in pixels.")] = (
-        None
-    )
+    size: Annotated[
+        str | None,
+        typer.Option("--size", help="Resize images of a folder to this side in pixels, or to HEIGHTxWIDTH."),
+    ] = None
     classes: Annotated[
         str | None, typer.Option("--classes", help="Class names in the order of the model's outputs: a,b,c or a file.")
     ] = None
@@ -83,7 +85,7 @@ class DataOptions:
 
         return DataRef(
             data, str(self.root) if self.root else None, self.download, _numbers("--mean", self.mean),
-            _numbers("--std", self.std), self.size, _names(self.classes), augment,  # type: ignore[arg-type]
+            _numbers("--std", self.std), image_size(self.size), _names(self.classes), augment,  # type: ignore[arg-type]
             str(self.val) if self.val else None,
         )  # fmt: skip
 
@@ -221,6 +223,28 @@ def check_precision(text: str) -> str:
     if text not in ("auto", "float32", "bfloat16"):
         raise DataError(f"--precision must be auto, float32 or bfloat16, it is {text!r}.")
     return text
+
+
+def image_size(text: str | None) -> Size | None:
+    """Return the size that `--size` names: 224, or HEIGHTxWIDTH.
+
+    Raises:
+        DataError: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        found = [int(part) for part in text.lower().replace("×", "x").split("x")]
+    except ValueError:
+        found = []
+    if len(found) not in (1, 2):
+        raise DataError(
+            f"--size {text!r} is not understood. Write the side of square images in pixels, such as 224, or "
+            "HEIGHTxWIDTH, such as 64x320."
+        )
+    for side in found:
+        check("--size", side, DataError)
+    return found[0] if len(set(found)) == 1 else (found[0], found[1])
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from automc.bounds import Size, sides
 from automc.bounds import check as check_number
 from automc.errors import DataError
 
@@ -144,7 +145,7 @@ class DataRef:
         download: fetch missing files of a named data set.
         mean: per-channel mean of pixels in [0, 1]; None: computed from the training images.
         std: likewise, the standard deviation.
-        size: images of a folder are resized to size × size.
+        size: images of a folder are resized to this: the side of a square in pixels, or (height, width).
         classes: class names in the order of the model's outputs; labels follow.
         augment: None: chosen by the size of the images.
         val: image folder that replaces the validation split.
@@ -155,7 +156,7 @@ class DataRef:
     download: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    size: int | None = None
+    size: Size | None = None
     classes: tuple[str, ...] | None = None
     augment: Augment | None = None
     val: str | None = None
@@ -167,7 +168,7 @@ class DataRef:
             for value in values or ():
                 check_number(option, value, DataError)
         if self.size is not None:
-            check_number("--size", self.size, DataError)
+            sides(self.size, DataError)
         if self.classes is not None:
             names = [name.strip() for name in self.classes]
             twice = sorted({name for name in names if names.count(name) > 1})

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from automc.bounds import Size, sides
 from automc.datasets.base import DataRef, Images, Progress, Raw
 from automc.datasets.decoded import Allocate, decoded, signature
 from automc.datasets.listing import SHOWN, Listing, find_classes, find_parts, list_images, with_test
@@ -29,7 +30,7 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
     `validation/`) beside `test/` is the validation split; without `test/` it is the test set, as for ImageNet, whose
     test labels nobody has. Classes are the sub-folders of train/ in alphabetical order, or `ref.classes`; a class may
     be missing elsewhere. Names that begin with a dot are passed over, other files than images counted. With
-    `ref.size`, images are resized to size × size (bilinear, antialiased, aspect not kept); else all must have one
+    `ref.size`, images are resized to it (bilinear, antialiased, aspect not kept); else all must have one
     size. If every image is grey, the data has 1 channel, else 3; transparency is dropped.
 
     Raises:
@@ -46,7 +47,7 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
 
 
 def read_validation(
-    folder: Path, data: Raw, size: int | None, cache: Path | None = None, progress: Progress | None = None
+    folder: Path, data: Raw, size: Size | None, cache: Path | None = None, progress: Progress | None = None
 ) -> Images:
     """Read a folder of class sub-folders that takes the place of the validation split of `data`.
 
@@ -91,7 +92,7 @@ def read_classes(text: str) -> tuple[str, ...]:
 
 
 def _decode(
-    listings: dict[str, Listing], size: int | None, channels: int | None, cache: Path | None, progress: Progress | None
+    listings: dict[str, Listing], size: Size | None, channels: int | None, cache: Path | None, progress: Progress | None
 ) -> dict[str, Images]:
     """Decode all splits; headers are read first, because one colour image makes all of them colour.
 
@@ -140,7 +141,7 @@ def _decode(
     return {part: images(listing) for part, listing in listings.items()}
 
 
-def _common_shape(files: Sequence[str], size: int | None, channels: int | None) -> tuple[int, int, int]:
+def _common_shape(files: Sequence[str], size: Size | None, channels: int | None) -> tuple[int, int, int]:
     """(channels, height, width) of every image after decoding."""
     broken = _Unreadable()
     read = _threaded(
@@ -154,13 +155,13 @@ def _common_shape(files: Sequence[str], size: int | None, channels: int | None) 
         raise DataError(f"{files[coloured]} is a colour image, but the training images are grey.")
     depth = channels or (1 if coloured is None else 3)
     if size is not None:
-        return depth, size, size
+        return depth, *sides(size, DataError)
     first = headers[0][:2]
     other = next((i for i, header in enumerate(headers) if header[:2] != first), None)
     if other is not None:
         raise DataError(
             f"The images differ in size: {files[0]} is {_size(first)}, {files[other]} is {_size(headers[other][:2])}. "
-            "Give --size N to resize all of them to N×N."
+            "Give --size N to resize all of them to N×N, or --size HEIGHTxWIDTH."
         )
     return depth, *first
 

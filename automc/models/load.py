@@ -22,7 +22,7 @@ __all__ = [
     "LoadedModel",
     "SourceChanged",
     "build",
-    "default_size",
+    "default_shape",
     "example_for",
     "input_channels",
     "layout",
@@ -145,8 +145,8 @@ def example_for(model: nn.Module, height: int, width: int, channels: int | None 
     raise first
 
 
-def default_size(spec: str) -> int:
-    """Return the side in pixels of the images a model is made for: what an .am was trained on, 32 for the zoo,
+def default_shape(spec: str) -> tuple[int, int]:
+    """Return (height, width) of the images a model is made for: what an .am was trained on, 32 × 32 for the zoo,
     torchvision's own.
 
     Raises:
@@ -157,8 +157,8 @@ def default_size(spec: str) -> int:
 
         source, about = structure.read_head(Path(spec))
         shape = about.get("image_shape", [])
-        if len(set(shape)) == 1:
-            return int(shape[0])
+        if len(shape) == 2:
+            return int(shape[0]), int(shape[1])
     else:
         source = locate(spec, None, None)
     if source.kind == "file":
@@ -167,5 +167,6 @@ def default_size(spec: str) -> int:
         from torchvision.models import get_model_weights
 
         sizes = [w.transforms().crop_size[0] for w in get_model_weights(source.name)]
-        return min(sizes, default=224)
-    return 32
+        side = min(sizes, default=224)
+        return side, side
+    return 32, 32

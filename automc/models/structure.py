@@ -64,7 +64,7 @@ def save(
     the CPU for two random images. The global random states are left as they were.
 
     Args:
-        metadata: JSON values: recipe, figures, graph ids; `image_shape` (height, width) is what `default_size` reads.
+        metadata: JSON values: recipe, figures, graph ids; `image_shape` (height, width) is what `default_shape` reads.
         normalisation: what the weights expect; by default `metadata["normalisation"]`, else the source's own.
         shape: of an image (channels, height, width); by default one that the model runs on is looked for.
 

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from torch import nn
 
+from automc.bounds import size_text
 from automc.models import structure
 from automc.report.plot import Line, Mark, svg
 from automc.search.pareto import hypervolume
@@ -169,7 +170,7 @@ def command(spec: StudySpec) -> str:
         ("--unit-epochs", recipe.unit_epochs, 10.0), ("--batch", recipe.batch, 128), ("--lr", recipe.lr, 0.01),
         ("--teacher", recipe.teacher, 0.0), ("--recalibrate", recipe.recalibration_images, 2000),
         ("--round-to", recipe.round_to, 1), ("--sparsity", recipe.sparsity, 0.0), ("--precision", recipe.precision, ""),
-        ("--root", data.root, None), ("--size", data.size, None), ("--augment", data.augment, None),
+        ("--root", data.root, None), ("--size", size_text(data.size), None), ("--augment", data.augment, None),
         ("--val", data.val, None), ("--device", spec.device, "cpu"), ("--workers", spec.workers, None),
         ("--runtime", spec.runtime, "torch"), ("--final", "full" if spec.final else "none", "full"),
     )  # fmt: skip

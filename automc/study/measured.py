@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from automc.bounds import check
+from automc.bounds import Size, check, sides
 from automc.datasets import DataRef
 from automc.models import load as _models
 from automc.models.flops import count
@@ -55,16 +55,16 @@ def no_faster(before: Measured, after: Measured) -> str | None:
 
 def measure(
     model: str, data: str | DataRef | None = None, *, weights: str | Path | None = None, device: str = "auto",
-    size: int | None = None, batch: int = 1,
+    size: Size | None = None, batch: int = 1,
 ) -> Measured:  # fmt: skip
     """Measure parameters, FLOPs, latency with its spread and file size; with data also accuracies.
 
     Args:
-        size: side of the input image in pixels; needed without data where the model does not tell.
+        size: of the images in pixels, the side of a square or (height, width); needed without data where the model
+            does not tell.
     """
     check("--batch", batch)
-    if size is not None:
-        check("--size", size)
+    asked = None if size is None else sides(size)
     if data is not None:
         subject = open_subject(
             model,
@@ -77,8 +77,8 @@ def measure(
         counted: tuple[int | None, int | None] = subject.splits.validation.n, subject.test_images
     else:
         loaded = _models.load(model, weights=Path(weights) if weights else None)
-        side, where = size or _models.default_size(model), resolve_device(device)
-        example = _models.example_for(loaded.model, side, side, channels_of(loaded))
+        where = resolve_device(device)
+        example = _models.example_for(loaded.model, *(asked or _models.default_shape(model)), channels_of(loaded))
         source, prepared = loaded.source, _models.prepare(loaded.model, example).to(where)
         example, accuracies, counted = example.to(where), (None, None), (None, None)
     images = example[:1].expand(batch, -1, -1, -1).contiguous() if batch > 1 else one_image(prepared, example)

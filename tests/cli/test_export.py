@@ -64,6 +64,28 @@ def test_a_saved_model_as_torch(automc, digits, tmp_path):
     assert torch.allclose(torch.export.load(out).module()(images), library.load(str(digits))(images), atol=1e-5)
 
 
+def test_images_that_are_not_square(automc, tmp_path):
+    (tmp_path / "wide.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def build(classes=10):\n"
+        "    pool = nn.AdaptiveAvgPool2d((1, 4))\n"
+        "    return nn.Sequential(nn.Conv2d(3, 16, 3), pool, nn.Flatten(), nn.Linear(64, classes))\n"
+        "def data():\n"
+        "    x = torch.rand(80, 3, 10, 24)\n"
+        "    return (x, torch.arange(80) % 10), (x[:20], torch.arange(20) % 10)\n"
+    )
+    wide = tmp_path / "wide.am"
+    spec, words = f"{tmp_path / 'wide.py'}:build", ("--epochs", "0.1", "--device", "cpu", "--precision", "float32")
+    result = automc("train", spec, "--data", f"{tmp_path / 'wide.py'}:data", "--out", wide, *words)
+    assert result.exit_code == 0, result.output
+    done = library.export(str(wide), out=tmp_path / "wide.pt2", kind="torch")
+    assert done.images == ("batch", 3, 10, 24)
+    result = automc("measure", spec, "--size", "10x24", "--device", "cpu", "--format", "json")
+    assert json.loads(result.stdout)["flops"] == 2 * (8 * 22 * 27 * 16 + 64 * 10)
+    expect_refused(automc("measure", spec, "--size", "10by24"), "HEIGHTxWIDTH")
+    expect_refused(automc("measure", spec, "--size", "10x0"), "--size must be a whole number")
+
+
 def test_a_users_model_with_weights(automc, tmp_path):
     torch.manual_seed(1)
     spec = f"{USER_NETS}:two_hidden"

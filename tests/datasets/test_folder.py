@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from pathlib import Path
 
@@ -155,6 +156,9 @@ def test_different_sizes_need_size(tmp_path: Path) -> None:
     picture(tmp_path / "train/bee/odd.png", 1, size=(20, 10))
     with pytest.raises(DataError, match=r"odd\.png is 20×10.*--size"):
         open_data(DataRef(str(tmp_path)))
+    data = open_data(DataRef(str(tmp_path), size=(6, 12)))
+    assert data.train.shape == (6, 12)
+    assert DataRef.from_dict(json.loads(json.dumps(DataRef("d", size=(6, 12)).as_dict()))).size == (6, 12)
     data = open_data(DataRef(str(tmp_path), size=8))
     assert data.train.shape == (8, 8)
     with Image.open(tmp_path / "train/bee/odd.png") as image:

@@ -14,7 +14,7 @@ from automc.datasets import TrainData
 from automc.errors import ArtefactError, ModelError
 from automc.models import structure, zoo
 from automc.models.factory import SourceChanged
-from automc.models.load import build, default_size, input_channels, layout, load, output_classes, prepare
+from automc.models.load import build, default_shape, input_channels, layout, load, output_classes, prepare
 from automc.models.shortcuts import GatherShortcut
 from automc.training.evaluate import accuracy
 from automc.training.loop import fit
@@ -223,14 +223,14 @@ def test_a_model_that_views_pixels_gets_contiguous_batches(channels: int) -> Non
 
 
 def test_sizes(user_file: Path, tmp_path: Path) -> None:
-    assert default_size("resnet20") == 32
+    assert default_shape("resnet20") == (32, 32)
     loaded = load("resnet8")
     structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={})
-    assert default_size(str(tmp_path / "m.am")) == 32
-    structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={"image_shape": [8, 8]})
-    assert default_size(str(tmp_path / "m.am")) == 8
+    assert default_shape(str(tmp_path / "m.am")) == (32, 32)
+    structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={"image_shape": [8, 20]})
+    assert default_shape(str(tmp_path / "m.am")) == (8, 20)
     with pytest.raises(ModelError, match="--size"):
-        default_size(f"{user_file}:build")
+        default_shape(f"{user_file}:build")
 
 
 class Wrapped(nn.Module):
