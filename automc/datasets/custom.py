@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from automc import userfiles
 from automc.datasets.base import DataRef, Images, Progress, Raw
 from automc.datasets.items import WANTED, asked, images_of, kind, named
 from automc.errors import DataError
@@ -27,12 +26,13 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
     Raises:
         DataError: the file or factory is missing or fails, or returns something else; the message names what came.
     """
-    factory = _factory(ref.spec)
-    result = asked(ref.spec, factory)
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise DataError(f"{ref.spec} returned {kind(result)}. {WANTED}.")
-    train = images_of(result[0], f"{ref.spec}, train", progress)
-    test = images_of(result[1], f"{ref.spec}, test", progress)
+    file, factory = _factory(ref.spec)
+    with userfiles.running(file):
+        result = asked(ref.spec, factory)
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            raise DataError(f"{ref.spec} returned {kind(result)}. {WANTED}.")
+        train = images_of(result[0], f"{ref.spec}, train", progress)
+        test = images_of(result[1], f"{ref.spec}, test", progress)
     return Raw(train, test, _classes(ref, result[0], train, test))
 
 
@@ -41,27 +41,20 @@ def _classes(ref: DataRef, source: Any, train: Images, test: Images) -> tuple[st
     return ref.classes or tuple(named(source, highest, f"{ref.spec}, train"))
 
 
-def _factory(spec: str) -> Callable[[], Any]:
+def _factory(spec: str) -> tuple[userfiles.UserFile, Callable[[], Any]]:
     place, _, name = spec.rpartition(":")
     if not place:
         raise DataError(f"--data {spec}: name the function too, as {spec}:FUNCTION. {WANTED}.")
     file = Path(place).expanduser().absolute()
     if not file.is_file():
         raise DataError(f"--data {spec}: there is no file {file}.")
-    found = importlib.util.spec_from_file_location(f"automc_data_{file.stem}", file)
-    if found is None or found.loader is None:
-        raise DataError(f"--data {spec}: {file} is no Python file.")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module  # so that classes defined there can be found again
-    sys.path.insert(0, str(file.parent))
     try:
-        found.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise DataError(f"--data {spec}: {file} cannot be run: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(file.parent))
+        loaded = userfiles.load(file)
+    except userfiles.UserFileError as error:
+        raise DataError(f"--data {spec}: {error}") from error
+    module = loaded.module
     factory = getattr(module, name, None)
     if not callable(factory):
         names = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
         raise DataError(f"--data {spec}: {file} has no function {name!r}. It has: {', '.join(names) or 'none'}.")
-    return factory  # type: ignore[no-any-return]
+    return loaded, factory

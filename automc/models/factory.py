@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import hashlib
-import importlib.util
 import inspect
-import sys
-import traceback
+import os
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from torch import nn
 
+from automc import userfiles
 from automc.errors import EnvironmentFault, ModelError, Note
 from automc.models import zoo
 from automc.models.forms import plain
@@ -45,10 +44,12 @@ class FactoryRef:
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    folders: tuple[str, ...] = ()
+    """Where the file's imports were found, besides its own folder or package."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for artefacts."""
-        return asdict(self)
+        return {k: v for k, v in asdict(self).items() if k != "folders" or v}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FactoryRef:
@@ -57,11 +58,13 @@ class FactoryRef:
         Raises:
             ModelError: a value is missing or of the wrong kind.
         """
+        folders = values.get("folders", [])
         ref = cls(values.get("kind", ""), values.get("name", ""), values.get("kwargs", {}), values.get("sha256", ""))
         well = isinstance(ref.name, str) and isinstance(ref.kwargs, dict) and isinstance(ref.sha256, str)
+        well = well and isinstance(folders, list | tuple) and all(isinstance(folder, str) for folder in folders)
         if not well or ref.kind not in ("zoo", "file", "torchvision"):
             raise ModelError(f"{values} does not say how to build a model.")
-        return ref
+        return replace(ref, folders=tuple(folders))
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,26 @@ def build(source: FactoryRef, *, beside: Path | None = None) -> nn.Module:
     if not path.is_file() and beside is not None and (beside / path.name).is_file():
         path = beside / path.name
     # What this process imported stays valid for it when the file is edited meanwhile.
-    imported = sys.modules.get(_module_name(path, source.sha256))
-    factory = getattr(imported, function, None) or file_factory(path, function)
-    if imported is None and source.sha256 and _sha256(path) != source.sha256:
+    file = userfiles.known(path, source.sha256) or _user_file(path, source.folders)
+    if source.sha256 and file.sha256 != source.sha256:
         warnings.warn(
             f"{path} has changed since the model was saved; it is rebuilt from the file as it is now.",
             SourceChanged,
             stacklevel=2,
         )
-    return _call(factory, f"{path}:{function}", source.kwargs, path)
+    return _call(_function(file, function), f"{path}:{function}", source.kwargs, file)
+
+
+def sources(source: FactoryRef) -> dict[str, str]:
+    """Return the sha256 of every file of the user's that building `source` pulled in, by its path from the factory's.
+
+    Empty for models that are no file's, and before they were built in this process.
+    """
+    if source.kind != "file":
+        return {}
+    path = split_file(source.name)[0]
+    file = userfiles.known(path, source.sha256)
+    return {} if file is None else {os.path.relpath(p, file.path.parent): known for p, known in file.sources.items()}
 
 
 def locate(spec: str, classes: int | None, channels: int | None) -> FactoryRef:
@@ -121,9 +135,11 @@ def locate(spec: str, classes: int | None, channels: int | None) -> FactoryRef:
         return _locate_torchvision(spec.partition(":")[2], classes, channels)
     if ".py:" in spec or spec.endswith(".py"):
         path, name = split_file(spec)
-        factory = file_factory(path, name)
-        kwargs = _accepted(factory, f"{path.name}:{name}", classes, channels)
-        return FactoryRef("file", f"{path.absolute()}:{name}", kwargs, _sha256(path))
+        if not path.is_file():
+            raise ModelError(f"There is no file {path}.")
+        file = _user_file(path)
+        kwargs = _accepted(_function(file, name), f"{path.name}:{name}", classes, channels)
+        return FactoryRef("file", f"{path.absolute()}:{name}", kwargs, file.sha256, file.used())
     entry = zoo.get(spec)
     return FactoryRef("zoo", entry.name, {"classes": classes or 10, "channels": channels or 3})
 
@@ -143,26 +159,26 @@ def split_file(spec: str) -> tuple[Path, str]:
     return Path(path).expanduser(), name
 
 
-def file_factory(path: Path, name: str) -> Callable[..., Any]:
-    """Import `path` and return its function (or class) `name`.
+def _user_file(path: Path, folders: Sequence[str] = ()) -> userfiles.UserFile:
+    try:
+        return userfiles.load(path, folders)
+    except userfiles.UserFileError as error:
+        raise ModelError(str(error)) from error
 
-    Raises:
-        ModelError: no such file, the file fails, or it has no such function.
-    """
-    if not path.is_file():
-        raise ModelError(f"There is no file {path}.")
-    module = _import(path)
-    offered = _offered(module)
-    found = getattr(module, name, None) if name else None
+
+def _function(file: userfiles.UserFile, name: str) -> Callable[..., Any]:
+    """Return the function (or class) `name` of an imported file."""
+    offered = _offered(file.module)
+    found = getattr(file.module, name, None) if name else None
     if isinstance(found, nn.Module):
         raise ModelError(
-            f"{path}: {name} is a model, not a function that builds one. Write "
+            f"{file.path}: {name} is a model, not a function that builds one. Write "
             f"def build(): return {type(found).__name__}(…)"
         )
     if not callable(found):
         missing = f"has no function {name!r}" if name else "needs a function: file.py:function"
         listed = ", ".join(offered) or "none"
-        raise ModelError(f"{path} {missing}.{_near(name, offered)} Functions and classes in it: {listed}.")
+        raise ModelError(f"{file.path} {missing}.{_near(name, offered)} Functions and classes in it: {listed}.")
     return found  # type: ignore[no-any-return]
 
 
@@ -228,53 +244,18 @@ def _accepted(factory: Callable[..., Any], where: str, classes: int | None, chan
     return kwargs
 
 
-def _call(factory: Callable[..., Any], where: str, kwargs: dict[str, Any], path: Path | None) -> nn.Module:
+def _call(
+    factory: Callable[..., Any], where: str, kwargs: dict[str, Any], file: userfiles.UserFile | None
+) -> nn.Module:
     try:
-        with _importing_from(path):
+        with contextlib.nullcontext() if file is None else userfiles.running(file):
             model = factory(**kwargs)
-    except Exception as error:  # the user's code can raise anything
-        raise ModelError(f"{where}({_shown(kwargs)}) failed: {_said(error, path)}") from error
+    except (Exception, SystemExit) as error:  # the user's code can raise anything
+        reason = userfiles.said(error, file.path) if file else f"{type(error).__name__}: {error}"
+        raise ModelError(f"{where}({_shown(kwargs)}) failed: {reason}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{where} returned a {type(model).__name__}, not a torch.nn.Module.")
     return plain(model, where if path is None else f"{path.name}:{where.rpartition(':')[2]}")
-
-
-def _import(path: Path) -> ModuleType:
-    """Import a file under a name made of its path and content, once for each content."""
-    name = _module_name(path, _sha256(path))
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ModelError(f"{path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        with _importing_from(path):
-            spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the user's code can raise anything
-        del sys.modules[name]
-        raise ModelError(f"{path} cannot be imported: {_said(error, path)}") from error
-    return module
-
-
-def _module_name(path: Path, sha256: str) -> str:
-    return "automc_user_" + hashlib.sha256(f"{path.resolve()}:{sha256}".encode()).hexdigest()[:16]
-
-
-class _importing_from:  # noqa: N801 - reads as a function
-    """Let a file import its neighbours while it runs."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.folder = None if path is None else str(path.resolve().parent)
-
-    def __enter__(self) -> None:
-        if self.folder is not None:
-            sys.path.insert(0, self.folder)
-
-    def __exit__(self, *_: object) -> None:
-        if self.folder is not None and self.folder in sys.path:
-            sys.path.remove(self.folder)
 
 
 def _offered(module: ModuleType) -> list[str]:
@@ -285,16 +266,6 @@ def _offered(module: ModuleType) -> list[str]:
     ]  # fmt: skip
 
 
-def _said(error: BaseException, path: Path | None) -> str:
-    """The error in one line, with the last line of the user's file that led to it."""
-    text = f"{type(error).__name__}: {error}"
-    lines = [
-        f.lineno for f in traceback.extract_tb(error.__traceback__) if path and Path(f.filename) == path.absolute()
-    ]
-    lines += [f.lineno for f in traceback.extract_tb(error.__traceback__) if path and f.filename == str(path)]
-    return f"{text} (line {lines[-1]})" if lines else text
-
-
 def _shown(kwargs: dict[str, Any]) -> str:
     return ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
 
@@ -302,10 +273,3 @@ def _shown(kwargs: dict[str, Any]) -> str:
 def _near(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(near)}?" if near else ""
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from None

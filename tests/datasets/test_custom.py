@@ -99,7 +99,7 @@ def test_what_came_is_named(tmp_path: Path, result: str, message: str) -> None:
 def test_what_cannot_be_called_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no function 'make'\. It has: other"):
         run(tmp_path, "def other():\n    pass\n")
-    with pytest.raises(DataError, match="cannot be run: SyntaxError"):
+    with pytest.raises(DataError, match="cannot be imported: SyntaxError"):
         run(tmp_path, "def make(:\n")
     with pytest.raises(DataError, match="there is no file"):
         open_data(DataRef(str(tmp_path / "absent.py") + ":make"))

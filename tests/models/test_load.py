@@ -10,6 +10,7 @@ import torch
 from model_nets import USER_FILE, randomise
 from torch import nn
 
+from automc import userfiles
 from automc.datasets import TrainData
 from automc.errors import ArtefactError, ModelError
 from automc.models import structure, zoo
@@ -30,6 +31,7 @@ def user_file(tmp_path: Path) -> Path:
 
 def forget_imports() -> None:
     """Do as if this were a new process."""
+    userfiles._imported.clear()
     for name in [n for n in sys.modules if n.startswith("automc_user_")]:
         del sys.modules[name]
 
