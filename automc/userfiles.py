@@ -59,8 +59,8 @@ class UserFile:
     def used(self) -> tuple[str, ...]:
         """Return those folders that hold something it imported and that do not follow from its own place."""
         own = (self.folders[0], str(self.path.parent))
-        far = [str(p) for p in self.sources if not str(p).startswith(tuple(f"{folder}{os.sep}" for folder in own))]
-        return tuple(f for f in self.folders if f not in own and any(p.startswith(f"{f}{os.sep}") for p in far))
+        roots = {_root(name, module) for name, module in self.modules.items()}
+        return tuple(f for f in self.folders if f not in own and os.path.realpath(f) in roots)
 
     def unchanged(self) -> bool:
         """Tell whether every file is on disk as it was imported."""
@@ -112,9 +112,9 @@ def load(path: Path, folders: Sequence[str] = ()) -> UserFile:
     return file
 
 
-def known(path: Path, sha256: str) -> UserFile | None:
-    """Return the latest import of `path` with this content, None where this process has none."""
-    found = (f for f in reversed(_imported.get(path.resolve(), [])) if f.sha256 == sha256)
+def known(path: Path, sha256: str | None = None) -> UserFile | None:
+    """Return the latest import of `path`, with this content of its own; None where this process has none."""
+    found = (f for f in reversed(_imported.get(path.resolve(), [])) if sha256 in (None, f.sha256))
     return next(found, None)
 
 
@@ -223,7 +223,8 @@ def _hidden(name: str, module: ModuleType, folders: Sequence[str]) -> bool:
     top, place = name.partition(".")[0], _file_of(module)
     for folder in folders:
         base = Path(folder) / top
-        if base.with_suffix(".py").is_file() or (base / "__init__.py").is_file():
+        package = base.is_dir() if os.path.isdir(place) else (base / "__init__.py").is_file()
+        if package or base.with_suffix(".py").is_file():
             return not place.startswith(str(base.resolve()))
     return False
 
@@ -237,7 +238,8 @@ def _keep(file: UserFile, before: dict[str, ModuleType]) -> None:
         place = _file_of(module)
         if module is not None and _is_users(place):
             file.modules[name] = module
-            file.sources.setdefault(Path(place), sha256(Path(place)))
+            if os.path.isfile(place):
+                file.sources.setdefault(Path(place), sha256(Path(place)))
 
 
 def _named(file: UserFile, loaded: dict[str, ModuleType]) -> list[str]:
@@ -283,11 +285,19 @@ def _imported_by(path: Path, name: str) -> Iterator[str]:
 
 
 def _file_of(module: ModuleType | None) -> str:
+    """Where a module is: its file, or the folder of a package that has none."""
     try:
-        place = getattr(module, "__file__", None)
+        place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
     except Exception:  # a lazy module can raise anything
         return ""
     return _real(place) if isinstance(place, str) else ""
+
+
+def _root(name: str, module: ModuleType) -> str:
+    """The folder that a module was found from."""
+    place = Path(_file_of(module))
+    up = name.count(".") + (place.name == "__init__.py")
+    return str(place.parents[min(up, len(place.parents) - 1)])
 
 
 @functools.cache

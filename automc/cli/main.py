@@ -6,10 +6,11 @@ import os
 import sys
 import tempfile
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from automc import userfiles
 from automc.cli import cache, doctor, experience, export, kg, methods, models, report, results, search, view
 
 # OpenMP reads it when torch is first imported: threads that spin beside other jobs slow training down many times.
@@ -57,8 +58,11 @@ def root(
 
 def main() -> None:
     """Run the command line; what nobody foresaw is a sentence too, and its trace a file to send along."""
+    code: Any = 0
     try:
         app()
+    except SystemExit as leaving:
+        code = leaving.code
     except Exception as error:
         trace = "".join(traceback.format_exception(error))
         with tempfile.NamedTemporaryFile("w", prefix="automc-fault-", suffix=".txt", delete=False) as file:
@@ -68,4 +72,10 @@ def main() -> None:
             f"Error: AutoMC failed: {what}. This is a fault of AutoMC: please report it, with {file.name}.",
             file=sys.stderr,
         )
-        sys.exit(1)
+        code = 1
+    if userfiles.left_running():
+        # Threads that a file of the user's started and never ends would keep the process for ever.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+    sys.exit(code)

@@ -9,6 +9,7 @@ import re
 import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,23 @@ from automc.execution.cache import DEFAULT_LIMIT, PrefixCache
 from automc.execution.monitor import Monitor
 from automc.methods.base import StepContext
 from automc.models import structure
+from automc.models.factory import sources
 from automc.models.load import FactoryRef, input_channels, layout, output_classes, prepare
 from automc.models.measure import count_params
 from automc.models.outputs import check_training
 from automc.training.recipe import Recipe
 from automc.training.seeds import step_seed
 from kg.schema import Scheme
+
+CORE_VERSION = 1
+"""Of what every method rests on: the training loop, evaluation, splits, augmentation, surgery, preparation, counting.
+
+Raise it with any change there after which a step gives another result: what is cached is then executed anew. What one
+method alone does has that method's own `version`.
+"""
+
+RESTS_ON = ("torch", "torchvision", "torch-pruning")
+"""Packages whose versions decide results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +106,10 @@ class Bench:
     def key(self, scheme: Scheme) -> str:
         """Key of a scheme in the prefix cache, a sha256 in hexadecimal.
 
-        Of M's structure and weights, the data's content with subset and split, the recipe, the layers kept,
-        the run seed, the version of each method in the scheme, and the signatures of its steps: schemes that
-        differ in nothing that is executed share a key.
+        Of M's structure and weights, the user's source files behind it, the data's content with subset and split,
+        the recipe, the layers kept, the run seed, CORE_VERSION, the packages' versions, the kind of device, the
+        version of each method in the scheme, and the signatures of its steps: schemes that differ in nothing that is
+        executed share a key.
 
         Raises:
             MethodError: the scheme names a method that is not registered.
@@ -160,7 +173,7 @@ def open_bench(setup: Setup) -> Bench:
         device=device,
         original_params=count_params(model),
         cache=PrefixCache(setup.cache, setup.cache_bytes),
-        identity=_identity(setup, model, dataset),
+        identity=_identity(setup, loaded.source, model, dataset),
     )
 
 
@@ -217,13 +230,19 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def _identity(setup: Setup, model: nn.Module, dataset: Dataset) -> str:
-    """Hash of M, the data with their split, the recipe, the layers kept and the run seed."""
+def _identity(setup: Setup, source: FactoryRef, model: nn.Module, dataset: Dataset) -> str:
+    """Hash of all that an outcome rests on besides the scheme and its methods."""
     # The data's hash covers their own validation images; the split follows from content and the recipe's fraction.
-    recipe = setup.recipe.as_dict()
-    return _sha256(
-        [structure.weights_hash(model), dataset.hash, recipe, sorted(setup.keep), sorted(setup.still), setup.run_seed]
-    )
+    given = [dataset.hash, setup.recipe.as_dict(), sorted(setup.keep), sorted(setup.still), setup.run_seed]
+    code = [CORE_VERSION, {name: _version(name) for name in RESTS_ON}, sources(source)]
+    return _sha256([structure.weights_hash(model), *given, *code, torch.device(setup.device).type])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _sha256(value: Any) -> str:

@@ -96,9 +96,7 @@ def build(source: FactoryRef, *, beside: Path | None = None) -> nn.Module:
         return zoo.build(source.name, **source.kwargs)
     if source.kind == "torchvision":
         return _call(torchvision_builder(source.name), source.name, source.kwargs, None)
-    path, function = split_file(source.name)
-    if not path.is_file() and beside is not None and (beside / path.name).is_file():
-        path = beside / path.name
+    path, function = _place(source, beside)
     # What this process imported stays valid for it when the file is edited meanwhile.
     file = userfiles.known(path, source.sha256) or _user_file(path, source.folders)
     if source.sha256 and file.sha256 != source.sha256:
@@ -110,16 +108,26 @@ def build(source: FactoryRef, *, beside: Path | None = None) -> nn.Module:
     return _call(_function(file, function), f"{path}:{function}", source.kwargs, file)
 
 
-def sources(source: FactoryRef) -> dict[str, str]:
+def sources(source: FactoryRef, *, beside: Path | None = None) -> dict[str, str]:
     """Return the sha256 of every file of the user's that building `source` pulled in, by its path from the factory's.
 
     Empty for models that are no file's, and before they were built in this process.
+
+    Args:
+        beside: as for `build`.
     """
     if source.kind != "file":
         return {}
-    path = split_file(source.name)[0]
-    file = userfiles.known(path, source.sha256)
+    file = userfiles.known(_place(source, beside)[0])
     return {} if file is None else {os.path.relpath(p, file.path.parent): known for p, known in file.sources.items()}
+
+
+def _place(source: FactoryRef, beside: Path | None) -> tuple[Path, str]:
+    """Return a factory's file, where it is now, and its name in it."""
+    path, function = split_file(source.name)
+    if not path.is_file() and beside is not None and (beside / path.name).is_file():
+        path = beside / path.name
+    return path, function
 
 
 def locate(spec: str, classes: int | None, channels: int | None) -> FactoryRef:
@@ -255,7 +263,7 @@ def _call(
         raise ModelError(f"{where}({_shown(kwargs)}) failed: {reason}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{where} returned a {type(model).__name__}, not a torch.nn.Module.")
-    return plain(model, where if path is None else f"{path.name}:{where.rpartition(':')[2]}")
+    return plain(model, where if file is None else f"{file.path.name}:{where.rpartition(':')[2]}")
 
 
 def _offered(module: ModuleType) -> list[str]:

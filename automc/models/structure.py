@@ -1,8 +1,8 @@
 """Artefacts: a model as one safetensors file, rebuilt from its factory and plain edits, never from a pickle.
 
-The file's metadata is JSON under the key "automc": {format, source, edits, normalisation, metadata, aliases, extra,
-carried, probe, channels_last, sha256, digest}. Reading is: build the source, apply the edits, load the weights and
-what else the model held, and hold its outputs on fixed images against those in the file.
+The file's metadata is JSON under the key "automc": {format, source, sources, edits, normalisation, metadata, aliases,
+extra, carried, probe, channels_last, sha256, digest}. Reading is: build the source, apply the edits, load the weights
+and what else the model held, and hold its outputs on fixed images against those in the file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import subprocess
+import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,15 @@ from automc.models import edits as _edits
 from automc.models.artefact import OldFormat, digest, packed, unpack
 from automc.models.checkpoint import load_tensors
 from automc.models.edits import Edit, insertable
-from automc.models.factory import FactoryRef, LoadedModel, build, normalisation_of
+from automc.models.factory import (
+    FactoryRef,
+    LoadedModel,
+    SourceChanged,
+    build,
+    normalisation_of,
+    sources,
+    split_file,
+)
 from automc.models.graphs import dump
 from automc.models.readback import Outputs, ReadsOtherwise, seeded
 from automc.models.ties import aliases_of, tie
@@ -38,6 +49,22 @@ PROBE = ":probe"
 
 _SEEDS = 0x5A17, 0x5A18
 """Random states for the builds that a model is compared with: whatever is drawn in a factory is drawn anew."""
+
+
+_ELSEWHERE = """
+import json, os, sys, warnings
+import torch
+sys.path[:] = json.loads(sys.argv[1])
+torch.manual_seed(int.from_bytes(os.urandom(4)))  # a process of its own starts at the same state each time
+warnings.simplefilter("ignore")
+from automc.errors import AutoMCError
+from automc.models import structure
+try:
+    structure.read(sys.argv[2])
+except AutoMCError as error:
+    sys.exit(str(error))
+"""
+"""What another process runs to read a file."""
 
 
 def describe(model: nn.Module, source: FactoryRef) -> list[Edit]:
@@ -103,7 +130,28 @@ def check(model: nn.Module, source: FactoryRef, shape: Sequence[int] | None = No
         ArtefactError, EnvironmentFault: as `save`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder) / "trial.am", model, source, metadata={}, shape=shape)
+        path = Path(folder) / "trial.am"
+        save(path, model, source, metadata={}, shape=shape)
+        prove_elsewhere(path, source)
+
+
+def prove_elsewhere(path: Path, source: FactoryRef) -> None:
+    """Read a saved model in another process: what a user's file draws when it is imported, this one has drawn already.
+
+    Raises:
+        ArtefactError: it would be another network there.
+    """
+    if source.kind == "file":
+        done = subprocess.run(
+            [sys.executable, "-c", _ELSEWHERE, json.dumps(sys.path), str(path)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1:] or ["it ended without a word"]
+            raise ReadsOtherwise(
+                f"The model of {source.name} cannot be saved: another process would read another network. There, "
+                f"{reason[0].replace(f'{path}: ', '')}"
+            )
 
 
 def pack(
@@ -132,6 +180,7 @@ def pack(
     held = carried.differing(rebuilt, model, late)
     about = {
         "source": source.as_dict(),
+        "sources": sources(source),
         "edits": structure,
         "normalisation": normalisation or metadata.get("normalisation") or normalisation_of(source),
         "metadata": metadata,
@@ -170,6 +219,7 @@ def _read(path: Path, shown: Path, hold: bool = True) -> LoadedModel:
     try:
         with seeded():
             model = _edits.apply(build(source, beside=path.parent), about["edits"])
+            _tell_changes(source, about, path.parent)
             _fill(model, about, tensors)
         stored = about["normalisation"]
         normalisation = None if stored is None else (tuple(stored[0]), tuple(stored[1]))
@@ -180,6 +230,20 @@ def _read(path: Path, shown: Path, hold: bool = True) -> LoadedModel:
     except ArtefactError as error:
         raise ArtefactError(f"{shown}: {error}") from error
     return LoadedModel(model.eval(), source, normalisation, about["metadata"])
+
+
+def _tell_changes(source: FactoryRef, about: dict[str, Any], folder: Path) -> None:
+    """Warn of changed files that the factory imports; of its own file `build` does."""
+    now, then = sources(source, beside=folder), about.get("sources", {})
+    own = split_file(source.name)[0].name
+    changed = [name for name, known in now.items() if name != own and then.get(name, known) != known]
+    if changed:
+        warnings.warn(
+            f"{', '.join(changed)} changed since the model was saved; {own} imports it, and the model is rebuilt from "
+            "the files as they are now.",
+            SourceChanged,
+            stacklevel=5,
+        )
 
 
 def _hold(model: nn.Module, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -82,6 +82,7 @@ def scratch(subject: Subject, recipe: Recipe, run_seed: int = 0, held: Held = He
         base = folder / "base.am"
         shape = subject.example.shape[1:]
         structure.save(base, subject.model, subject.source, metadata={"model": subject.name}, shape=shape)
+        structure.prove_elsewhere(base, subject.source)
         yield Setup(
             base=base, data=subject.data, recipe=recipe, cache=folder / "cache", data_cache=home() / "data",
             run_seed=run_seed, keep=held.uncut, still=held.still, device=str(subject.device),

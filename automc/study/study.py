@@ -101,6 +101,7 @@ class Study:
             progress=lambda done, of: listener.progress("reading images", done, of),
         )  # fmt: skip
         subject.hold(asked.keep, asked.keep_shape, asked.train_frozen)
+        structure.check(subject.model, subject.source, subject.example.shape[1:])
         if asked.runtime == "onnx":
             # A model that does not run there must not be found out after hours.
             runner(subject.model, subject.example, "onnx")

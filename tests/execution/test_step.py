@@ -381,3 +381,44 @@ def test_real_methods_compose_in_any_order(bench: Bench, order: tuple[str, ...])
     for path in bench.cache.folder.glob("outcomes/*/*.json"):
         path.unlink()
     assert result(execute(bench, scheme)) == result(first)
+
+
+MODEL = """
+from torch import nn
+from mynet import Net
+def build(classes=10): return Net(classes)
+"""
+MYNET = """
+import torch
+from torch import nn
+from blocks import act
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.fc = nn.Linear(64, classes)
+    def forward(self, x): return self.fc(act(x.flatten(1)))
+"""
+
+
+def test_the_key_covers_what_an_outcome_rests_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that an imported file imports, the shared code's version, packages, and the kind of device."""
+    for name, text in {"model": MODEL, "mynet": MYNET, "blocks": "import torch\nact = torch.relu\n"}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    spec = f"{tmp_path / 'model.py'}:build"
+
+    def key() -> str:
+        torch.manual_seed(0)
+        loaded = load(spec)
+        structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={})
+        return open_bench(Setup(tmp_path / "m.am", DataRef("digits"), Recipe(), tmp_path / "cache")).key(Scheme())
+
+    first = key()
+    assert key() == first
+    (tmp_path / "blocks.py").write_text("import torch\nact = torch.sin\n")
+    second = key()
+    assert second != first
+    for name, value in (("CORE_VERSION", 10_000), ("RESTS_ON", ("numpy",))):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"automc.execution.setup.{name}", value)
+            assert key() != second, name
+    assert key() == second
