@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from automc.errors import EnvironmentFault, ModelError
 from automc.files import write_atomically
 from automc.models.load import output_classes, prepare
-from automc.models.outputs import alone
+from automc.models.outputs import Scores, alone, logits, place, scores
 from automc.models.zoo.registry import Normalisation
 
 Kind = Literal["onnx", "torch"]
@@ -119,7 +120,7 @@ def compare(model: nn.Module, run: Runner, batches: Sequence[Tensor], tolerance:
     error, largest, unsteady = 0.0, 1.0, 0.0
     for images in batches:
         with torch.no_grad():
-            expected, again = model(images), model(images)
+            expected, again = logits(model, images), logits(model, images)
         if not expected.isfinite().all():
             raise ModelError(
                 "The model's own logits on random images are not finite numbers, so an export cannot be checked. "
@@ -130,7 +131,7 @@ def compare(model: nn.Module, run: Runner, batches: Sequence[Tensor], tolerance:
                 "The model gives other logits for the same images: its evaluation is random, so no export can agree. "
                 "Switch that off in evaluation mode (self.training)."
             )
-        found = run(images).detach()
+        found = scores(run(images).detach(), len(images))
         if found.shape != expected.shape:
             raise ModelError(
                 f"The exported model gives {tuple(found.shape)} for {len(images)} images, PyTorch "
@@ -154,7 +155,7 @@ def _unsteadiness(model: nn.Module, images: Tensor, expected: Tensor) -> float:
     generator = torch.Generator().manual_seed(0)
     nudged = [images + NUDGE * torch.randn(images.shape, generator=generator) for _ in range(4)]
     with torch.no_grad():
-        return max(float((model(x) - expected).abs().max()) for x in nudged)
+        return max(float((logits(model, x) - expected).abs().max()) for x in nudged)
 
 
 def capture(model: nn.Module, shape: tuple[int, ...], dynamic_batch: bool) -> torch.export.ExportedProgram:
@@ -165,15 +166,34 @@ def capture(model: nn.Module, shape: tuple[int, ...], dynamic_batch: bool) -> to
         with torch.no_grad():
             return torch.export.export(model, (images,), dynamic_shapes=free)
     except Exception as error:  # the user's forward pass runs here, and torch raises many kinds
-        hint = " Where it fixes the number of images, as len(x) does and x.shape[0] does not, use --no-dynamic-batch."
+        layer, line = place(model, error)
+        where = "".join(f", {word} {found}" for word, found in (("in layer", layer), ("at", line)) if found)
         raise ModelError(
-            f"The forward pass of {type(model).__name__} cannot be captured by torch.export: {_first_line(error)}"
-            f"{hint if dynamic_batch else ''}"
+            f"The forward pass of {_named(model)} cannot be captured by torch.export{where}: {_reason(error)}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a forward pass cannot become a graph, in our words where torch's are about itself."""
+    said = _first_line(error)
+    if "data-dependent" in said:
+        return (
+            "a branch, a loop or a shape depends on the values of the images, which no graph holds. Use torch.where, "
+            f"or decide by shapes ({said.partition(' (unhinted')[0].rstrip('.')})."
+        )
+    if said.startswith("Constraints violated"):
+        return (
+            "it fixes the number of images, as len(x) does and x.shape[0] does not. Use --no-dynamic-batch for a file "
+            "that takes one image."
+        )
+    if "numpy" in said:
+        return f"it leaves torch for NumPy ({said.rstrip('.')}). Write that part with torch."
+    return said
 
 
 def _torch_bytes(program: torch.export.ExportedProgram) -> bytes:
     file = io.BytesIO()
+    program.example_inputs = None  # they would be kept whole
     torch.export.save(program, file, extra_files={"made_by": MADE_BY})
     return file.getvalue()
 
@@ -228,7 +248,7 @@ def onnx_bytes(
         translated.model.metadata_props["made_by"] = MADE_BY
         content = bytes(translated.model_proto.SerializeToString())
     except Exception as error:  # a conversion that torch does not know fails in many ways
-        raise ModelError(f"{type(model).__name__} cannot be translated to ONNX{asked}: {_first_line(error)}") from error
+        raise ModelError(f"{_named(model)} cannot be translated to ONNX{asked}: {_untranslated(error)}") from error
     if opset is not None and written != opset:
         raise ModelError(
             f"--opset {opset} is not supported for this model: the exporter arrives at opset {written}. Leave "
@@ -264,7 +284,24 @@ def _images(seed: int, n: int, shape: tuple[int, ...], normalisation: Normalisat
     return (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
 
 
-def _first_line(error: Exception) -> str:
+def _untranslated(error: BaseException) -> str:
+    """Why a graph has no ONNX: the cause at the bottom, not the exporter's stage."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    unknown = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
+    if unknown:
+        operation = unknown[1].replace(".", "::", 1)
+        return (
+            f"the exporter has nothing for {operation}. Use --format torch, or write that part with other operations."
+        )
+    return _first_line(error)
+
+
+def _named(model: nn.Module) -> str:
+    return type(model.model if isinstance(model, Scores) else model).__name__
+
+
+def _first_line(error: BaseException) -> str:
     """The first line that says something, without torch's advice to its developers."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).partition(" For more information")[0].rstrip(".!") + "."

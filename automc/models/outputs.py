@@ -170,7 +170,7 @@ def _share(scores: Tensor) -> float:
 
 def failed(model: nn.Module, example: Tensor, error: Exception, what: str = "run") -> ModelError:
     """Return the error of a forward pass as a message: the layer, the line of the user's file, the cause."""
-    layer, line = _where(model, error)
+    layer, line = place(model, error)
     places = [f"in layer {layer}" if layer else "", f"at {line}" if line else ""]
     where = " ".join(p for p in places if p)
     said = str(error).strip().splitlines()
@@ -189,6 +189,20 @@ def _evaluated(model: nn.Module, example: Tensor) -> tuple[Any, Tensor]:
     except Exception as error:  # the user's forward pass can raise anything
         raise failed(model, example, error) from error
     return output, _understood(model, output, len(example))
+
+
+def place(model: nn.Module, error: Exception) -> tuple[str, str]:
+    """(innermost layer, line of the user's own file) in which an error arose; empty where unknown."""
+    names = {id(module): name for name, module in model.named_modules()}
+    layer = line = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and names.get(id(owner)):
+            layer = f"{names[id(owner)]} ({type(owner).__name__})"
+        file = frame.f_code.co_filename
+        if not file.startswith((_OURS, _TORCH, "<")):
+            line = f"line {number} of {Path(file).name}"
+    return layer, line
 
 
 def _first(output: Any) -> tuple[Any, Any] | None:
@@ -250,17 +264,3 @@ def _check_part(probe: nn.Module, model: nn.Module, batch: Tensor) -> None:
 def _dice_kept(batch: Tensor) -> AbstractContextManager[None]:
     """Leave random numbers as they were: a look at a model must not change what is drawn later."""
     return torch.random.fork_rng([batch.device] if batch.device.type == "cuda" else [])
-
-
-def _where(model: nn.Module, error: Exception) -> tuple[str, str]:
-    """(innermost layer, line of the user's own file) in which an error arose; empty where unknown."""
-    names = {id(module): name for name, module in model.named_modules()}
-    layer = line = ""
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and names.get(id(owner)):
-            layer = f"{names[id(owner)]} ({type(owner).__name__})"
-        file = frame.f_code.co_filename
-        if not file.startswith((_OURS, _TORCH, "<")):
-            line = f"line {number} of {Path(file).name}"
-    return layer, line

@@ -121,6 +121,21 @@ class Dictionary(Net):
         return {"logits": super().forward(x)}
 
 
+class Leaving(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * float(x.detach().numpy().mean())
+
+
+class Decomposing(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.linalg.svdvals(x[:, 0]).sum(1, keepdim=True)
+
+
+class Squeezing(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).squeeze()
+
+
 class Nameless(Net):
     def forward(self, x: Tensor) -> str:  # type: ignore[override]
         return str(super().forward(x).argmax(1))
@@ -136,7 +151,13 @@ class Exploded(Net):
     [
         (Noisy, "torch", "evaluation is random"),
         (Counting, "onnx", r"len\(x\).*--no-dynamic-batch"),
-        (Branching, "torch", "cannot be captured by torch.export"),
+        (
+            Branching,
+            "torch",
+            r"captured by torch.export.*at line \d+ of test_export.py: a branch.*values of the images",
+        ),
+        (Leaving, "torch", "at line .*it leaves torch for NumPy"),
+        (Decomposing, "onnx", "the exporter has nothing for aten::_linalg_svd.*--format torch"),
         (Nameless, "onnx", "is no classifier"),
         (Exploded, "torch", "not finite"),
     ],
@@ -153,6 +174,18 @@ def test_refused_and_nothing_left_behind(model: type[nn.Module], kind: Kind, sai
 def test_of_several_outputs_the_scores_alone(kind: Kind, tmp_path: Path) -> None:
     torch.manual_seed(0)
     assert export(Dictionary(), EXAMPLE, tmp_path / "x", kind=kind).classes == 4
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_code_that_squeezes_the_batch_away(kind: Kind, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    assert export(Squeezing(), EXAMPLE, tmp_path / "x", kind=kind).images[0] == "batch"
+
+
+def test_a_torch_file_keeps_no_images(net: nn.Module, tmp_path: Path) -> None:
+    done = export(net, torch.zeros(1, 3, 64, 64), tmp_path / "x.pt2", kind="torch")
+    assert done.file_bytes < 2 * 3 * 64 * 64 * 4
+    assert torch.export.load(done.path).example_inputs is None
 
 
 def test_one_graph_for_one_image_is_fine(tmp_path: Path) -> None:
