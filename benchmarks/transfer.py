@@ -74,7 +74,7 @@ class Run:
 def schemes_of(study: str, out: Path) -> list[Trial]:
     """Return a study's trials; where this home has none, those whose schemes have a row already."""
     return load_trials(study) or [
-        Trial(int(row["trial"]), 0, 0, Scheme.parse(row["scheme"]), "ok", pr=float(row["wanted"]))
+        Trial(int(row["trial"]), 0, Scheme.parse(row["scheme"]), "ok", pr=float(row["wanted"]))
         for row in rows(out)
         if (row["study"], row["name"]) == (study, SCHEME)
     ]

@@ -1,9 +1,11 @@
 """The contract of a searcher: what it is told, and what it is asked.
 
 A searcher sees strategies as indices into a Space and outcomes as figures; never a model, never a graph.
-The life of a search: `ask` → the study executes what it was given, parents first → `tell` with one round's
-outcomes in ordinal order → `ask` … A searcher stores nothing: resuming builds it anew with the same seed
-and tells it the complete rounds again, so `ask` must depend on the seed, on what was told, and on nothing else.
+The life of a search: `ask` → the study executes what it was given, parents first → `tell` with the outcomes of
+one ask, in ordinal order. Several asks are under way at once, as many as the study's workers need: what was asked
+and not told yet is `pending`, and is named in each ask. Asks are told in the order in which they were made, whatever
+finished first. A searcher stores nothing: resuming builds it anew with the same seed and tells it again what it was
+told, so `ask` must depend on the seed, on what was told, on what is pending, and on nothing else.
 """
 
 from __future__ import annotations
@@ -111,16 +113,19 @@ class Searcher(ABC):
         self.seed = seed
 
     @abstractmethod
-    def ask(self, k: int) -> list[SchemeIndices]:
-        """Return up to `k` new admissible schemes, none asked before; an empty list when none is left.
+    def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
+        """Return up to `k` new admissible schemes, none told or pending; an empty list when none is left.
 
-        Parents that were never executed are executed first by the study, as trials of their own.
-        Asking twice without a `tell` in between gives the same schemes.
+        Parents that were never executed are executed first by the study, as trials of their own. Asking twice, with
+        the same pending and without a `tell` in between, gives the same schemes; with more pending, other ones.
+
+        Args:
+            pending: what was asked and not told yet, with the parents it needs, in ordinal order.
         """
 
     @abstractmethod
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Learn one complete round, in ordinal order: what was asked and the parents it needed."""
+        """Learn the outcomes of one ask, in ordinal order: what was asked and the parents it needed."""
 
     def why(self, scheme: SchemeIndices) -> Reason | None:
         """Return why a scheme of the last `ask` was asked for; None where nothing was predicted."""

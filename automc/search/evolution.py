@@ -37,7 +37,7 @@ Genes = npt.NDArray[np.int64]
 class EvolutionSearch(Searcher):
     """NSGA-II on accuracy and PR, with PR ≥ γ and the least accuracy as a constraint (Deb's constrained domination).
 
-    A generation is a round: all that it executed, parents included, competes with the survivors. Schemes are
+    A generation is one ask: all that it executed, parents included, competes with the survivors. Schemes are
     spliced at random points, steps are replaced, inserted and removed, and steps that are not admissible
     are replaced by one of the same method, or cut off with all that follows.
     """
@@ -58,11 +58,11 @@ class EvolutionSearch(Searcher):
             n_max_iterations=TRIES,
         )
         self._population = Population()
-        self._rounds = 0
 
-    def ask(self, k: int) -> list[SchemeIndices]:
+    def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
         """Return up to `k` new schemes, children of the population as far as they are new."""
-        rng = np.random.default_rng((self.seed, self._rounds))
+        self.history.expect(pending)
+        rng = self.history.generator(self.seed)
         asked: list[SchemeIndices] = []
         if len(self._population) >= POPULATION:
             children = self._mating.do(self._problem, self._population, k, random_state=rng)
@@ -70,10 +70,10 @@ class EvolutionSearch(Searcher):
         return fill(asked, k, self.history, rng)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Let one round compete with the population."""
+        """Let what was measured compete with the population."""
+        self.history.expect(())
+        rng = self.history.generator(self.seed, 1)
         self.history.record(outcomes)
-        rng = np.random.default_rng((self.seed, self._rounds, 1))
-        self._rounds += 1
         figures = [(o.scheme, o.accuracy, o.pr) for o in outcomes if o.status == "ok"]
         measured = [(s, a, pr) for s, a, pr in figures if a is not None and pr is not None]
         if not measured:
@@ -177,15 +177,17 @@ class Admissible(Repair):  # type: ignore[misc]
 
 
 class Known(DuplicateElimination):  # type: ignore[misc]
-    """Leaves out schemes that were told, START, and repeats."""
+    """Leaves out schemes that were told or are pending, START, and repeats."""
 
     def __init__(self, history: History) -> None:
         super().__init__()
         self._history = history
 
     def _do(self, pop: Any, other: Any, is_duplicate: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Tell of each of `pop` whether it is among the told ones, in `other`, or earlier in `pop`."""
-        seen = set(self._history.outcomes) | {decode(one.X) for one in (() if other is None else other)}
+        """Tell of each of `pop` whether it is told or pending, in `other`, or earlier in `pop`."""
+        seen = {*self._history.outcomes, *self._history.pending} | {
+            decode(one.X) for one in (() if other is None else other)
+        }
         for i, one in enumerate(pop):
             scheme = decode(one.X)
             is_duplicate[i] = scheme in seen

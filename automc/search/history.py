@@ -52,6 +52,8 @@ class History:
         start = Outcome(START, "ok", limits.base_accuracy, 0.0, 0.0, 0.0, 0.0, True)
         self.outcomes: dict[SchemeIndices, Outcome] = {START: start}
         """In the order told."""
+        self.pending: dict[SchemeIndices, None] = {}
+        """What was asked and not told yet, as of the last `expect`."""
         self._children: dict[SchemeIndices, list[int]] = {}
         self._failures: Counter[tuple[SchemeIndices, int, str]] = Counter()
         hp2 = np.asarray(space.hp2, dtype=float)
@@ -71,6 +73,18 @@ class History:
                 if outcome.status != "ok":
                     self._failures[scheme[:-1], int(self.space.method[scheme[-1]]), outcome.status] += 1
             self.outcomes[scheme] = outcome
+
+    def expect(self, pending: Sequence[SchemeIndices]) -> None:
+        """Take note of what is under way: it is not new, though nothing is known of it."""
+        self.pending = dict.fromkeys(pending)
+
+    def generator(self, seed: int, *use: int) -> np.random.Generator:
+        """Return what the next ask draws from: another one for everything that was told, and that is pending."""
+        return np.random.default_rng((seed, len(self.outcomes), len(self.pending), *use))
+
+    def known(self, scheme: SchemeIndices) -> bool:
+        """Tell whether a scheme was told or is pending."""
+        return scheme in self.outcomes or scheme in self.pending
 
     def measured(self) -> list[Outcome]:
         """Return the outcomes that have figures, START first, then as told."""
@@ -99,9 +113,10 @@ class History:
         return any(outcome is not None and outcome.status != "ok" for outcome in told)
 
     def unexplored(self, prefix: SchemeIndices) -> npt.NDArray[np.bool_]:
-        """Tell which next strategies are admissible and lead to a scheme that was not told yet; (n,)."""
+        """Tell which next strategies are admissible and lead to a scheme that is neither told nor pending; (n,)."""
         allowed = self.admissible(prefix)
         allowed[self._children.get(prefix, [])] = False
+        allowed[[scheme[-1] for scheme in self.pending if scheme[:-1] == prefix]] = False
         return allowed
 
     def admissible(self, prefix: SchemeIndices, further: int | None = None) -> npt.NDArray[np.bool_]:

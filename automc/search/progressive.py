@@ -16,7 +16,7 @@ from automc.search.history import History, points
 from automc.search.pareto import hypervolume_gain, non_dominated
 
 PREFIXES = 5
-"""Prefixes sampled a round from the frontier, and again from everything measured."""
+"""Prefixes sampled an ask from the frontier, and again from everything measured."""
 EXPLORE = 0.1
 """Share of the asked schemes that are drawn from all candidates, whatever is predicted of them."""
 ON_THE_WAY = 0.25
@@ -26,7 +26,7 @@ LEAST_DROP = 0.001
 RIVALS = 3
 """Other next steps that are remembered beside each one that is asked for."""
 REPEAT = 0.5
-"""What a candidate's gain is multiplied with for each one of the same method and HP2 already in the round."""
+"""What a candidate's gain is multiplied with for each one of the same method and HP2 that is chosen or pending."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,9 @@ class Candidates:
 
 @register
 class ProgressiveSearch(Searcher):
-    """Extends schemes step by step, each round by those next steps that F_mo expects on the Pareto front.
+    """Extends schemes step by step, by those next steps that F_mo expects on the Pareto front.
 
-    A round samples prefixes from the frontier and from everything measured, scores every admissible
+    An ask samples prefixes from the frontier and from everything measured, scores every admissible
     unexplored next strategy of each and keeps the Pareto set of Eq. 4 (which prints an argmax over PAR, the
     parameters left; they are minimised). Where the paper takes the parameters from F_mo, here they are
     planned, HP2 corrected by the miss observed with that method, unless `own_size`.
@@ -71,14 +71,17 @@ class ProgressiveSearch(Searcher):
         self.history = History(space, limits)
         self.evaluator: StepModel = evaluator or Evaluator(space, limits.base_accuracy, seed)
         self._own_size = own_size
-        self._rounds = 0
         self._reasons: dict[SchemeIndices, Reason] = {}
         pairs = np.stack([space.method, space.hp2], axis=1)
         self._kind = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
-    def ask(self, k: int) -> list[SchemeIndices]:
-        """Return up to `k` new schemes, each one step longer than a measured one."""
-        rng = np.random.default_rng((self.seed, self._rounds))
+    def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
+        """Return up to `k` new schemes, each one step longer than a measured one.
+
+        What is pending counts as chosen: it is expected to come out as F_mo predicts, and its like is asked for less.
+        """
+        self.history.expect(pending)
+        rng = self.history.generator(self.seed)
         candidates = self.candidates(rng)
         chosen = self._choose(candidates, k, rng)
         self._reasons = self._reason(candidates, chosen)
@@ -89,9 +92,8 @@ class ProgressiveSearch(Searcher):
         return self._reasons.get(scheme)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Add one round to the tree and train the evaluator on all steps told so far (Eq. 5)."""
+        """Add the outcomes to the tree and train the evaluator on all steps told so far (Eq. 5)."""
         self.history.record(outcomes)
-        self._rounds += 1
         known = self.history.outcomes
         measured = [o for o in self.history.measured() if o.scheme and o.scheme[:-1] in known]
         self.evaluator.learn([(known[o.scheme[:-1]], o) for o in measured])
@@ -99,20 +101,35 @@ class ProgressiveSearch(Searcher):
     def candidates(self, rng: np.random.Generator) -> Candidates:
         """Sample prefixes and score all their admissible unexplored next steps (Eq. 4).
 
-        A method whose steps failed is left out of some rounds.
+        A method whose steps failed is left out of some asks.
         """
         prefixes, allowed = self._sample(rng)
         if not prefixes:
             nothing = np.zeros(0, dtype=np.intp)
             return Candidates([], nothing, nothing, np.zeros((0, 2)))
+        likely = allowed & (rng.random(len(self.space.methods)) < self._success())[self.space.method]
+        prefix, strategy = np.nonzero(likely if likely.any() else allowed)
+        return Candidates(prefixes, prefix, strategy, self._expected(prefixes)[prefix, strategy])
+
+    def _expected(self, prefixes: Sequence[Outcome]) -> FloatArray:
+        """Return (ACC, removed) of every strategy after each measured prefix; (p, n, 2)."""
         steps = self.evaluator.predict(prefixes).astype(float)
         measured = points(prefixes)
         if not self._own_size:
             left = np.maximum(1 - measured[:, 1:], 1e-6)
             steps[..., 1] = (self.space.hp2 + self._misses()[self.space.method]) / left
-        likely = allowed & (rng.random(len(self.space.methods)) < self._success())[self.space.method]
-        prefix, strategy = np.nonzero(likely if likely.any() else allowed)
-        return Candidates(prefixes, prefix, strategy, expected(measured, steps)[prefix, strategy])
+        return expected(measured, steps)
+
+    def _foreseen(self) -> tuple[npt.NDArray[np.intp], FloatArray]:
+        """Return of each pending step after a measured prefix its kind, (q,), and what is expected of it, (q, 2)."""
+        before = {o.scheme: o for o in self.history.measured()}
+        steps = [scheme for scheme in self.history.pending if scheme[:-1] in before]
+        if not steps:
+            return np.zeros(0, dtype=np.intp), np.zeros((0, 2))
+        prefixes = list(dict.fromkeys(scheme[:-1] for scheme in steps))
+        predicted = self._expected([before[prefix] for prefix in prefixes])
+        last = np.array([scheme[-1] for scheme in steps])
+        return self._kind[last], predicted[[prefixes.index(scheme[:-1]) for scheme in steps], last]
 
     def _sample(self, rng: np.random.Generator) -> tuple[list[Outcome], npt.NDArray[np.bool_]]:
         """Draw prefixes that can be extended, from the frontier first, then from all; (p), (p, n)."""
@@ -149,7 +166,7 @@ class ProgressiveSearch(Searcher):
         return beyond + ON_THE_WAY * hypervolume_gain(predicted, seen, (half, 0.0))
 
     def _success(self) -> FloatArray:
-        """Return the chance of each method to take part in a round, in (0, 1]; 1 where nothing failed.
+        """Return the chance of each method to take part in an ask, in (0, 1]; 1 where nothing failed.
 
         The share of its steps that did not fail, one imagined success included, halved for each failure that
         outnumbers the successes: F_mo learns nothing from failures, so a method that always fails stays promising.
@@ -165,7 +182,7 @@ class ProgressiveSearch(Searcher):
         """Return what was expected of the chosen candidates, and of those near the Pareto set that were not chosen."""
         if not chosen:
             return {}
-        best = non_dominated_first(candidates.predicted, 4 * len(chosen))
+        best = non_dominated_first(candidates.predicted, 4 * max(RIVALS, len(chosen)))
         rest = best[~np.isin(best, list(chosen))]
         gain = self._gain(candidates.predicted[rest], points(self.history.frontier()))
         rest = rest[np.lexsort((rest, -gain))]
@@ -184,9 +201,10 @@ class ProgressiveSearch(Searcher):
         """
         total = len(candidates.strategy)
         kind = self._kind[candidates.strategy]
+        pending, foreseen = self._foreseen()
         shuffled = rng.permutation(total)
-        shuffled = shuffled[non_dominated_first(candidates.predicted[shuffled], 4 * k)]
-        known = points(self.history.frontier())
+        shuffled = shuffled[non_dominated_first(candidates.predicted[shuffled], 4 * (k + len(pending)))]
+        known = np.concatenate([points(self.history.frontier()), foreseen])
         picked: dict[int, bool] = {}
         while len(picked) < min(k, total):
             chosen = list(picked)
@@ -200,7 +218,8 @@ class ProgressiveSearch(Searcher):
                 pool = pool if len(pool) else rest
                 seen = np.concatenate([known, candidates.predicted[chosen]])
                 gain = self._gain(candidates.predicted[pool], seen)
-                repeats = (kind[pool][:, None] == kind[chosen][None, :]).sum(axis=1)
+                alike = np.concatenate([pending, kind[chosen]])
+                repeats = (kind[pool][:, None] == alike[None, :]).sum(axis=1)
                 picked[int(pool[np.argmax((gain + 1e-9) * REPEAT**repeats)])] = False
         return picked
 

@@ -24,11 +24,11 @@ class ProgressiveBlind(Searcher):
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
         super().__init__(space, limits, seed)
         self.history = History(space, limits)
-        self._rounds = 0
 
-    def ask(self, k: int) -> list[SchemeIndices]:
+    def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
         """Return up to `k` new schemes, each one step longer than a measured one."""
-        rng = np.random.default_rng((self.seed, self._rounds))
+        self.history.expect(pending)
+        rng = self.history.generator(self.seed)
         asked: list[SchemeIndices] = []
         while len(asked) < k:
             pools = [self.history.frontier(), self.history.measured()]
@@ -42,9 +42,8 @@ class ProgressiveBlind(Searcher):
         return asked
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Add one round to the tree."""
+        """Add the outcomes to the tree."""
         self.history.record(outcomes)
-        self._rounds += 1
 
     def _extend(
         self, pool: Sequence[Outcome], asked: Sequence[SchemeIndices], rng: np.random.Generator

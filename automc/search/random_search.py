@@ -24,17 +24,15 @@ class RandomSearch(Searcher):
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
         super().__init__(space, limits, seed)
         self.history = History(space, limits)
-        self._rounds = 0
 
-    def ask(self, k: int) -> list[SchemeIndices]:
+    def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
         """Return up to `k` new schemes, drawn independently; fewer only when there are no more."""
-        rng = np.random.default_rng((self.seed, self._rounds))
-        return fill([], k, self.history, rng)
+        self.history.expect(pending)
+        return fill([], k, self.history, self.history.generator(self.seed))
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Remember one round."""
+        """Remember the outcomes."""
         self.history.record(outcomes)
-        self._rounds += 1
 
 
 def fill(asked: list[SchemeIndices], k: int, history: History, rng: np.random.Generator) -> list[SchemeIndices]:
@@ -63,6 +61,6 @@ def _draw(
             found = _draw(history, scheme, length, rng, asked)
             if found is not None:
                 return found
-        elif scheme not in history.outcomes and scheme not in asked:
+        elif not history.known(scheme) and scheme not in asked:
             return scheme
     return None

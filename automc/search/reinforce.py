@@ -65,11 +65,12 @@ class Episode:
 
 @register
 class ReinforceSearch(Searcher):
-    """REINFORCE (Williams, 1992) with a moving-average baseline and an entropy bonus, one Adam step per round.
+    """REINFORCE (Williams, 1992) with a moving-average baseline and an entropy bonus, one Adam step per ask.
 
     Reward of a scheme: 1 − the share of the measured schemes that dominate it − its shortfall of γ as a share
-    of γ; −1 for a failure. The schemes of a round that no other one of it extends are its episodes. Choices
-    that are not admissible, and the end of a scheme that was told, have no probability.
+    of γ; −1 for a failure. The schemes of an ask that no other one of it extends are its episodes. Choices
+    that are not admissible, and the end of a scheme that was told or is pending, have no probability. The policy has
+    learned from earlier asks meanwhile: by as many as the study has under way, an episode is of an older one.
     """
 
     name: ClassVar[str] = "reinforce"
@@ -83,11 +84,11 @@ class ReinforceSearch(Searcher):
             self.controller = Controller(vectors)
         self._optimizer = torch.optim.Adam(self.controller.parameters(), lr=LEARNING_RATE)
         self._baseline: float | None = None
-        self._rounds = 0
 
-    def ask(self, k: int) -> list[SchemeIndices]:
+    def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
         """Return up to `k` new schemes, drawn from the policy as far as it finds new ones."""
-        rng = np.random.default_rng((self.seed, self._rounds))
+        self.history.expect(pending)
+        rng = self.history.generator(self.seed)
 
         def draw(_: SchemeIndices, probabilities: npt.NDArray[np.float64]) -> int:
             return int(rng.choice(len(probabilities), p=probabilities))
@@ -103,13 +104,13 @@ class ReinforceSearch(Searcher):
         return fill(asked, k, self.history, rng)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Reinforce the schemes of one round by their rewards."""
+        """Reinforce the schemes of one ask by their rewards."""
+        self.history.expect(())
         parents = {o.scheme[:-1] for o in outcomes}
         leaves = [o for o in outcomes if o.scheme not in parents]
-        # The probabilities are those of the asking: before anything of this round is known.
+        # The probabilities are those before anything of this ask is known.
         episodes = [self._replay(o.scheme) for o in leaves]
         self.history.record(outcomes)
-        self._rounds += 1
         told = [(e, self._reward(o)) for e, o in zip(episodes, leaves, strict=True) if e is not None]
         if not told:
             return
@@ -140,7 +141,7 @@ class ReinforceSearch(Searcher):
         state: tuple[Tensor, Tensor] | None = None
         log_probability, entropy = torch.zeros(()), torch.zeros(())
         while len(scheme) < self.limits.max_length:
-            allowed = np.append(self.history.admissible(scheme), scheme not in self.history.outcomes)
+            allowed = np.append(self.history.admissible(scheme), not self.history.known(scheme))
             if not allowed.any():
                 return None
             scores, state = self.controller(scheme[-1] if scheme else None, state)
@@ -154,7 +155,7 @@ class ReinforceSearch(Searcher):
             if choice == len(self.space.mask):
                 return Episode(scheme, log_probability, entropy)
             scheme = (*scheme, choice)
-        return None if scheme in self.history.outcomes else Episode(scheme, log_probability, entropy)
+        return None if self.history.known(scheme) else Episode(scheme, log_probability, entropy)
 
     def _reward(self, outcome: Outcome) -> float:
         if outcome.status != "ok" or outcome.accuracy is None or outcome.pr is None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from statistics import mean, median
 
 from automc import methods
 from automc.training.recipe import Recipe
-from kg.schema import Scheme, Strategy
+from kg.schema import Scheme, Status, Strategy
 
 _LEAST_TIMEOUT_SECONDS = 60.0
+_TIMEOUT = 5.0
+"""A step may take so many times its forecast …"""
+_DOUBLINGS = 3
+"""… and twice as many after each time-out of its method, up to so often: a wrong forecast, or a hang."""
 _RECENT = 20
 
 
@@ -29,6 +34,7 @@ class Forecast:
         self._recipe = recipe
         self._n_train = n_train
         self._ratios: list[float] = []
+        self._timeouts: Counter[str] = Counter()
 
     def _planned(self, strategy: Strategy, n_train: int) -> float:
         known = self.per_iteration.get(strategy.method) or mean(self.per_iteration.values() or [0.0])
@@ -43,15 +49,26 @@ class Forecast:
         """Return the expected seconds of a scheme's last step."""
         return self.step(scheme.steps[-1])
 
-    def observe(self, scheme: Scheme, seconds: float) -> None:
-        """Learn how long a scheme's last step took."""
-        planned = self._planned(scheme.steps[-1], self._n_train)
+    def observe(self, scheme: Scheme, seconds: float, status: Status = "ok") -> None:
+        """Learn how long a scheme's last step took.
+
+        A time-out took at least as long, and lets the next step of its method run longer. Other failures may have ended
+        early, and tell nothing.
+        """
+        if status not in ("ok", "timeout"):
+            return
+        strategy = scheme.steps[-1]
+        self._timeouts[strategy.method] += status == "timeout"
+        planned = self._planned(strategy, self._n_train)
         if planned > 0:
             self._ratios.append(seconds / planned)
 
     def timeout(self, scheme: Scheme, limit: float | None) -> float:
-        """Return the seconds after which a step counts as hung: the limit given, else five times the forecast."""
-        return limit if limit is not None else max(_LEAST_TIMEOUT_SECONDS, 5 * self.seconds(scheme))
+        """Return the seconds after which a step counts as hung: the limit given, else a multiple of the forecast."""
+        if limit is not None:
+            return limit
+        longer = 2.0 ** min(_DOUBLINGS, self._timeouts[scheme.steps[-1].method])
+        return longer * max(_LEAST_TIMEOUT_SECONDS, _TIMEOUT * self.seconds(scheme))
 
     def mean(self, strategies: list[Strategy], n_train: int | None = None) -> float:
         """Return the mean expected seconds of steps by these strategies."""

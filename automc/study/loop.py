@@ -11,19 +11,18 @@ from automc.errors import EnvironmentFault
 from automc.execution.outcome import StepOutcome
 from automc.execution.workers import Workers
 from automc.search import get as searcher_named
-from automc.search.base import Limits, Searcher
+from automc.search.base import Limits
 from automc.study.forecast import Forecast
 from automc.study.outbox import STUDY, Outbox, entry
 from automc.study.protocol import Protocol
+from automc.study.schedule import Round, Schedule
 from automc.study.space import SpaceReport, StrategySpace
 from automc.study.spec import MAX_REMOVED, StudySpec
 from automc.study.task import Subject
 from automc.study.trial import Figures, Trial
-from kg.embedding.threads import one_thread
 from kg.schema import Scheme
 
 _PAUSE_SECONDS = 0.5
-Indices = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +76,9 @@ class Loop:
     ) -> None:  # fmt: skip
         """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds.
 
-        `keep_models` is called after each round with the schemes of the front, whose models must not be evicted;
+        `keep_models` is called with the schemes of the front, whose models must not be evicted, when they change;
         `outbox` takes trials to the graph; `gauge` returns a trial with what the protocol needs of it beyond its step's
-        outcome, and is called while no step runs.
+        outcome, and is called while no step runs where that is a latency.
         """
         self.spec = spec
         self.subject = subject
@@ -91,7 +90,9 @@ class Loop:
         self.protocol = protocol
         self._gauge = gauge
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
-        self._expected: dict[Scheme, dict[str, Any]] = {}
+        self._timed = protocol.limited("latency_ms")
+        self._measured = -1
+        self._pinned: list[Scheme] = []
         self.base = Figures(subject.accuracy, subject.params, subject.flops)
         self._elapsed_before = elapsed
         self._started = time.monotonic()
@@ -99,33 +100,54 @@ class Loop:
 
     @property
     def seconds(self) -> float:
-        """Seconds spent: those of the clock, and the recorded cost of cached steps shared by the workers."""
-        return self._elapsed_before + time.monotonic() - self._started + self._charged / self.spec.workers
+        """Seconds spent: those of the clock, and what cached steps would have taken beside those under way."""
+        return self._elapsed_before + time.monotonic() - self._started + self._charged
 
     def run(self, workers: Workers) -> None:
-        """Search. Complete rounds that the graph holds are told again, the last one is asked again."""
+        """Search. What the graph holds is told again; what was asked and has no outcome yet is executed first."""
         searcher = searcher_named(self.spec.searcher)(self.space.space, self._limits(), self.spec.seed)
-        number, asked = self._replay(searcher)
+        schedule = Schedule(searcher, self.space, self.trials, self.spec.window, self.spec.budget.steps)
+        running: dict[int, tuple[Scheme, Round]] = {}
         self._complete()
         while True:
-            before = [t for t in self.trials.values() if t.round < number]
-            size = asked or self._round_size(len(before))
-            if size == 0:
+            self._outbox.replay()
+            schedule.advance(self._time_left)
+            if not (self._outbox.full or self._measuring_due):
+                self._submit(workers, schedule, running)
+            if running:
+                self._collect(workers, running)
+            elif self._outbox.full:
+                self._pause()
+            elif not self._complete():
                 return
-            with one_thread():
-                asked_for = searcher.ask(size)
-            planned = self._with_parents(asked_for, {t.scheme for t in before})
-            if self.spec.budget.steps is not None:
-                planned = planned[: max(0, self.spec.budget.steps - len(before))]
-            first = max((t.ordinal for t in before), default=0) + 1
-            self._expected = {self.space.scheme(i): self.space.expected(searcher.why(i)) for i in planned}
-            complete = bool(planned) and self._round(workers, number, size, first, planned)
-            self._complete()
-            self._keep_models([t.scheme for t in self.front()])
-            if not complete:
+
+    @property
+    def _time_left(self) -> bool:
+        budget = self.spec.budget.seconds
+        return budget is None or self.seconds < budget
+
+    @property
+    def _measuring_due(self) -> bool:
+        """Whether no step should begin, because latencies are measured while none runs."""
+        return self._timed and len(self.trials) - self._measured >= 2 * self.spec.window
+
+    def _submit(self, workers: Workers, schedule: Schedule, running: dict[int, tuple[Scheme, Round]]) -> None:
+        """Give all workers something to do, as far as the budget reaches."""
+        begun = {scheme for scheme, _ in running.values()}
+        for scheme, of_round in schedule.waiting():
+            if len(running) >= workers.count:
                 return
-            self._tell(searcher, number)
-            number, asked = number + 1, 0
+            if scheme not in begun and self._affordable(scheme):
+                ticket = workers.submit(scheme, self.forecast.timeout(scheme, self.spec.step_timeout))
+                running[ticket] = (scheme, of_round)
+
+    def _collect(self, workers: Workers, running: dict[int, tuple[Scheme, Round]]) -> None:
+        """Wait for outcomes, half a second at most, and bring them to the graph."""
+        beside = len(running)
+        for ticket, outcome in workers.collect(0.5):
+            self._commit(*running.pop(ticket), outcome, beside)
+        parts = sum(r.done / r.of for r in workers.running() if r.of)
+        self.listener.running(len(self.trials) + parts, self.seconds)
 
     def _limits(self) -> Limits:
         """Return what the searcher is told of the target: it plans in parameters and accuracy."""
@@ -134,73 +156,24 @@ class Loop:
         aim, least = self.protocol.aim(reachable), self.protocol.least_accuracy
         return Limits(aim, self.base.accuracy, length, MAX_REMOVED, least)
 
-    def _complete(self) -> None:
-        """Measure what the protocol needs of trials beyond their outcome, and bring it to the graph."""
-        for trial in list(self.trials.values()):
+    def _complete(self) -> bool:
+        """Measure, while no step runs, what the protocol needs of trials beyond outcomes; tell whether it was due."""
+        due = len(self.trials) > self._measured
+        for trial in list(self.trials.values()) if due else ():
             found = self._gauge(trial)
             if found is not trial:
                 self.trials[found.scheme] = found
                 self._outbox.deliver(entry(found, self._figures(found.scheme.parent), self.seconds))
+        self._measured = len(self.trials)
+        self._pin()
+        return due
 
-    def _replay(self, searcher: Searcher) -> tuple[int, int]:
-        """Tell the complete rounds; return the number of the round to go on with, and its size when it has begun."""
-        last = max((t.round for t in self.trials.values()), default=0)
-        for number in range(1, last):
-            self._tell(searcher, number)
-        asked = next((t.asked for t in self.trials.values() if t.round == last), 0)
-        return max(1, last), asked
-
-    def _tell(self, searcher: Searcher, number: int) -> None:
-        """Tell a complete round. On one thread, as the asking: what is learnt must not depend on who resumes where."""
-        told = sorted((t for t in self.trials.values() if t.round == number), key=lambda t: t.ordinal)
-        with one_thread():
-            searcher.tell([t.outcome(self.space.indices(t.scheme)) for t in told])
-
-    def _round_size(self, done: int) -> int:
-        budget = self.spec.budget
-        if budget.steps is not None:
-            return min(self.spec.round_size, max(0, budget.steps - done))
-        return self.spec.round_size if self.seconds < (budget.seconds or 0.0) else 0
-
-    def _with_parents(self, asked: Sequence[Indices], known: set[Scheme]) -> list[Indices]:
-        """Return the schemes to execute: those asked for, each after the parents that no earlier round has."""
-        planned: dict[Indices, None] = {}
-        for indices in asked:
-            for length in range(1, len(indices) + 1):
-                prefix = indices[:length]
-                if self.space.scheme(prefix) not in known:
-                    planned[prefix] = None
-        return list(planned)
-
-    def _round(self, workers: Workers, number: int, asked: int, first: int, planned: Sequence[Indices]) -> bool:
-        """Execute what the graph lacks; return whether the round is complete."""
-        waiting = {
-            scheme: first + position
-            for position, scheme in enumerate(map(self.space.scheme, planned))
-            if scheme not in self.trials
-        }
-        running: dict[int, tuple[Scheme, int]] = {}
-        while waiting or running:
-            self._outbox.replay()
-            free = 0 if self._outbox.full else workers.count
-            for scheme in list(waiting):
-                state = self._parent_state(scheme, waiting, running)
-                if state == "failed":
-                    del waiting[scheme]
-                elif state == "ready" and len(running) < free and self._affordable(scheme):
-                    ticket = workers.submit(scheme, self.forecast.timeout(scheme, self.spec.step_timeout))
-                    running[ticket] = (scheme, waiting.pop(scheme))
-            if not running and self._outbox.full:
-                self._pause()
-                continue
-            if not running:
-                return not waiting
-            for ticket, outcome in workers.collect(0.5):
-                scheme, ordinal = running.pop(ticket)
-                self._commit(scheme, ordinal, number, asked, outcome)
-            parts = sum(r.done / r.of for r in workers.running() if r.of)
-            self.listener.running(len(self.trials) + parts, self.seconds)
-        return True
+    def _pin(self) -> None:
+        """Keep the models of the front from eviction."""
+        front = [t.scheme for t in self.front()]
+        if front != self._pinned:
+            self._keep_models(front)
+            self._pinned = front
 
     def _pause(self) -> None:
         """Wait a little for the graph; the study's clock stands still."""
@@ -208,31 +181,29 @@ class Loop:
         time.sleep(_PAUSE_SECONDS)
         self._started += time.monotonic() - began
 
-    def _parent_state(self, scheme: Scheme, waiting: dict[Scheme, int], running: dict[int, tuple[Scheme, int]]) -> str:
-        parent = scheme.parent
-        if not parent.steps:
-            return "ready"
-        if parent in waiting or any(parent == under_way for under_way, _ in running.values()):
-            return "later"
-        trial = self.trials.get(parent)
-        return "ready" if trial is not None and trial.status == "ok" else "failed"
-
     def _affordable(self, scheme: Scheme) -> bool:
         """Tell whether a step is expected to end within a budget of seconds."""
         budget = self.spec.budget.seconds
         return budget is None or self.seconds + self.forecast.seconds(scheme) <= budget
 
-    def _commit(self, scheme: Scheme, ordinal: int, number: int, asked: int, outcome: StepOutcome) -> None:
-        """Bring a trial and its experience to the graph, then tell the listener; the searcher hears of it later."""
+    def _commit(self, scheme: Scheme, of_round: Round, outcome: StepOutcome, beside: int) -> None:
+        """Bring a trial and its experience to the graph, then tell the listener; the searcher hears of it later.
+
+        `beside`: steps that were under way, this one included; they share the recorded cost of a cached one.
+        """
         parent = self._figures(scheme.parent)
-        trial = Trial.of(ordinal, number, asked, scheme, outcome, self.base, parent)
-        trial = replace(trial, **self._expected.get(scheme, {}))
+        trial = Trial.of(of_round.planned[scheme], of_round.number, scheme, outcome, self.base, parent)
+        expected = of_round.expected if scheme.id == of_round.target else {}
+        trial = replace(trial, told=of_round.told, target=of_round.target, **expected)
+        trial = trial if self._timed else self._gauge(trial)
         if outcome.cached:
-            self._charged += outcome.seconds
-        elif outcome.status == "ok":
-            self.forecast.observe(scheme, outcome.seconds)
+            self._charged += outcome.seconds / beside
+        else:
+            self.forecast.observe(scheme, outcome.seconds, outcome.status)
         self._outbox.deliver(entry(trial, parent, self.seconds))
         self.trials[scheme] = trial
+        if trial.status == "ok":
+            self._pin()
         self.listener.trial(trial, len(self.trials), self.seconds)
 
     def _figures(self, scheme: Scheme) -> Figures:

@@ -15,6 +15,9 @@ from automc.training.recipe import Recipe
 
 MAX_REMOVED = 0.85
 """Upper bound of the planned removals of one scheme."""
+LEAST_WINDOW, WINDOW = 4, 2
+"""Asks under way: so many at least, so that one worker and two search alike, and so many for each worker: with one for
+each, workers wait for the slowest step (benchmarks/workers.py)."""
 _UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -59,6 +62,11 @@ class Budget:
         return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
+def window_for(workers: int) -> int:
+    """Return how many asks must be under way for so many workers to be busy."""
+    return max(LEAST_WINDOW, WINDOW * workers)
+
+
 @dataclass(frozen=True, slots=True)
 class StudySpec:
     """One search on one task with one recipe; everything that is needed to resume it."""
@@ -75,8 +83,9 @@ class StudySpec:
     max_length: int = 5
     seed: int = 0
     run_seed: int = 0
-    round_size: int = 4
-    """Schemes asked for in a round; part of the study, so that results do not depend on the workers."""
+    window: int = 0
+    """Asks under way at once; 0: as many as the workers need. Fixed for a study: what its searcher knows when it is
+    asked must not depend on how fast which step is, nor on the workers with which it is resumed."""
     keep: tuple[str, ...] = ()
     """Patterns of layers that are neither cut nor trained."""
     keep_shape: tuple[str, ...] = ()
@@ -107,6 +116,8 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         checked(self.runtime)
+        if not self.window:
+            object.__setattr__(self, "window", window_for(self.workers))
         if self.gamma is None and not self.limits and self.max_drop is None:
             raise StudyError("A study needs a target: --gamma, --max-flops, --max-size, --max-latency or --max-drop.")
         if self.max_drop is not None:
@@ -135,6 +146,14 @@ class StudySpec:
         """The same study with another budget; itself for None."""
         return replace(self, budget=budget) if budget else self
 
+    def with_workers(self, workers: int | None) -> StudySpec:
+        """The same study with another number of workers, and a window that is large enough; itself for None."""
+        if workers is None:
+            return self
+        return replace(
+            self, workers=workers, window=max(self.window, window_for(workers) if workers > self.window else 0)
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
         return asdict(self)
@@ -156,7 +175,9 @@ class StudySpec:
                 "only": tuple(values.get("only", ())),
                 "limits": tuple(Limit(**limit) for limit in values.get("limits", ())),
             }
-            return cls(**{**values, **parts})
+            # Once the schemes asked for in a round; such studies go on with asks of one.
+            known = {name: value for name, value in values.items() if name != "round_size"}
+            return cls(**{**known, **parts})
         except (TypeError, KeyError, ValueError) as error:
             raise StudyError(
                 f"This study was written by another version of AutoMC ({error}). Start a new one."

@@ -142,7 +142,7 @@ class Study:
                 f"The deletion of {name} was begun and not finished: automc study delete {name} finishes it."
             )
         spec = StudySpec.from_dict(record["spec"]).with_budget(budget)
-        spec = replace(spec, workers=spec.workers if workers is None else workers)
+        spec = spec.with_workers(workers)
         base = folder(name) / "base.am"
         if not base.is_file():
             raise StudyError(
@@ -204,6 +204,9 @@ class Study:
         outbox.settle()
         trials, record = insist(lambda: (load_trials(self.spec.id), load_record(self.spec.id)), listener.say)
         elapsed = float(record.get("elapsed_seconds") or 0.0)
+        for trial in trials:
+            if not trial.cached:
+                forecast.observe(trial.scheme, trial.seconds, trial.status)
         if not self.protocol.front(trials):
             masked = f", and without {', '.join(infeasible)}, which cannot work on this model" if infeasible else ""
             insist_reachable(self.spec, space.space.hp2[space.space.mask], self.protocol.base, masked)
@@ -248,7 +251,8 @@ class Study:
         n_train, budget = self.subject.splits.train.n, self.spec.budget
         step = forecast.mean(searchable)
         steps_left = max(0, (budget.steps or 0) - len(trials))
-        seconds = max(0.0, budget.seconds - spent) if budget.seconds else step * steps_left / self.spec.workers
+        beside = min(self.spec.workers, self.spec.window, max(1, steps_left))
+        seconds = max(0.0, budget.seconds - spent) if budget.seconds else step * steps_left / beside
         # A scheme that is recommended takes three steps or so, one after another.
         final_seconds = 3 * forecast.mean(searchable, self.subject.splits.rest.n) if self.spec.final else 0.0
         return Plan(

@@ -30,8 +30,7 @@ class Trial:
 
     ordinal: int
     round: int
-    asked: int
-    """Schemes asked for in this round."""
+    """Number of the ask that it came of."""
     scheme: Scheme
     status: Status
     reason: str = ""
@@ -52,6 +51,10 @@ class Trial:
     predicted_step_pr: float | None = None
     drawn: bool = False
     rivals: tuple[tuple[str, float, float], ...] = ()
+    told: int = 0
+    """Rounds that the searcher had been told when it asked."""
+    target: str = ""
+    """Id of the scheme that was asked for: this one, or one that extends it; "" in studies of old versions."""
     file_bytes: int | None = None
     """Of the saved model; None where the study does not limit it."""
     latency_ms: float | None = None
@@ -64,7 +67,7 @@ class Trial:
 
     @classmethod
     def of(
-        cls, ordinal: int, round_number: int, asked: int, scheme: Scheme, outcome: StepOutcome,
+        cls, ordinal: int, round_number: int, scheme: Scheme, outcome: StepOutcome,
         base: Figures, parent: Figures,
     ) -> Trial:  # fmt: skip
         """Derive a trial's rates from measured figures: AR = (A(S[M]) − A(M))/A(M), PR and FR the share removed."""
@@ -75,7 +78,7 @@ class Trial:
                 rates[f"{prefix}pr"] = 1 - outcome.params / reference.params
                 rates[f"{prefix}fr"] = 1 - outcome.flops / reference.flops
         return cls(
-            ordinal, round_number, asked, scheme, outcome.status, outcome.reason, outcome.cached, outcome.accuracy,
+            ordinal, round_number, scheme, outcome.status, outcome.reason, outcome.cached, outcome.accuracy,
             outcome.params, outcome.flops, seconds=outcome.seconds, iterations=outcome.iterations,
             reached=outcome.reached, **rates,
         )  # fmt: skip

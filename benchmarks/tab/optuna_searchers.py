@@ -40,15 +40,15 @@ class OptunaSearch(Searcher):
         self._length = IntDistribution(1, limits.max_length)
         self._step = CategoricalDistribution(tuple(int(i) for i in np.flatnonzero(space.mask)) or (0,))
         self._trials: list[FrozenTrial] = []
-        self._rounds = 0
 
     @abstractmethod
     def sampler(self, seed: int) -> BaseSampler:
         """Return the sampler."""
 
-    def ask(self, k: int) -> list[SchemeIndices]:
+    def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
         """Return up to `k` new schemes."""
-        rng = np.random.default_rng((self.seed, self._rounds))
+        self.history.expect(pending)
+        rng = self.history.generator(self.seed)
         study = optuna.create_study(directions=["maximize"] * 2, sampler=self.sampler(int(rng.integers(2**31))))
         study.add_trials(self._trials)
         asked: list[SchemeIndices] = []
@@ -58,7 +58,7 @@ class OptunaSearch(Searcher):
             known = self.history.outcomes.get(scheme)
             if known is not None and (values := values_of(known)):
                 study.tell(trial, values)
-            elif scheme in asked or not self._admissible(scheme):
+            elif scheme in asked or self.history.known(scheme) or not self._admissible(scheme):
                 study.tell(trial, state=TrialState.FAIL)
             else:
                 asked.append(scheme)
@@ -69,7 +69,6 @@ class OptunaSearch(Searcher):
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Make a trial of each outcome."""
         self.history.record(outcomes)
-        self._rounds += 1
         for outcome in outcomes:
             values = values_of(outcome)
             state = TrialState.COMPLETE if values else TrialState.FAIL

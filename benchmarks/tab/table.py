@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,35 +150,48 @@ class Round:
 
 
 def search(
-    searcher: Searcher, table: Table, budget: int, *, seed: int = 0, size: int = ROUND,
+    searcher: Searcher, table: Table, budget: int, *, seed: int = 0, size: int = ROUND, window: int = 1,
     before_tell: Callable[[Round], None] | None = None,
 ) -> list[Round]:  # fmt: skip
-    """Run a searcher against a table, round by round as a study does, until the budget is spent or nothing is left.
+    """Run a searcher against a table, ask by ask as a study does, until the budget is spent or nothing is left.
 
     Parents that were not executed are executed first; each executed step is one of the budget, and nothing is
-    executed twice or below a failure. A round that the budget cuts is told as far as it went.
+    executed twice or below a failure. An ask that the budget cuts is told as far as it went.
 
     Args:
         budget: steps.
         seed: of the table, see `Table.outcome`.
-        size: schemes asked for in a round.
-        before_tell: called with each round before the searcher hears of it.
+        size: schemes asked for at once.
+        window: asks under way at once; the oldest is told when so many are.
+        before_tell: called with each ask before the searcher hears of it.
     """
     done: dict[SchemeIndices, Outcome] = {}
     rounds: list[Round] = []
-    while len(done) < budget:
-        asked = searcher.ask(min(size, budget - len(done)))
-        parts = dict.fromkeys(s[:n] for s in asked for n in range(1, len(s) + 1))
-        planned = [scheme for scheme in parts if scheme not in done][: budget - len(done)]
-        if not planned:
-            break
-        told: list[Outcome] = []
-        for scheme in planned:
-            if len(scheme) == 1 or (scheme[:-1] in done and done[scheme[:-1]].status == "ok"):
-                done[scheme] = table.outcome(scheme, seed)
-                told.append(done[scheme])
-        rounds.append(Round(asked, told))
+    under_way: deque[tuple[Round, list[SchemeIndices]]] = deque()
+
+    def tell() -> None:
+        oldest, _ = under_way.popleft()
         if before_tell:
-            before_tell(rounds[-1])
-        searcher.tell(told)
+            before_tell(oldest)
+        searcher.tell(oldest.told)
+
+    while len(done) < budget:
+        pending = [scheme for _, planned in under_way for scheme in planned]
+        asked = searcher.ask(min(size, budget - len(done)), pending)
+        parts = dict.fromkeys(s[:n] for s in asked for n in range(1, len(s) + 1))
+        planned = [s for s in parts if s not in done and s not in pending][: budget - len(done)]
+        if planned:
+            told: list[Outcome] = []
+            for scheme in planned:
+                if len(scheme) == 1 or (scheme[:-1] in done and done[scheme[:-1]].status == "ok"):
+                    done[scheme] = table.outcome(scheme, seed)
+                    told.append(done[scheme])
+            rounds.append(Round(asked, told))
+            under_way.append((rounds[-1], planned))
+        elif not under_way:
+            break
+        if len(under_way) >= window or not planned:
+            tell()
+    while under_way:
+        tell()
     return rounds

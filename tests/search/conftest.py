@@ -6,11 +6,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
+from automc.search.base import Limits, Outcome, Reason, SchemeIndices, Searcher, Space
+from automc.study.schedule import Round, Schedule
+from automc.study.trial import Trial
+from kg.schema import Scheme, Strategy
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for the package `benchmarks`
 
@@ -91,62 +95,64 @@ class Table:
         return history
 
 
+class Strategies:
+    """The way from a space's indices to schemes and back, as a study has it."""
+
+    def __init__(self, space: Space) -> None:
+        self._strategies = [Strategy.parse(name) for name in space.strategies]
+        self._index = {strategy: i for i, strategy in enumerate(self._strategies)}
+
+    def scheme(self, indices: SchemeIndices) -> Scheme:
+        return Scheme(tuple(self._strategies[i] for i in indices))
+
+    def indices(self, scheme: Scheme) -> SchemeIndices:
+        return tuple(self._index[step] for step in scheme.steps)
+
+    def expected(self, reason: Reason | None) -> dict[str, Any]:
+        return {} if reason is None else {"predicted_step_ar": reason.step_ar, "drawn": reason.drawn}
+
+
 @dataclass
 class Study:
-    """A study's rounds as `automc.study.loop` runs them, with workers that finish in an order of their own.
+    """A study on a table: a real schedule, and workers on a clock of their own that finish in any order.
 
     What was committed stays in `trials`, so a study that was stopped goes on with a new searcher.
     """
 
     table: Table
     budget: int
-    size: int = 4
-    trials: dict[SchemeIndices, tuple[int, int, Outcome]] = field(default_factory=dict)
-    """Round, ordinal and outcome by scheme, in the order committed."""
-    asked: list[SchemeIndices] = field(default_factory=list)
+    window: int = 4
+    seconds: Callable[[SchemeIndices], float] = lambda scheme: float(np.random.default_rng(scheme).exponential())
+    trials: dict[Scheme, Trial] = field(default_factory=dict)
+    """In the order committed."""
+    most: int = 0
+    """Steps that were under way at once."""
 
     def run(self, searcher: Searcher, workers: int, stop: int | None = None) -> None:
-        """Tell the complete rounds, ask the last one again, and go on, up to `stop` trials in all."""
-        number = 1
-        while True:
-            before = {s for s, (of_round, _, _) in self.trials.items() if of_round < number}
-            again = any(of_round > number for of_round, _, _ in self.trials.values())
-            if not again:
-                self.asked = searcher.ask(min(self.size, self.budget - len(before)))
-                parts = dict.fromkeys(s[:n] for s in self.asked for n in range(1, len(s) + 1))
-                planned = [s for s in parts if s not in before][: self.budget - len(before)]
-                first = max((self.trials[s][1] for s in before), default=0) + 1
-                if not planned or not self._round(number, planned, first, workers, stop):
-                    return
-            told = sorted((n, o) for r, n, o in self.trials.values() if r == number)
-            searcher.tell([outcome for _, outcome in told])
-            number += 1
-
-    def _round(self, number: int, planned: list[SchemeIndices], first: int, workers: int, stop: int | None) -> bool:
-        """Execute what is missing of a round, as many at once as there are workers; False when stopped."""
-        ordinals = {scheme: first + i for i, scheme in enumerate(planned)}
-        waiting = [scheme for scheme in planned if scheme not in self.trials]
-        running: list[tuple[float, SchemeIndices]] = []
+        """Go on, up to `stop` trials in all."""
+        space = Strategies(self.table.space)
+        schedule = Schedule(searcher, space, self.trials, self.window, self.budget)
+        running: list[tuple[float, Scheme, Round]] = []
         clock = 0.0
-        while waiting or running:
-            waiting = [s for s in waiting if not self._failed(s)]
-            ready = [s for s in waiting if len(s) == 1 or s[:-1] in self.trials]
-            for scheme in ready[: workers - len(running)]:
-                waiting.remove(scheme)
-                running.append((clock + float(np.random.default_rng(scheme).exponential()), scheme))
+        while len(self.trials) != stop:
+            schedule.advance(may_ask=True)
+            begun = {scheme for _, scheme, _ in running}
+            ready = [(scheme, of_round) for scheme, of_round in schedule.waiting() if scheme not in begun]
+            for scheme, of_round in ready[: workers - len(running)]:
+                running.append((clock + self.seconds(space.indices(scheme)), scheme, of_round))
+            self.most = max(self.most, len(running))
             if not running:
-                break
-            running.sort()
-            clock, scheme = running.pop(0)
-            outcome = self.table.told[scheme] = self.table.answer(scheme)
-            self.trials[scheme] = (number, ordinals[scheme], outcome)
-            if len(self.trials) == stop:
-                return False
-        return True
-
-    def _failed(self, scheme: SchemeIndices) -> bool:
-        told = (self.trials.get(scheme[:n]) for n in range(1, len(scheme)))
-        return any(trial is not None and trial[2].status != "ok" for trial in told)
+                return
+            running.sort(key=lambda one: one[0])
+            clock, scheme, of_round = running.pop(0)
+            indices = space.indices(scheme)
+            found = self.table.told[indices] = self.table.answer(indices)
+            self.trials[scheme] = Trial(
+                of_round.planned[scheme], of_round.number, scheme, found.status, found.reason,
+                accuracy=found.accuracy, pr=found.pr, step_ar=found.step_ar, step_pr=found.step_pr,
+                told=of_round.told, target=of_round.target,
+                **(of_round.expected if scheme.id == of_round.target else {}),
+            )  # fmt: skip
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations_with_replacement
 
@@ -78,6 +79,46 @@ def test_asks_what_is_new_and_admissible(searcher, new_space, new_table, k, fail
         search.tell(table.execute(asked))
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_asks_what_is_new_and_admissible_while_others_are_pending(searcher, new_space, new_table, k):
+    """Up to five asks under way, told late and in order: nothing told or pending is asked again, and it goes on."""
+    table = new_table(new_space(), LIMITS, third_method_fails)
+    search = searcher(table.space, LIMITS, seed=1)
+    told, under_way = {}, []
+    for _ in range(12):
+        pending = [scheme for _, planned in under_way for scheme in planned]
+        asked = search.ask(k, pending)
+        assert 1 <= len(asked) <= k
+        assert len(set(asked)) == len(asked)
+        for scheme in asked:
+            assert scheme not in told
+            assert scheme not in pending
+            assert admissible(told, table.space, LIMITS, scheme), scheme
+        parts = dict.fromkeys(s[:n] for s in asked for n in range(1, len(s) + 1))
+        under_way.append((table.execute(asked), [s for s in parts if s not in told and s not in pending]))
+        if len(under_way) == 5:
+            outcomes, _ = under_way.pop(0)
+            search.tell(outcomes)
+            told |= {o.scheme: o for o in outcomes}
+
+
+def test_what_is_pending_decides_what_is_asked_and_nothing_else_does(searcher, new_space, new_table):
+    """The same seed, told and pending: the same answer, whether a searcher was asked before or not."""
+    table = new_table(new_space(), LIMITS)
+    first, again = (searcher(table.space, LIMITS, seed=3) for _ in range(2))
+    outcomes = table.execute(first.ask(3))
+    for search in (first, again):
+        search.tell(outcomes)
+    pending = []
+    for _ in range(4):
+        asked = first.ask(1, pending)
+        assert first.ask(1, pending) == asked
+        pending.extend(asked)
+    assert len(set(pending)) == 4
+    assert again.ask(1, pending[:3]) == pending[3:]
+    assert again.ask(1) == pending[:1]
+
+
 def test_asking_twice_gives_the_same(searcher, new_space, new_table):
     table = new_table(new_space(), LIMITS)
     search = searcher(table.space, LIMITS, seed=3)
@@ -106,7 +147,7 @@ def test_resumed_equals_uninterrupted(searcher, new_space, new_table):
 
 @pytest.mark.parametrize("failing", [lambda scheme: False, third_method_fails], ids=["fine", "failing"])
 def test_workers_and_stops_change_nothing_and_the_budget_is_kept(searcher, new_space, new_table, new_study, failing):
-    """Stopped in the middle of rounds and resumed by a new searcher with other workers: the same trials."""
+    """Stopped in the middle of asks and resumed by a new searcher with other workers: the same trials."""
 
     def run(*legs):
         study = new_study(new_table(new_space(), LIMITS, failing), budget=14)
@@ -116,11 +157,21 @@ def test_workers_and_stops_change_nothing_and_the_budget_is_kept(searcher, new_s
 
     reference = run((1, None))
     assert len(reference) == 14
-    assert len({ordinal for _, ordinal, _ in reference.values()}) == 14
+    assert sorted(t.ordinal for t in reference.values()) == sorted({t.ordinal for t in reference.values()})
     three = run((3, None))
     assert three == reference
     assert list(three) != list(reference), "the workers finished in another order"
+    assert run((8, None)) == reference
     assert run((2, 3), (1, 6), (4, 11), (3, None)) == reference
+    assert run((3, 1), *((2, n) for n in range(2, 14)), (3, None)) == reference, "stopped after every trial"
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_as_many_steps_are_under_way_as_there_are_workers(searcher, new_space, new_table, new_study, workers):
+    study = new_study(new_table(new_space(), LIMITS), budget=10 * workers, window=2 * workers)
+    study.run(searcher(study.table.space, LIMITS, 5), workers)
+    assert study.most == workers
+    assert len(study.trials) == 10 * workers
 
 
 @pytest.mark.parametrize("prior", [True, False])
@@ -196,7 +247,7 @@ def test_a_name_is_given_once():
     class Other(Searcher):
         name = "random"
 
-        def ask(self, k: int) -> list[tuple[int, ...]]:
+        def ask(self, k: int, pending: Sequence[tuple[int, ...]] = ()) -> list[tuple[int, ...]]:
             return []
 
         def tell(self, outcomes: list[Outcome]) -> None:

@@ -28,7 +28,7 @@ class Fixed(Searcher):
     def __init__(self, *rounds):
         self.rounds, self.heard = list(rounds), []
 
-    def ask(self, k):
+    def ask(self, k, pending=()):
         return self.rounds[len(self.heard)][:k] if len(self.heard) < len(self.rounds) else []
 
     def tell(self, outcomes):

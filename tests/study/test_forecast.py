@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from automc import methods
@@ -60,6 +62,29 @@ def test_timeout_is_five_times_the_forecast_at_least_a_minute_or_what_is_given()
     forecast.observe(scheme, 100.0)
     assert forecast.timeout(scheme, None) == pytest.approx(500.0)
     assert forecast.timeout(scheme, 7.5) == 7.5
+
+
+def test_a_timeout_counts_as_at_least_as_long_and_lets_its_method_run_longer():
+    forecast, scheme, other = made(), Scheme((NS,)), Scheme((SFP,))
+    planned = forecast.step(NS)
+    limits = [forecast.timeout(scheme, None)]
+    for _ in range(5):
+        forecast.observe(scheme, limits[-1], "timeout")
+        limits.append(forecast.timeout(scheme, None))
+    assert all(later > before for before, later in pairwise(limits[:4]))
+    assert limits[1] >= 2 * limits[0], "the next step of the method may take at least twice as long"
+    assert forecast.step(NS) > planned
+    # It ends: what hangs for ever costs a bounded multiple of the forecast.
+    assert limits[-1] <= 8 * max(60.0, 5 * forecast.seconds(scheme))
+    assert forecast.timeout(other, None) == max(60.0, 5 * forecast.seconds(other)), "another method waits no longer"
+    assert forecast.timeout(scheme, 7.5) == 7.5
+
+
+@pytest.mark.parametrize("status", ["crashed", "infeasible", "diverged", "out_of_memory"])
+def test_other_failures_tell_no_time(status):
+    forecast = made()
+    forecast.observe(Scheme((NS,)), 0.001, status)
+    assert forecast.step(NS) == made().step(NS)
 
 
 def test_nothing_known_is_no_crash():

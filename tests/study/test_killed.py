@@ -51,10 +51,10 @@ def gone(pids: list[int], seconds: float) -> bool:
 
 @pytest.mark.slow
 def test_kill_twice_and_interrupt_once_equals_never_stopping(full_home):
-    reference = run(create(full_home, "10steps", workers=1)).trials
+    reference = run(create(full_home, "10steps", workers=1, window=4)).trials
     # The cache would hide an execution: the second study starts with an empty one.
     (full_home / "cache").rename(full_home / "old-cache")
-    study = create(full_home, "10steps", workers=2)
+    study = create(full_home, "10steps", workers=2, window=4)
     name = study.spec.id
 
     committed: list[dict] = []

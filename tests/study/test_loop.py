@@ -15,14 +15,18 @@ from study_tools import RECIPE, Interrupt, counts, create, in_process, run, same
 
 from automc import knowledge
 from automc.errors import EnvironmentFault, StudyError
+from automc.execution.workers import Result
 from automc.search import register
 from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.study import Budget, Listener, Study
 from automc.study import study as studies
 from automc.study.loop import Plan
 from automc.study.trial import Trial
+from kg import studies as kg_studies
 from kg.schema import Scheme
 from kg.sync import read_experience
+
+UNTOLD = ("seconds", "cached", "round", "told", "target")
 
 
 @register
@@ -39,10 +43,10 @@ class DeepSearch(Searcher):
         self._told = 0
         type(self).rounds, type(self).known, type(self).threads = [], [], []
 
-    def ask(self, k: int) -> list[SchemeIndices]:
+    def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
         self.threads.append(torch.get_num_threads())
         light = np.flatnonzero(self.space.mask & (self.space.hp2 == self.space.hp2.min()))
-        rng = np.random.default_rng((self.seed, self._told))
+        rng = np.random.default_rng((self.seed, self._told, len(pending)))
         return [tuple(int(i) for i in rng.choice(light, 3, replace=False)) for _ in range(k)]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
@@ -70,20 +74,26 @@ def test_parents_come_first_and_the_graph_knows_before_the_searcher(full_home):
     study = create(full_home, "11steps", searcher="deep")
     torch.set_num_threads(2)
     result = run(study, workers=workers)
-    assert DeepSearch.threads == [1, 1], "what a searcher learns must not depend on the number of threads"
+    assert set(DeepSearch.threads) == {1}, "what a searcher learns must not depend on the number of threads"
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
 
-    # Four schemes of three steps need up to twelve trials: a round that is cut at eleven, each once, parents first.
+    # Schemes of three steps: asks of up to three trials, of which the last is cut at eleven; each once, parents first.
     assert len(result.trials) == 11
     assert [t.ordinal for t in result.trials] == list(range(1, 12))
-    assert {t.round for t in result.trials} == {1}
+    assert sorted(t.round for t in result.trials) == [t.round for t in result.trials]
+    assert {t.round for t in result.trials} == {1, 2, 3, 4}
     executed = [Scheme.parse(id) for id in workers[0].executed]
     assert len(set(executed)) == len(executed) == 11
     for position, scheme in enumerate(executed):
         assert not scheme.parent.steps or scheme.parent in executed[:position]
     assert {len(t.scheme) for t in result.trials} == {1, 2, 3}
-    assert {t.asked for t in result.trials} == {4}
+    for t in result.trials:
+        target = Scheme.parse(t.target)
+        assert len(target) == 3
+        assert target.steps[: len(t.scheme)] == t.scheme.steps
+    # Two workers have four asks under way: nothing need be told before the fifth.
+    assert {t.told for t in result.trials} == {0}
 
     # Each trial is one step: its rates follow from its own figures and its parent's.
     by_scheme = {t.scheme: t for t in result.trials}
@@ -93,11 +103,12 @@ def test_parents_come_first_and_the_graph_knows_before_the_searcher(full_home):
         assert t.step_pr == pytest.approx(1 - t.params / before)
         assert t.pr == pytest.approx(1 - t.params / result.base.params)
 
-    assert len(DeepSearch.rounds) == 1
-    told = DeepSearch.rounds[0]
-    assert [o.pr for o in told] == [t.pr for t in result.trials]
-    ids = {t.scheme.id for t in result.trials}
-    assert DeepSearch.known[0] >= ids
+    # With the budget spent, what is left is told too, ask by ask and in order: it might have set steps free.
+    assert [[o.pr for o in told] for told in DeepSearch.rounds] == [
+        [t.pr for t in result.trials if t.round == number] for number in (1, 2, 3, 4)
+    ]
+    for number, known in enumerate(DeepSearch.known, 1):
+        assert known >= {t.scheme.id for t in result.trials if t.round <= number}
     assert same(stored(study)) == same(result.trials)
     assert result.front == tuple(study.protocol.front(result.trials))
 
@@ -198,10 +209,10 @@ def test_experience_is_written_once_and_read_by_the_next_learning(full_home):
 
 
 def test_resuming_in_the_middle_of_a_round_equals_never_stopping(full_home):
-    reference = run(create(full_home, "10steps", workers=1)).trials
+    reference = run(create(full_home, "10steps", workers=1, window=4)).trials
     # The cache would hide an execution: the second study starts with an empty one.
     (full_home / "cache").rename(full_home / "old-cache")
-    study, executed = create(full_home, "10steps", workers=3), []
+    study, executed = create(full_home, "10steps", workers=3, window=4), []
     for after in (2, 3, 1):
         workers: list[Inline] = []
         with pytest.raises(KeyboardInterrupt):
@@ -219,6 +230,49 @@ def test_resuming_in_the_middle_of_a_round_equals_never_stopping(full_home):
     assert not any(t.cached for t in result.trials)
     # Steps that were under way when Ctrl-C came are asked again; what was committed is not.
     assert set(executed + workers[0].executed) == {t.scheme.id for t in reference}
+
+
+class Crowd(Inline):
+    """Notes how many steps were under way at once; finishes the latest one first."""
+
+    most = 0
+
+    def collect(self, timeout: float | None = None) -> list[Result]:
+        self.most = max(self.most, sum(isinstance(job, Scheme) for _, job in self._queue))
+        self._queue.reverse()
+        found = super().collect(timeout)
+        self._queue.reverse()
+        return found
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_n_workers_have_n_steps_under_way_and_the_plan_counts_on_them(full_home, workers, monkeypatch):
+    made: list[Crowd] = []
+    monkeypatch.setattr(studies, "local_workers", lambda setup, count: made.append(Crowd(setup, count)) or made[0])
+    study, listener = create(full_home, f"{workers + 4}steps", workers=workers), Plans()
+    result = study.run(listener)
+    assert made[0].most == workers
+    assert [t.ordinal for t in result.trials] == list(range(1, workers + 5))
+    plan = listener.plans[0]
+    assert plan.seconds == pytest.approx(plan.step_seconds * (workers + 4) / workers)
+
+
+def test_a_study_that_asked_in_rounds_goes_on_with_what_it_has(full_home):
+    study = create(full_home, "6steps")
+    first = run(study).trials
+    with knowledge.graph() as store:
+        # As a version wrote them that asked for four schemes at once.
+        store.write("MATCH (t:Trial) SET t.round = CASE WHEN t.ordinal <= 4 THEN 1 ELSE 2 END, t.asked = 4 "
+                    "REMOVE t.target, t.told")  # fmt: skip
+        spec = {**studies.load_record(study.spec.id)["spec"], "round_size": 4}
+        del spec["window"]
+        kg_studies.save_study(store, {"id": study.spec.id, "spec": spec})
+    workers: list[Inline] = []
+    result = run(Study.open(study.spec.id, budget=Budget.parse("9steps")), workers=workers)
+    assert same(result.trials[:6], but=UNTOLD) == same(first, but=UNTOLD)
+    assert [t.ordinal for t in result.trials] == list(range(1, 10))
+    assert len(workers[0].executed) == 3
+    assert same(stored(study)) == same(result.trials)
 
 
 def test_nothing_can_work_is_said_and_loses_nothing(full_home):

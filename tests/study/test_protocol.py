@@ -36,7 +36,7 @@ def trial(ordinal: int, accuracy: float, params: int, status: str = "ok", **more
     if status == "ok":
         flops = more.pop("flops", 5000 * params)
         outcome = StepOutcome(status, accuracy=accuracy, params=params, flops=flops, reached=True, seconds=1.0)
-    return replace(Trial.of(ordinal, 1, 4, Scheme.parse(f"NS[HP2=0.{ordinal}]"), outcome, BASE, BASE), **more)
+    return replace(Trial.of(ordinal, 1, Scheme.parse(f"NS[HP2=0.{ordinal}]"), outcome, BASE, BASE), **more)
 
 
 trials = st.lists(
@@ -120,9 +120,9 @@ def test_target_forgives_the_rounding_to_whole_parameters():
     # 0.3 of 269,722 parameters is no whole number.
     base = Figures(0.9, 269_722, 1)
     outcome = StepOutcome("ok", accuracy=0.9, params=269_722 - 80_916, flops=1)
-    assert len(protocol(0.3).front([Trial.of(1, 1, 1, STEP, outcome, base, base)])) == 1
+    assert len(protocol(0.3).front([Trial.of(1, 1, STEP, outcome, base, base)])) == 1
     outcome = StepOutcome("ok", accuracy=0.9, params=269_722 - 80_000, flops=1)
-    assert not protocol(0.3).front([Trial.of(1, 1, 1, STEP, outcome, base, base)])
+    assert not protocol(0.3).front([Trial.of(1, 1, STEP, outcome, base, base)])
 
 
 def test_recommended_is_the_smallest_within_one_standard_error():

@@ -157,7 +157,7 @@ def test_what_is_no_trial_is_refused_before_anything_slow(home: Path, monkeypatc
 
 def test_a_failed_trial_is_refused_with_its_reason(home: Path) -> None:
     with knowledge.graph() as store:
-        row = {"ordinal": 9, "round": 9, "asked": 1, "status": "diverged", "reason": "The loss is NaN.\nTraceback"}
+        row = {"ordinal": 9, "round": 9, "status": "diverged", "reason": "The loss is NaN.\nTraceback"}
         in_graph.save_trial(store, "digits-digits-1", {**row, "scheme": Scheme.parse(LFB)})
     with pytest.raises(StudyError, match=r"ended as diverged: The loss is NaN\. Those that are ok: 1, "):
         compress(home, "digits-digits-1:9")
@@ -240,18 +240,18 @@ def test_a_row_of_a_benchmark_is_claimed_once(tmp_path: Path) -> None:
 
 def test_a_single_method_removes_as_much_and_trains_as_long() -> None:
     steps = "NS[HP1=0.3,HP2=0.2,HP6=0.9] -> SFP[HP2=0.2,HP9=0.4,HP10=1]"
-    trial = Trial(1, 1, 1, Scheme.parse(steps), "ok", accuracy=0.9, pr=0.40123)
+    trial = Trial(1, 1, Scheme.parse(steps), "ok", accuracy=0.9, pr=0.40123)
     for name in ("NS", "LFB", "SFP", "LeGR", "HOS"):
         one = transfer.single(name, trial)
         assert one.number("HP2") == 0.4012
         assert api.methods.get(name).iterations(one, Recipe(), 12800) == pytest.approx(700, abs=2)
-    short = Trial(1, 1, 1, Scheme.parse("NS[HP1=0.1,HP2=0.2,HP6=0.9]"), "ok", accuracy=0.9, pr=0.2)
+    short = Trial(1, 1, Scheme.parse("NS[HP1=0.1,HP2=0.2,HP6=0.9]"), "ok", accuracy=0.9, pr=0.2)
     assert transfer.single("LeGR", short).number("HP1") == transfer.SHORTEST
 
 
 def test_the_scheme_for_a_size_is_the_most_accurate_of_about_that_size() -> None:
     made = [
-        Trial(n, 1, 1, Scheme(), "ok", accuracy=accuracy, pr=pr)
+        Trial(n, 1, Scheme(), "ok", accuracy=accuracy, pr=pr)
         for n, (accuracy, pr) in enumerate([(0.9, 0.39), (0.8, 0.4), (0.85, 0.45), (0.99, 0.1), (0.5, 0.7)], 1)
     ]
     assert [t.ordinal for t in transfer.chosen(made, [0.4, 0.7])] == [3, 5]

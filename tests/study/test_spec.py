@@ -57,6 +57,21 @@ def test_unreadable_budgets_are_refused_with_an_example(text):
         Budget.parse(text)
 
 
+def test_the_window_follows_the_workers_and_stays_when_they_change():
+    windows = [replace(SPEC, window=0, workers=workers).window for workers in (1, 2, 3, 8)]
+    assert windows == [4, 4, 6, 16]
+    eight = replace(SPEC, window=0, workers=8)
+    assert [eight.with_workers(n).window for n in (None, 1, 8, 16)] == [16, 16, 16, 16]
+    assert eight.with_workers(17).window == 34, "more workers than asks under way: some would never work"
+    assert StudySpec.from_dict(eight.with_workers(2).as_dict()).window == 16
+
+
+def test_studies_that_asked_in_rounds_are_read():
+    old = json.loads(json.dumps(SPEC.as_dict()))
+    del old["window"]
+    assert StudySpec.from_dict({**old, "round_size": 4, "workers": 3}).window == 6
+
+
 @pytest.mark.parametrize("text", ["0steps", "0s", "0h0m"])
 def test_a_budget_leaves_something_to_spend(text):
     with pytest.raises(StudyError, match="nothing to spend"):

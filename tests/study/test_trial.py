@@ -19,25 +19,25 @@ def trial(ordinal: int, accuracy: float, params: int, status: str = "ok") -> Tri
     outcome = StepOutcome(status, accuracy=accuracy, params=params, flops=5 * params, reached=True, seconds=1.0)
     if status != "ok":
         outcome = StepOutcome(status, "no")
-    return Trial.of(ordinal, 1, 4, Scheme.parse(f"NS[HP2=0.{ordinal}]"), outcome, BASE, BASE)
+    return Trial.of(ordinal, 1, Scheme.parse(f"NS[HP2=0.{ordinal}]"), outcome, BASE, BASE)
 
 
 def test_rates_by_hand():
     outcome = StepOutcome("ok", accuracy=0.76, params=600, flops=1500, reached=True, seconds=2.5, iterations=7)
-    one = Trial.of(5, 2, 4, TWO_STEPS, outcome, BASE, PARENT)
+    one = Trial.of(5, 2, TWO_STEPS, outcome, BASE, PARENT)
     assert one.ar == pytest.approx(-0.05)
     assert one.pr == pytest.approx(0.4)
     assert one.fr == pytest.approx(0.7)
     assert one.step_ar == pytest.approx(0.04 / 0.72)
     assert one.step_pr == pytest.approx(0.25)
     assert one.step_fr == pytest.approx(0.5)
-    assert (one.ordinal, one.round, one.asked, one.seconds, one.iterations) == (5, 2, 4, 2.5, 7)
+    assert (one.ordinal, one.round, one.seconds, one.iterations) == (5, 2, 2.5, 7)
     assert one.figures == Figures(0.76, 600, 1500)
 
 
 def test_a_model_that_gets_nothing_right_has_no_increase_rate():
     outcome = StepOutcome("ok", accuracy=0.1, params=600, flops=1500)
-    one = Trial.of(1, 1, 1, TWO_STEPS, outcome, BASE, Figures(0.0, 800, 3000))
+    one = Trial.of(1, 1, TWO_STEPS, outcome, BASE, Figures(0.0, 800, 3000))
     assert one.step_ar is None
     assert one.ar == pytest.approx(-0.875)
     assert one.step_pr == pytest.approx(0.25)
@@ -45,7 +45,7 @@ def test_a_model_that_gets_nothing_right_has_no_increase_rate():
 
 @pytest.mark.parametrize("status", ["infeasible", "diverged", "crashed", "timeout", "out_of_memory"])
 def test_failures_carry_no_figures(status):
-    one = Trial.of(1, 1, 1, TWO_STEPS, StepOutcome(status, "why"), BASE, PARENT)
+    one = Trial.of(1, 1, TWO_STEPS, StepOutcome(status, "why"), BASE, PARENT)
     assert one.figures is None
     assert {one.ar, one.pr, one.fr, one.step_ar, one.step_pr, one.step_fr, one.accuracy} == {None}
     told = one.outcome((3, 4))
@@ -54,7 +54,7 @@ def test_failures_carry_no_figures(status):
 
 def test_rows_are_read_back_also_without_what_is_none():
     outcome = StepOutcome("ok", accuracy=0.76, params=600, flops=1500, reached=False, reason="short", cached=True)
-    for one in (Trial.of(5, 2, 4, TWO_STEPS, outcome, BASE, PARENT), trial(2, 0, 0, "timeout")):
+    for one in (Trial.of(5, 2, TWO_STEPS, outcome, BASE, PARENT), trial(2, 0, 0, "timeout")):
         row = json.loads(json.dumps(one.as_row()))
         assert Trial.from_row(row) == one
         assert Trial.from_row({k: v for k, v in row.items() if v is not None} | {"id": "study/5"}) == one

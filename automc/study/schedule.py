@@ -1,0 +1,169 @@
+"""The order of a study's asks and tells: the same whichever step is faster, with any workers, and after a stop.
+
+A round is one ask: a scheme, and the parents that it needs. Up to `window` rounds are under way, so that all workers
+have something to do. They are told whole, in the order in which they were asked, and only when the window is full, so
+what a searcher knows when it is asked depends on outcomes alone. A trial holds its round, how many rounds had been told
+before, and the scheme that was asked for; from these a stopped study is taken up without asking again what was asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from automc.search.base import Searcher
+from automc.study.space import StrategySpace
+from automc.study.trial import Trial
+from kg.embedding.threads import one_thread
+from kg.schema import Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One ask, made when `told` rounds had been told."""
+
+    number: int
+    told: int
+    target: str
+    """Id of the scheme asked for."""
+    planned: dict[Scheme, int]
+    """Ordinals of the schemes to execute, parents first: of those that no earlier round has."""
+    expected: Mapping[str, Any]
+    """What the searcher expected of the target, as fields of its trial."""
+
+
+class Schedule:
+    """Asks a searcher and tells it, in an order that depends on outcomes alone."""
+
+    def __init__(
+        self, searcher: Searcher, space: StrategySpace, trials: Mapping[Scheme, Trial], window: int, steps: int | None
+    ) -> None:
+        """Stand where the trials left off.
+
+        Args:
+            trials: those of the study, by scheme; a live view, to which finished ones are added.
+            window: rounds that may be under way.
+            steps: the budget, in trials; None where it is not counted in steps.
+        """
+        self._searcher = searcher
+        self._space = space
+        self._trials = trials
+        self._window = window
+        self._steps = steps
+        self._under_way: deque[Round] = deque()
+        self._asked = self._told = self._ordinal = self._executed = 0
+        self._taken = {t.ordinal for t in trials.values()}
+        self._known: set[Scheme] = set()
+        self._dry = False
+        self._replay()
+
+    def advance(self, may_ask: bool) -> None:
+        """Ask as far as the window and the budget of steps allow, and tell what must be told for that."""
+        while may_ask:
+            if not self._dry and self._left() > 0 and self._asked - self._told < self._window:
+                self._dry = not self._ask()
+            elif self._under_way and self._done(self._under_way[0]):
+                self._tell()
+            else:
+                return
+
+    def waiting(self) -> Iterator[tuple[Scheme, Round]]:
+        """Yield what can be executed now: planned, not executed, and its parent is ok; in ordinal order."""
+        for of_round in self._under_way:
+            for scheme in of_round.planned:
+                if scheme not in self._trials and self._status(scheme.parent) == "ok":
+                    yield scheme, of_round
+
+    def _replay(self) -> None:
+        """Take up what the trials tell of earlier asks."""
+        stored: dict[int, list[Trial]] = defaultdict(list)
+        for trial in sorted(self._trials.values(), key=lambda t: t.ordinal):
+            stored[trial.round].append(trial)
+        for number in range(1, max(stored, default=0) + 1):
+            found = stored[number]
+            if found and not found[0].target:
+                # Of a version that asked for several schemes in a round and told them together.
+                self._add(self._told, Scheme(), {}, {t.scheme: t.ordinal for t in found})
+                self._tell_up_to(number)
+                continue
+            self._tell_up_to(found[0].told if found else number - self._window)
+            target = Scheme.parse(found[0].target) if found else None
+            expected: Mapping[str, Any] = {}
+            if target is None or self._status(target) == "open":
+                # The same answer as before: it tells what was asked where no trial does, and what was expected of it.
+                again, why = self._asked_for()
+                if target is None or target == again:
+                    target, expected = again, why
+            self._add(self._told, target, expected, self._planned(target))
+
+    def _ask(self) -> bool:
+        """Ask for one more round; False where the searcher has nothing new."""
+        target, expected = self._asked_for()
+        planned = self._planned(target)
+        if planned:
+            self._add(self._told, target, expected, planned)
+        return bool(planned)
+
+    def _asked_for(self) -> tuple[Scheme, Mapping[str, Any]]:
+        """Return what the searcher asks for now, START for nothing, and its reason. On one thread, like `_tell`."""
+        pending = [self._space.indices(scheme) for of_round in self._under_way for scheme in of_round.planned]
+        with one_thread():
+            asked = self._searcher.ask(1, pending)
+        if not asked:
+            return Scheme(), {}
+        return self._space.scheme(asked[0]), self._space.expected(self._searcher.why(asked[0]))
+
+    def _planned(self, target: Scheme) -> dict[Scheme, int]:
+        """Return what the target takes and no earlier round has, as far as the budget goes, with ordinals."""
+        planned: dict[Scheme, int] = {}
+        left, last = self._left(), self._ordinal
+        for scheme in (Scheme(target.steps[:length]) for length in range(1, len(target) + 1)):
+            trial = self._trials.get(scheme)
+            if scheme in self._known or (trial is None and len(planned) >= left):
+                continue
+            last = next(n for n in count(last + 1) if n not in self._taken) if trial is None else trial.ordinal
+            planned[scheme] = last
+        return planned
+
+    def _add(self, told: int, target: Scheme, expected: Mapping[str, Any], planned: dict[Scheme, int]) -> None:
+        self._asked += 1
+        self._ordinal = max(self._ordinal, *planned.values(), 0)
+        self._known |= planned.keys()
+        self._under_way.append(Round(self._asked, told, target.id, planned, expected))
+
+    def _tell_up_to(self, number: int) -> None:
+        while self._told < number and self._under_way:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell the oldest round. On one thread: what is learnt must not depend on who resumes where."""
+        oldest = self._under_way.popleft()
+        executed = [self._trials[scheme] for scheme in oldest.planned if scheme in self._trials]
+        self._told = oldest.number
+        self._executed += len(executed)
+        self._dry = False
+        if executed:
+            with one_thread():
+                self._searcher.tell([t.outcome(self._space.indices(t.scheme)) for t in executed])
+
+    def _left(self) -> float:
+        """Return the steps that the budget leaves: what is planned counts until it turns out never to be executed."""
+        if self._steps is None:
+            return math.inf
+        planned = sum(len(of_round.planned) for of_round in self._under_way)
+        return self._steps - self._executed - planned
+
+    def _done(self, of_round: Round) -> bool:
+        return all(scheme in self._trials or self._status(scheme) == "failed" for scheme in of_round.planned)
+
+    def _status(self, scheme: Scheme) -> str:
+        """Return "ok", "failed" where the scheme or what it extends failed, "open" where it has no outcome yet."""
+        for length in range(1, len(scheme) + 1):
+            trial = self._trials.get(Scheme(scheme.steps[:length]))
+            if trial is not None and trial.status != "ok":
+                return "failed"
+        return "ok" if not scheme.steps or scheme in self._trials else "open"
