@@ -29,6 +29,8 @@ REUSABLE = frozenset({"ok", "infeasible", "diverged"})
 """Statuses that follow from the key alone; a crash, a time-out or a lack of memory may end otherwise next time."""
 
 _STALE_SECONDS = 600.0
+_STALE_LOCK_SECONDS = 86400.0
+"""A lock's file is as old as the last attempt to take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +218,13 @@ class PrefixCache:
         return total
 
     def _sweep(self) -> None:
-        """Remove temporary files of processes that are gone."""
+        """Remove temporary files of processes that are gone, and the files of locks that nobody took for a day."""
         now = time.time()
+        for path in self._locks.iterdir():
+            with suppress(OSError, Timeout):
+                if now - path.stat().st_mtime > _STALE_LOCK_SECONDS:
+                    with FileLock(path).acquire(timeout=0):
+                        path.unlink()
         for path in self._temporary.iterdir():
             with suppress(OSError):
                 if now - path.stat().st_mtime > _STALE_SECONDS and not _alive(path.name.partition("-")[0]):

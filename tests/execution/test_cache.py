@@ -191,6 +191,21 @@ def test_remains_of_dead_processes_are_removed_those_of_the_living_stay(tmp_path
     assert [path.name for path in (tmp_path / "tmp").iterdir()] == [f"{os.getpid()}-1-x.am"]
 
 
+def test_locks_that_nobody_took_for_a_day_are_removed_those_that_are_held_stay(tmp_path: Path) -> None:
+    cache, old = PrefixCache(tmp_path), time.time() - 2 * 86400
+    for name in ("used", "held", "new"):
+        with cache.lock(key(name)):
+            pass
+    with cache.lock(key("held")):
+        for name in ("used", "held"):
+            os.utime(tmp_path / "locks" / f"{key(name)}.lock", (old, old))
+        put(cache, "a", 10)
+        assert {path.stem for path in (tmp_path / "locks").iterdir()} == {key("held"), key("new")}
+        assert PrefixCache(tmp_path).is_locked(key("held"))
+    with cache.lock(key("used")):
+        assert PrefixCache(tmp_path).is_locked(key("used"))
+
+
 def test_a_key_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     holders, most = [], []
 
