@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -225,8 +226,14 @@ class Views:
         return Views(*(None if t is None else t[start:stop] for t in (self.top, self.left, self.mirror)))
 
 
+RESIDENT = 0.4
+"""Share of an accelerator's free memory that one set of images may take; larger ones stay in the host's memory."""
+
+
 class TrainData:
     """Images resident as uint8 on one device, and the batches made from them.
+
+    They go to the device when they are first used; where they do not fit there, batch by batch.
 
     Augmentation is that of the CIFAR papers: zero padding of `pad` pixels (an eighth of the shorter side, at least
     1, at most 4), a random crop, and for "crop-flip"
@@ -254,8 +261,8 @@ class TrainData:
                 f"The images have {images.channels} channel(s), but mean has {len(mean)} and std {len(std)} values. "
                 "Give --mean and --std with one value per channel."
             )
-        self.images = images.to(torch.device(device))
-        self.device = self.images.store.device
+        self._given = images
+        self.device = torch.empty(0, device=device).device  # which of the accelerators "cuda" is now
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.augment: Augment = augment
@@ -268,25 +275,30 @@ class TrainData:
         self._scale = (1 / (255 * deviation)).float().view(shape).to(self.device)
         self._shift = (-torch.tensor(self.mean, dtype=torch.float64) / deviation).float().view(shape).to(self.device)
 
+    @cached_property
+    def images(self) -> Images:
+        """The images: on the device, or in memory where they do not fit there."""
+        return self._given.to(self.device) if fits(self._given, self.device) else self._given
+
     @property
     def x(self) -> Tensor:
         """All images, uint8 (n, c, h, w); a copy when this is a selection."""
         return self.images.x
 
-    @property
+    @cached_property
     def y(self) -> Tensor:
-        """All labels, int64 (n,)."""
-        return self.images.y
+        """All labels, int64 (n,), on the device."""
+        return self.images.y.to(self.device)
 
     @property
     def n(self) -> int:
         """Number of images."""
-        return self.images.n
+        return self._given.n
 
     @property
     def example_shape(self) -> tuple[int, int, int, int]:
         """Shape of two images, for probing."""
-        return 2, self.images.channels, *self.images.shape
+        return 2, self._given.channels, *self._given.shape
 
     def subset(self, indices: Tensor) -> TrainData:
         """The images at `indices`, sharing the pixels."""
@@ -317,7 +329,7 @@ class TrainData:
 
     def views(self, indices: Tensor, views: Views) -> Tensor:
         """The normalised batch at `indices` seen through `views`, float32 (b, c, h, w)."""
-        pixels = self.images.gather(indices)
+        pixels = self._pixels(indices)
         if views.top is not None and views.left is not None:
             pixels = crop(pixels, views.top, views.left, self.pad)
         if views.mirror is not None:
@@ -330,13 +342,27 @@ class TrainData:
 
     def normalised(self, indices: Tensor | slice) -> Tensor:
         """A normalised batch without augmentation, float32 (b, c, h, w)."""
-        return self._float(self.images.gather(indices))
+        return self._float(self._pixels(indices))
+
+    def _pixels(self, indices: Tensor | slice) -> Tensor:
+        """The images at `indices`, uint8, on the device."""
+        images = self.images
+        at = indices if isinstance(indices, slice) else indices.to(images.store.device)
+        return images.gather(at).to(self.device)
 
     def _float(self, pixels: Tensor) -> Tensor:
         batch = pixels.contiguous(memory_format=self.layout).to(torch.float32)
         # One channel is contiguous in either layout: only a new tensor has the strides that say which one is meant.
         out = torch.empty(batch.shape, device=self.device, memory_format=self.layout)
         return torch.addcmul(self._shift, batch, self._scale, out=out)
+
+
+def fits(images: Images, device: torch.device) -> bool:
+    """Tell whether images may lie in the device's memory beside everything else."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.n * images.store[0].numel() <= RESIDENT * free
 
 
 def crop(pixels: Tensor, top: Tensor, left: Tensor, pad: int) -> Tensor:

@@ -16,6 +16,7 @@ from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench, Setup
 from automc.execution.step import run_step
 from automc.execution.workers import Workers
+from automc.models.measure import count_flops, synchronise
 from automc.training import evaluate
 from kg.schema import Scheme, Strategy
 
@@ -52,14 +53,16 @@ class ProbeReport:
 
 
 class _Clock(Monitor):
-    """Notes when each iteration was done."""
+    """Notes when each iteration was done: by the device, not only handed to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()
         self.marks: list[float] = []
+        self._device = device
 
     def progress(self, done: int, of: int) -> None:
         super().progress(done, of)
+        synchronise(self._device)
         self.marks.append(time.perf_counter())
 
 
@@ -86,7 +89,7 @@ def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> St
 
     The outcome's details hold `per_iteration` and `overhead` in seconds. Nothing enters the prefix cache.
     """
-    clock = _Clock()
+    clock = _Clock(bench.device)
     if monitor is not None:
         monitor.begin()
     data = _one_batch(bench)
@@ -94,6 +97,8 @@ def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> St
     recipe = replace(context.recipe, unit_epochs=max(_LONG, context.recipe.unit_epochs))
     context = replace(context, data=data, recipe=recipe, max_iterations=ITERATIONS)
     light = replace(bench, validation=data)
+    # What a process pays once, such as torch's first count, is no part of a step.
+    count_flops(bench.model, bench.example)
     outcome, model = run_step(bench.model, job.strategy, context, light, clock)
     if model is None:
         return outcome
@@ -111,6 +116,7 @@ def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> St
 def _seconds_per_image(bench: Bench) -> float:
     """Time the evaluation of M, warmed up by what ran before."""
     sample = bench.validation.take(_TIMED_IMAGES)
+    synchronise(bench.device)
     started = time.perf_counter()
     evaluate.accuracy(bench.model, sample)
     return (time.perf_counter() - started) / sample.n

@@ -159,7 +159,9 @@ def open_bench(setup: Setup) -> Bench:
         warnings.simplefilter("ignore", Note)  # said when the command began
         model, dataset = fitted(loaded.model, dataset)
     splits = split(dataset, setup.recipe.fraction)
-    model = model.to(device)
+    # In the data's layout, as a teacher sees its batches.
+    model = model.to(device).to(memory_format=dataset.layout)
+    train, validation = dataset.data(splits.train, device), dataset.data(splits.validation, device)
     return Bench(
         setup=setup,
         model=model,
@@ -167,9 +169,9 @@ def open_bench(setup: Setup) -> Bench:
         normalisation=loaded.normalisation,
         dataset=dataset,
         splits=splits,
-        train=dataset.data(splits.train, device),
-        rest=dataset.data(splits.rest, device),
-        validation=dataset.data(splits.validation, device),
+        train=train,
+        rest=train if splits.rest is splits.train else dataset.data(splits.rest, device),
+        validation=validation,
         device=device,
         original_params=count_params(model),
         cache=PrefixCache(setup.cache, setup.cache_bytes),

@@ -52,7 +52,8 @@ def execute(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) -> Ste
     """Execute the last step of a scheme and measure the model after it; START measures M.
 
     Costs that step alone: its input comes from the prefix cache, and only where its weights were evicted are
-    the steps before it run again, with the same result. What is in the cache is returned as recorded, and of
+    the steps before it run again, on a CPU with the same result. (An accelerator adds in no fixed order: there it is
+    the same but for rounding, and the first record stays.) What is in the cache is returned as recorded, and of
     two processes that want the same key one waits for the other. Accuracy is float32 top-1 on validation.
 
     A method's failure is a status, never an exception; a failed earlier step is the scheme's status too.

@@ -97,7 +97,7 @@ class LearningFilterBasis(Method):
         short = f"rank 1 everywhere leaves {left} parameters"
         step.settle(left, unit, short)
         filters = [matrix(step.model, site).detach().clone() for site, _ in reduced]
-        teacher = copy.deepcopy(step.model).eval().requires_grad_(False)
+        teacher = copy.deepcopy(step.model).eval().requires_grad_(False).to(memory_format=context.data.layout)
         factored = [factor(step.model, site, rank) for site, rank in reduced]
         step.check_runs(teacher)
         fitted = step.train(loss=basis_loss(str(kind), weight, teacher, factored, filters))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -86,7 +87,7 @@ def fit(
     model.train()
     losses = _Losses(iterations, peak, device)
     try:
-        with seeded(seed, device), held(model, still), sliced(model):
+        with seeded(seed, device), held(model, still), sliced(model), fixed_shapes(device):
             optimizer = torch.optim.SGD(
                 [p for p in model.parameters() if p.requires_grad], lr=peak, momentum=recipe.momentum,
                 weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True,
@@ -114,6 +115,17 @@ def fit(
     if not all_finite(model):
         raise Diverged(_diverged(iterations, iterations, peak))
     return FitReport(losses.mean, iterations, time.perf_counter() - started)
+
+
+@contextmanager
+def fixed_shapes(device: torch.device) -> Iterator[None]:
+    """Let cuDNN try its algorithms once for each shape inside the block: batches of training are all of one shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class _Losses:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from automc.datasets import DataRef, Dataset, Images, TrainData, check
+from automc.datasets import DataRef, Dataset, Images, TrainData, base, check
 from automc.errors import DataError
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -153,3 +153,34 @@ def test_check_names_both_sides_of_a_misfit() -> None:
         check(dataset, 4, 3)
     with pytest.raises(DataError, match="4 classes, but the model has 10 outputs"):
         check(dataset, 10, 1)
+
+
+def test_images_go_to_the_device_when_they_are_first_used() -> None:
+    x = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
+    data = TrainData(x, torch.tensor([0, 1]), mean=(0.5,) * 3, std=(0.2,) * 3, device="meta")
+    assert (data.n, data.example_shape[1:], data.device.type) == (2, (3, 4, 4), "meta")
+    assert "images" not in vars(data), "what nobody looks at takes no memory of the device"
+    assert data.images.store.device.type == "meta"
+    assert data.y.device.type == "meta"
+
+
+def test_images_that_do_not_fit_the_device_go_there_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "fits", lambda images, device: False)
+    x = torch.randint(0, 256, (6, 3, 8, 8)).to(torch.uint8)
+    data = TrainData(x, torch.arange(6), mean=(0.5,) * 3, std=(0.2,) * 3, augment="crop-flip", device="meta")
+    assert data.images.store.device.type == "cpu"
+    assert data.y.device.type == "meta"
+    batch = data.normalised(slice(0, 4))
+    assert (batch.device.type, tuple(batch.shape)) == ("meta", (4, 3, 8, 8))
+    views = data.draw(3, torch.Generator().manual_seed(0))
+    assert data.views(torch.tensor([4, 1, 3]), views).device.type == "meta"
+
+
+def test_a_set_is_kept_in_memory_that_would_crowd_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = base.Images(torch.zeros(100, 3, 8, 8, dtype=torch.uint8), torch.zeros(100, dtype=torch.int64))
+    size = 100 * 3 * 8 * 8
+    for free, resident in ((4 * size, True), (2 * size, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10 * size))
+        assert base.fits(images, torch.device("cuda:0")) is resident
+        assert base.fits(images.select(torch.arange(10)), torch.device("cuda:0"))
+    assert base.fits(images, torch.device("cpu"))

@@ -18,6 +18,7 @@ from trim_method import Trim
 from automc import methods
 from automc.datasets import DataRef
 from automc.errors import DataError, EnvironmentFault, MethodError
+from automc.execution import probe as probing
 from automc.execution.jobs import Final, accuracy_on_test, execute, final, local_workers, probe, probe_with, run_job
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
@@ -276,9 +277,19 @@ def test_twins_are_executed_once_and_the_second_is_answered_from_the_first(bench
     assert seeds[0] == seeds[1] != seeds[2]
     assert len({bench.key(scheme) for scheme in schemes}) == 2
     # On more images they are no twins, and the final run gives each a seed of its own.
-    wider = replace(bench, rest=bench.train.take(bench.train.n // 4), train=bench.train)
+    wider = replace(bench, rest=bench.train.take(bench.train.n // 4))
     lengths = {methods.get("Trim").iterations(s.steps[-1], RECIPE, wider.rest.n) for s in schemes[:2]}
     assert len({wider.final_context(s, monitor).seed for s in schemes[:2]}) == len(lengths)
+
+
+def test_images_are_opened_once_and_those_of_the_final_run_only_for_it(setup: Setup, log: Path) -> None:
+    whole = open_bench(setup)
+    assert whole.rest is whole.train, "all that is left of the training images: one copy"
+    part = open_bench(replace(setup, recipe=replace(RECIPE, fraction=0.5)))
+    execute(part, Scheme((A,)))
+    assert "images" in vars(part.train)
+    assert "images" in vars(part.validation)
+    assert "images" not in vars(part.rest)
 
 
 def test_a_seed_changes_what_is_learned(setup: Setup, bench: Bench) -> None:
@@ -341,6 +352,17 @@ def test_a_final_run_that_fails_writes_nothing(setup: Setup, tmp_path: Path) -> 
     outcome = run_job(setup.open(), Final(Scheme((A, trim(0.1, HP8="refuse"))), out), Monitor())
     assert (outcome.status, out.exists()) == ("infeasible", False)
     assert "step 2" in outcome.reason
+
+
+def test_a_probe_waits_for_the_device_before_it_reads_the_clock(
+    bench: Bench, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(probing, "synchronise", waited.append)
+    found = probing.probe_method(bench, probing.Probe(A))
+    assert found.status == "ok"
+    assert len(waited) >= probing.ITERATIONS + 1, "each iteration, and the evaluation that is timed"
+    assert set(waited) == {bench.device}
 
 
 def test_a_probe_finds_what_cannot_work_and_how_long_iterations_take(setup: Setup, log: Path) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from automc.datasets import DataRef, TrainData, open_data, split
 from automc.training.evaluate import accuracy
-from automc.training.loop import Diverged, batch_sizes, batches, fit, learning_rate, train_model
+from automc.training.loop import Diverged, batch_sizes, batches, fit, fixed_shapes, learning_rate, train_model
 from automc.training.recipe import Recipe
 
 RECIPE = Recipe(batch=16, lr=0.05)
@@ -262,3 +262,12 @@ def test_a_tiny_net_learns_digits_without_the_validation_images() -> None:
     assert parts.test is not None
     assert accuracy(model, data.data(parts.test)) > 0.9
     assert accuracy(model, data.data(parts.validation)) > 0.9
+
+
+def test_shapes_are_fixed_while_an_accelerator_trains_and_nothing_of_it_stays() -> None:
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    for device, tried in (("cuda", True), ("cpu", before)):
+        with fixed_shapes(torch.device(device)):
+            assert cudnn.benchmark == tried
+        assert cudnn.benchmark == before
