@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from automc.cli import options as o
@@ -41,11 +42,14 @@ def doctor(
     listed = [r for r in found.model.layers if not (r.prunable and "BatchNorm" in r.kind)]
     rows = [(r.name, r.kind, r.shape, r.params, r.channels, r.factors) for r in listed]
     show(layers, rows, format, "Layers")
-    columns = ("method", "works", "strategies", "s/iteration", "shortest step, s", "longest step, s", "why not")
+    columns = (
+        "method", "works", "can remove", "HP2 within", "strategies", "of", "s/iteration", "shortest step, s",
+        "longest step, s", "why not",
+    )  # fmt: skip
     methods = [
         (
-            m.method, "yes" if m.works else "no", m.strategies, m.seconds_per_iteration, m.shortest_seconds,
-            m.longest_seconds, m.reason,
+            m.method, "yes" if m.works else "no", "" if m.reach is None else f"{m.reach:.1%}", _span(m.levels),
+            m.within, m.strategies, m.seconds_per_iteration, m.shortest_seconds, m.longest_seconds, m.reason,
         )
         for m in found.methods
     ]  # fmt: skip
@@ -59,14 +63,25 @@ def _conclude(found) -> None:  # type: ignore[no-untyped-def]
     total = sum(r.params for r in layers)
     prunable = sum(r.params for r in layers if r.prunable)
     low = sum(r.params for r in layers if r.factorable)
-    say(f"Channels can go from {sum(r.prunable for r in layers)} of {len(layers)} layers ({prunable / total:.0%} of")
-    say(f"the parameters lie there), {sum(r.factorable for r in layers)} can be factored ({low / total:.0%}).")
+    if total:
+        say(
+            f"Channels can go from {sum(r.prunable for r in layers)} of {len(layers)} layers ({prunable / total:.0%} of"
+        )
+        say(f"the parameters lie there), {sum(r.factorable for r in layers)} can be factored ({low / total:.0%}).")
     for reason in (found.model.pruning, found.model.activations):
         if reason:
             say(reason)
     working = [m.method for m in found.methods if m.works]
     if working:
         say(f"Works: {', '.join(working)}: {found.searchable:,} strategies to search.")
+        most = max(m.reach or 0.0 for m in found.methods)
+        say(f"One step removes at most {most:.1%} of the parameters; a scheme never goes below 15% of them.")
     failing = [m.method for m in found.methods if not m.works]
     if failing:
         say(f"Does not work: {', '.join(failing)}; see the table.")
+    say(f"Looked at in {found.seconds:.0f} s.")
+
+
+def _span(levels: Sequence[float]) -> str:
+    """The removals that a method gets as far as."""
+    return ", ".join(f"{level:g}" for level in levels) or "none"

@@ -93,6 +93,8 @@ class Watch(Listener):
             self.say(f"              {name}: {count:,} masked, no implementation here")
         for name, count in space.infeasible.items():
             self.say(f"              {name}: {count:,} masked, {plan.infeasible[name]}")
+        for name, count in space.beyond.items():
+            self.say(f"              {name}: {count:,} masked, they would remove more than it can on this model")
         after = f", then about {duration(plan.final_seconds)} for the final run" if plan.final_seconds else ""
         self.say(
             f"  budget      {spec.budget} with {spec.workers} worker(s) on {spec.device}: a step takes about "

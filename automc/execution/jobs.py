@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from automc.errors import MethodError
 from automc.execution.final import Final, accuracy_on_test, final, run_final
 from automc.execution.monitor import Monitor
@@ -11,10 +13,12 @@ from automc.execution.setup import Bench, Setup, open_bench
 from automc.execution.step import execute
 from automc.execution.worker import Order
 from automc.execution.workers import LocalWorkers, Workers, cores
+from automc.models.diagnosis import diagnose
 from kg.schema import Scheme
 
 __all__ = [
     "Final",
+    "Inspection",
     "Job",
     "Probe",
     "ProbeReport",
@@ -27,7 +31,13 @@ __all__ = [
     "run_job",
 ]
 
-Job = Scheme | Probe | Final
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A job: look at M's layers one by one; the outcome's details hold the `report`, a ModelReport."""
+
+
+Job = Scheme | Probe | Final | Inspection
 """A Scheme: its last step; a Probe: a method tried on M; a Final: a whole scheme, saved."""
 
 
@@ -40,6 +50,9 @@ def run_job(bench: Bench, job: Job, monitor: Monitor) -> StepOutcome:
             return probe_method(bench, job, monitor)
         case Final():
             return run_final(bench, job, monitor)
+        case Inspection():
+            monitor.begin()
+            return StepOutcome("ok", details={"report": diagnose(bench.model, bench.example, bench.setup.keep)})
     raise MethodError(f"{type(job).__name__} is not a job.")
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from automc import methods
 from automc.datasets.base import TrainData
+from automc.errors import Infeasible
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench, Setup
@@ -30,9 +32,10 @@ _LONG = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A job: try one strategy on M, briefly."""
+    """A job: try one strategy on M, briefly, and ask how far `widest` could go."""
 
     strategy: Strategy
+    widest: Strategy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class ProbeReport:
     """Seconds of one training iteration, of the methods that can."""
     overhead_seconds: float
     """Seconds of a step besides training: surgery, recalibration, measuring."""
+    reach: dict[str, float]
+    """Share of M's parameters that one step can remove at most, of all that were asked and did not hang."""
 
     @property
     def infeasible(self) -> dict[str, str]:
@@ -66,18 +71,24 @@ class _Clock(Monitor):
         self.marks.append(time.perf_counter())
 
 
-def probe(setup: Setup, strategies: Mapping[str, Strategy]) -> ProbeReport:
+def probe(
+    setup: Setup, strategies: Mapping[str, Strategy], widest: Mapping[str, Strategy] | None = None
+) -> ProbeReport:
     """Try one strategy of each method in this process; `strategies` by method, the lightest ones are best."""
-    bench = setup.open()
-    return _report({name: probe_method(bench, Probe(strategy)) for name, strategy in strategies.items()})
+    bench, far = setup.open(), widest or {}
+    return _report({name: probe_method(bench, Probe(s, far.get(name))) for name, s in strategies.items()})
 
 
-def probe_with(workers: Workers, strategies: Mapping[str, Strategy], timeout: float | None = 300.0) -> ProbeReport:
+def probe_with(
+    workers: Workers, strategies: Mapping[str, Strategy], widest: Mapping[str, Strategy] | None = None,
+    timeout: float | None = 300.0,
+) -> ProbeReport:  # fmt: skip
     """Like `probe`, in started workers: a method that hangs or takes all memory loses a worker, not the study.
 
     No other job may be under way.
     """
-    tickets = {workers.submit(Probe(strategy), timeout): name for name, strategy in strategies.items()}
+    far = widest or {}
+    tickets = {workers.submit(Probe(s, far.get(name)), timeout): name for name, s in strategies.items()}
     outcomes: dict[str, StepOutcome] = {}
     while len(outcomes) < len(tickets):
         outcomes.update((tickets[ticket], outcome) for ticket, outcome in workers.collect())
@@ -100,6 +111,8 @@ def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> St
     # What a process pays once, such as torch's first count, is no part of a step.
     count_flops(bench.model, bench.example)
     outcome, model = run_step(bench.model, job.strategy, context, light, clock)
+    if job.widest is not None:
+        outcome = replace(outcome, details={**outcome.details, "reach": reach(bench, job.widest)})
     if model is None:
         return outcome
     gaps = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
@@ -111,6 +124,22 @@ def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> St
     overhead = surgery + images * _seconds_per_image(bench)
     details: dict[str, Any] = {**outcome.details, "per_iteration": per_iteration, "overhead": overhead}
     return replace(outcome, details=details)
+
+
+def reach(bench: Bench, strategy: Strategy) -> float:
+    """Return the largest share of M's parameters that a step can remove with a strategy's settings, in [0, 0.85].
+
+    Nothing is trained. 1 where the method fails on the way: then nobody knows, and its probe tells why.
+    """
+    two = bench.train.subset(torch.arange(min(2, bench.train.n), device=bench.train.y.device))
+    context = bench.context(Scheme((strategy,)), Monitor())
+    context = replace(context, data=two, recipe=replace(context.recipe, batch=2, recalibration_images=2))
+    try:
+        return methods.get(strategy.method).reach(bench.model, strategy, context)
+    except Infeasible:
+        return 0.0
+    except Exception:  # the user's model can raise anything
+        return 1.0
 
 
 def _seconds_per_image(bench: Bench) -> float:
@@ -136,4 +165,5 @@ def _report(outcomes: Mapping[str, StepOutcome]) -> ProbeReport:
         },
         seconds_per_iteration={name: float(outcome.details["per_iteration"]) for name, outcome in able.items()},
         overhead_seconds=median(float(outcome.details["overhead"]) for outcome in able.values()) if able else 0.0,
+        reach={name: float(o.details["reach"]) for name, o in outcomes.items() if "reach" in o.details},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,17 +13,21 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from automc import knowledge, methods
-from automc.execution.jobs import local_workers, probe_with
+from automc.execution.jobs import Inspection, local_workers, probe_with
 from automc.execution.setup import Setup
+from automc.execution.workers import Workers
 from automc.home import home
 from automc.models import structure
-from automc.models.diagnosis import ModelReport, diagnose
+from automc.models.diagnosis import ModelReport
 from automc.models.keeping import Held
 from automc.study.forecast import Forecast
-from automc.study.space import lightest
+from automc.study.space import BEYOND, lightest, widest
 from automc.study.task import Subject
 from automc.training.recipe import Recipe
 from kg.cards import enumerate_strategies
+
+LIMIT_SECONDS = 300.0
+"""For looking at the layers, and for each method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,12 @@ class MethodReport:
     shortest_seconds: float | None
     longest_seconds: float | None
     """Forecast of its shortest and its longest step on the grid, under the recipe."""
+    reach: float | None
+    """Share of the parameters that one step can remove at most; None where nobody could tell."""
+    within: int
+    """Strategies that plan to remove no more than that (HP2)."""
+    levels: tuple[float, ...]
+    """The removals (HP2) of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +57,13 @@ class Diagnosis:
 
     model: ModelReport
     methods: tuple[MethodReport, ...]
+    seconds: float
+    """That the looking took."""
 
     @property
     def searchable(self) -> int:
-        """Strategies of the methods that work."""
-        return sum(m.strategies for m in self.methods if m.works)
+        """Strategies of the methods that work, as far as they get on this model."""
+        return sum(m.within for m in self.methods if m.works)
 
 
 def examine(subject: Subject, recipe: Recipe, held: Held = Held()) -> Diagnosis:
@@ -60,9 +73,11 @@ def examine(subject: Subject, recipe: Recipe, held: Held = Held()) -> Diagnosis:
     """
     grids = {m.id: tuple(enumerate_strategies(m)) for m in knowledge.methods() if m.hyperparameters}
     able = {name: grid for name, grid in grids.items() if name in methods.registered()}
-    layers = diagnose(subject.model, subject.example, held.uncut)
+    began = time.monotonic()
+    strategies = [s for grid in able.values() for s in grid]
     with scratch(subject, recipe, held=held) as setup, local_workers(setup) as workers:
-        found = probe_with(workers, lightest([s for grid in able.values() for s in grid]))
+        layers = _looked_at(workers)
+        found = probe_with(workers, lightest(strategies), widest(strategies), LIMIT_SECONDS)
     n_train = subject.splits.train.n
     forecast = Forecast(found.seconds_per_iteration, found.overhead_seconds, recipe, n_train)
     reports = []
@@ -71,8 +86,24 @@ def examine(subject: Subject, recipe: Recipe, held: Held = Held()) -> Diagnosis:
         seconds = [] if reason else [forecast.step(strategy) for strategy in grid]
         pace = found.seconds_per_iteration.get(name)
         span = (min(seconds, default=None), max(seconds, default=None))
-        reports.append(MethodReport(name, reason is None, reason or "", len(grid), pace, *span))
-    return Diagnosis(layers, tuple(reports))
+        far = found.reach.get(name)
+        within = [] if reason or far is None else [s.number("HP2") for s in grid if s.number("HP2") <= far + BEYOND]
+        levels = tuple(sorted(set(within)))
+        reports.append(
+            MethodReport(name, reason is None, reason or "", len(grid), pace, *span, far, len(within), levels)
+        )
+    return Diagnosis(layers, tuple(reports), time.monotonic() - began)
+
+
+def _looked_at(workers: Workers) -> ModelReport:
+    """Look at the layers in a worker, where a limit of time holds: a model's code may hang, or take all memory."""
+    workers.submit(Inspection(), LIMIT_SECONDS)
+    ((_, outcome),) = workers.collect()
+    report = outcome.details.get("report")
+    if isinstance(report, ModelReport):
+        return report
+    why = f"The layers were not looked at ({outcome.status}): {outcome.reason}"
+    return ModelReport((), why, None, 0)
 
 
 @contextmanager

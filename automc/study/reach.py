@@ -7,20 +7,32 @@ from collections.abc import Iterable, Mapping
 
 from automc import knowledge, methods
 from automc.errors import StudyError
+from automc.execution.probe import reach
+from automc.models.keeping import Held
+from automc.models.measure import artefact_bytes
 from automc.search.history import largest_sum
+from automc.study.doctor import scratch
+from automc.study.space import BEYOND, widest
 from automc.study.spec import MAX_REMOVED, StudySpec
+from automc.study.task import Subject
 from kg.cards import enumerate_strategies
+from kg.schema import Strategy
 
 BYTES = 4
 """Of a saved parameter."""
-_ROUNDING = 1e-4
+Levels = Mapping[str, Iterable[float]]
+"""Planned removals (HP2) by method."""
 
 
-def grid_levels(only: Iterable[str] = ()) -> set[float]:
-    """Return the removals (HP2) on the grids of the methods that can be executed here, or of `only` those named."""
+def grids(only: Iterable[str] = ()) -> dict[str, tuple[Strategy, ...]]:
+    """Return the strategies on the grids of the methods that can be executed here, or of `only` those named."""
     known = [m for m in knowledge.methods() if m.hyperparameters and m.id in methods.registered()]
-    chosen = [m for m in known if not only or m.id in only]
-    return {strategy.number("HP2") for method in chosen for strategy in enumerate_strategies(method)}
+    return {m.id: tuple(enumerate_strategies(m)) for m in known if not only or m.id in only}
+
+
+def grid_levels(only: Iterable[str] = ()) -> dict[str, set[float]]:
+    """Return the removals (HP2) on those grids."""
+    return {name: {strategy.number("HP2") for strategy in grid} for name, grid in grids(only).items()}
 
 
 def wanted(spec: StudySpec, base: Mapping[str, float]) -> tuple[float, str]:
@@ -39,32 +51,80 @@ def wanted(spec: StudySpec, base: Mapping[str, float]) -> tuple[float, str]:
     return max(found)
 
 
+def most_removed(levels: Levels, length: int, far: Mapping[str, float] | None = None) -> float:
+    """Return the largest share of the parameters that a scheme of at most `length` steps can remove.
+
+    Args:
+        far: share that one step of a method can remove at most on this model; 1 for methods it does not name. A scheme
+            removes no more than the shares of all methods together: a method alone gets no further in many steps,
+            but for HP6, of which each step leaves a part of every layer.
+    """
+    known = far or {}
+    within = {v for name, values in levels.items() for v in values if v <= known.get(name, 1.0) + BEYOND}
+    together = sum(known.get(name, 1.0) / _SHARE_OF_A_LAYER for name, values in levels.items() if set(values))
+    return min(largest_sum(within, length, MAX_REMOVED), together)
+
+
+_SHARE_OF_A_LAYER = 0.9
+"""The largest HP6 of the cards."""
+
+
 def insist_reachable(
-    spec: StudySpec, levels: Iterable[float], base: Mapping[str, float] | None = None, because: str = ""
+    spec: StudySpec, levels: Levels, base: Mapping[str, float] | None = None, far: Mapping[str, float] | None = None
 ) -> None:
     """Refuse a target that no scheme can meet.
 
     Args:
-        levels: the removals (HP2) that a step may plan.
+        levels: the removals that a step may plan.
         base: of `wanted`.
-        because: what narrowed the levels besides options, as the end of a sentence.
+        far: of `most_removed`.
 
     Raises:
         StudyError: more must go than the longest schemes can remove; names the most that is possible.
     """
     share, option = wanted(spec, base or {})
-    levels = set(levels)
-    most = largest_sum(levels, spec.max_length, MAX_REMOVED)
-    if share <= most + _ROUNDING:
+    most = most_removed(levels, spec.max_length, far)
+    if share <= most + BEYOND:
         return
     under = [f"--max-length {spec.max_length}", *(f"--only {method}" for method in spec.only)]
+    under += [f"--round-to {spec.recipe.round_to}"] if far and spec.recipe.round_to > 1 else []
+    under += [f"--{flag} '{p}'" for flag, held in (("keep", spec.keep), ("keep-shape", spec.keep_shape)) for p in held]
     advice = ["Ask for less"]
-    advice += ["allow longer schemes"] if share <= largest_sum(levels, 100, MAX_REMOVED) + _ROUNDING else []
-    advice += ["leave out --only"] if spec.only else []
+    advice += ["allow longer schemes"] if share <= most_removed(levels, 100, far) + BEYOND else []
+    narrowing = [word.split()[0] for word in under[1:]]
+    advice += [f"leave out {' or '.join(dict.fromkeys(narrowing))}"] if narrowing else []
+    told = ""
+    if far:
+        told = (
+            " One step gets this far on this model: " + ", ".join(f"{m} {100 * v:.3g}%" for m, v in far.items()) + "."
+        )
     raise StudyError(
-        f"{option} is out of reach: at most {rounded_down(most):g} of the parameters can go with {' '.join(under)}"
-        f"{because}. {', or '.join(advice)}."
+        f"{option} is out of reach: at most {rounded_down(most):g} of the parameters can go with {' '.join(under)}."
+        f"{told} {', or '.join(advice)}."
     )
+
+
+def insist_possible(spec: StudySpec, subject: Subject, held: Held) -> None:
+    """Refuse a target that no scheme can meet on this model; methods are asked until it is known that one can.
+
+    Raises:
+        StudyError: of `insist_reachable`.
+    """
+    base = {"params": float(subject.params)}
+    if any(limit.figure == "file_bytes" for limit in spec.limits):
+        base["file_bytes"] = float(artefact_bytes(subject.model, subject.source))
+    share, _ = wanted(spec, base)
+    far: dict[str, float] = {}
+    all_levels = grid_levels(spec.only)
+    strategies = widest(s for grid in grids(spec.only).values() for s in grid)
+    with scratch(subject, spec.recipe, held=held) as setup:
+        bench = setup.open()
+        # The last ones of the registry are the quickest to ask.
+        for name in reversed(strategies):
+            if share <= most_removed({n: all_levels[n] for n in far}, spec.max_length, far) + BEYOND:
+                return
+            far[name] = reach(bench, strategies[name])
+    insist_reachable(spec, all_levels, base, far)
 
 
 def rounded_down(share: float) -> float:

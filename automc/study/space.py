@@ -25,26 +25,35 @@ class SpaceReport:
     """Strategies on the grid whose method cannot be executed here, per method."""
     infeasible: Mapping[str, int]
     """Strategies whose method cannot work on this model, per method."""
+    beyond: Mapping[str, int]
+    """Strategies that plan to remove more than their method can on this model, per method that works."""
     distinct: int
     """Searchable strategies that differ once lengths are rounded to iterations: of twins, one is asked for."""
 
     @property
     def searchable(self) -> int:
         """Strategies that can be executed."""
-        return self.total - sum(self.without_code.values()) - sum(self.infeasible.values())
+        masked = (self.without_code, self.infeasible, self.beyond)
+        return self.total - sum(sum(counts.values()) for counts in masked)
+
+
+BEYOND = 1e-4
+"""By how much a planned removal may exceed what a method can remove: the rounding to whole parameters."""
 
 
 class StrategySpace:
     """The Space of a study and the way back from its indices to strategies."""
 
     def __init__(
-        self, vectors: Vectors, task: Task, infeasible: Mapping[str, str], recipe: Recipe, n_train: int
-    ) -> None:
+        self, vectors: Vectors, task: Task, infeasible: Mapping[str, str], recipe: Recipe, n_train: int,
+        reach: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
         """Mask what cannot run here, and of twins under the recipe all but the first.
 
         Args:
             infeasible: reason by method, for methods that failed their probe on this model.
             n_train: images that a step trains on.
+            reach: share of M's parameters that a step of a method can remove at most; what plans more is masked.
         """
         self.strategies = tuple(Strategy.parse(identifier) for identifier in vectors.strategies)
         self._index = {strategy: i for i, strategy in enumerate(self.strategies)}
@@ -54,14 +63,17 @@ class StrategySpace:
         runs = np.array([name in registry and name not in infeasible for name in names])
         mask = runs[method] & first_of_twins(self.strategies, recipe, n_train)
         cost = [registry[s.method].relative_cost(s) if s.method in registry else 0.0 for s in self.strategies]
+        hp2 = np.array([s.number("HP2") for s in self.strategies])
+        far = hp2 > np.array([(reach or {}).get(name, 1.0) for name in names])[method] + BEYOND
+        beyond = runs[method] & far
         self.space = Space(
             strategies=vectors.strategies,
             methods=names,
             method=method,
             embeddings=np.asarray(vectors.vectors, dtype=np.float32),
-            hp2=np.array([s.number("HP2") for s in self.strategies]),
+            hp2=hp2,
             cost=np.array(cost),
-            mask=mask,
+            mask=mask & ~far,
             task=np.asarray(vectors.scale(task), dtype=np.float32),
             prior=np.asarray(vectors.predict(task), dtype=np.float32) if vectors.experience_net().taught else None,
         )
@@ -70,8 +82,14 @@ class StrategySpace:
             total=len(self.strategies),
             without_code={n: c for n, c in counts.items() if n not in registry},
             infeasible={n: c for n, c in counts.items() if n in infeasible},
-            distinct=int(mask.sum()),
+            beyond={n: c for i, n in enumerate(names) if (c := int(np.sum(beyond[method == i])))},
+            distinct=int(self.space.mask.sum()),
         )
+
+    def admissible(self) -> dict[str, set[float]]:
+        """Return what the strategies that are not masked plan to remove (HP2), by method."""
+        chosen = [s for s, allowed in zip(self.strategies, self.space.mask, strict=True) if allowed]
+        return {name: {s.number("HP2") for s in chosen if s.method == name} for name in self.space.methods}
 
     def scheme(self, indices: tuple[int, ...]) -> Scheme:
         """Return the scheme behind indices."""
@@ -103,6 +121,21 @@ def first_of_twins(strategies: Sequence[Strategy], recipe: Recipe, n_train: int)
             first[i] = signature not in seen
             seen.add(signature)
     return first
+
+
+def widest(strategies: Iterable[Strategy]) -> dict[str, Strategy]:
+    """Return a strategy of each executable method that may take most of a layer (HP6, where a method has it)."""
+    registry = methods.registered()
+
+    def limit(strategy: Strategy) -> float:
+        value = dict(strategy.settings).get("HP6", 1.0)
+        return value if isinstance(value, float | int) else 1.0
+
+    found: dict[str, Strategy] = {}
+    for strategy in strategies:
+        if strategy.method in registry and limit(strategy) > limit(found.setdefault(strategy.method, strategy)):
+            found[strategy.method] = strategy
+    return found
 
 
 def lightest(strategies: Iterable[Strategy]) -> dict[str, Strategy]:

@@ -32,9 +32,9 @@ from automc.study.loop import Listener, Loop, Plan
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
 from automc.study.protocol import Protocol
-from automc.study.reach import grid_levels, insist_reachable
+from automc.study.reach import grid_levels, insist_possible, insist_reachable
 from automc.study.result import Result
-from automc.study.space import StrategySpace, lightest
+from automc.study.space import StrategySpace, lightest, widest
 from automc.study.spec import Budget, StudySpec
 from automc.study.task import Subject, open_subject
 from automc.study.trial import Figures, Trial
@@ -100,8 +100,9 @@ class Study:
             model, data, weights=weights, fraction=recipe.fraction, device=device,
             progress=lambda done, of: listener.progress("reading images", done, of),
         )  # fmt: skip
-        subject.hold(asked.keep, asked.keep_shape, asked.train_frozen)
+        held = subject.hold(asked.keep, asked.keep_shape, asked.train_frozen)
         structure.check(subject.model, subject.source, subject.example.shape[1:])
+        insist_possible(asked, subject, held)
         if asked.runtime == "onnx":
             # A model that does not run there must not be found out after hours.
             runner(subject.model, subject.example, "onnx")
@@ -198,8 +199,9 @@ class Study:
     def _loop(self, infeasible: dict[str, str], forecast: Forecast, listener: Listener) -> Loop:
         """Return the loop at the point that the graph's trials have reached, after telling the plan."""
         space = StrategySpace(
-            self.vectors, self.subject.task(), infeasible, self.spec.recipe, self.subject.splits.train.n
-        )
+            self.vectors, self.subject.task(), infeasible, self.spec.recipe, self.subject.splits.train.n,
+            reach=self.record["probe"].get("reach"),
+        )  # fmt: skip
         outbox = open_outbox(self.spec, self.subject, listener.say)
         outbox.settle()
         trials, record = insist(lambda: (load_trials(self.spec.id), load_record(self.spec.id)), listener.say)
@@ -208,8 +210,7 @@ class Study:
             if not trial.cached:
                 forecast.observe(trial.scheme, trial.seconds, trial.status)
         if not self.protocol.front(trials):
-            masked = f", and without {', '.join(infeasible)}, which cannot work on this model" if infeasible else ""
-            insist_reachable(self.spec, space.space.hp2[space.space.mask], self.protocol.base, masked)
+            insist_reachable(self.spec, space.admissible(), self.protocol.base, self.record["probe"].get("reach"))
         bench = self.setup.open()
 
         def keep_models(schemes: list[Scheme]) -> None:
@@ -225,11 +226,13 @@ class Study:
     def _probe(self, workers: Workers, listener: Listener) -> tuple[dict[str, str], Forecast]:
         """Try each method once on one batch, at the study's first start; what came of it is part of the study."""
         if self.record.get("probe") is None:
-            found = probe_with(workers, lightest(map(Strategy.parse, self.vectors.strategies)))
+            strategies = [Strategy.parse(name) for name in self.vectors.strategies]
+            found = probe_with(workers, lightest(strategies), widest(strategies))
             probe = {
                 "infeasible": found.infeasible,
                 "per_iteration": found.seconds_per_iteration,
                 "overhead": found.overhead_seconds,
+                "reach": found.reach,
             }
             self._save_at_last(listener, probe=probe)
         known = self.record["probe"]

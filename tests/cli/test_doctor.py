@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from automc import api, methods
+from automc.execution.outcome import StepOutcome
 from automc.models.measure import Latency
 from automc.study import doctor
 
@@ -33,7 +34,11 @@ def test_it_tries_every_method_and_lists_every_layer(automc, digits):
     for name in known:
         assert by_name[name]["works"], by_name[name]["reason"]
         assert 0 < by_name[name]["shortest_seconds"] <= by_name[name]["longest_seconds"]
-    assert found["searchable"] == sum(m["strategies"] for m in found["methods"] if m["works"])
+        assert 0 < by_name[name]["reach"] <= 0.85
+        assert all(level <= by_name[name]["reach"] + 1e-4 for level in by_name[name]["levels"])
+        assert by_name[name]["within"] <= by_name[name]["strategies"]
+    assert found["searchable"] == sum(m["within"] for m in found["methods"] if m["works"])
+    assert found["seconds"] > 0
     layers = {row["name"]: row for row in found["model"]["layers"]}
     assert not layers["layer3.0.conv1"]["prunable"]
     assert layers["layer1.0.conv1"]["prunable"]
@@ -89,3 +94,19 @@ def test_a_warning_where_the_time_did_not_fall():
     warning = api.no_faster(measured(100, 5.0), measured(60, 4.9))
     assert warning is not None
     assert "40%" in warning
+
+
+def test_layers_that_cannot_be_looked_at_in_time_are_a_sentence():
+    class Late:
+        """Workers that lost a job to the limit."""
+
+        def submit(self, job, timeout):
+            assert timeout == doctor.LIMIT_SECONDS
+            return 1
+
+        def collect(self):
+            return [(1, StepOutcome("timeout", "It took more than 300 s."))]
+
+    found = doctor._looked_at(Late())
+    assert found.layers == ()
+    assert found.pruning == "The layers were not looked at (timeout): It took more than 300 s."

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
-from study_tools import create, run
+from study_tools import RECIPE, create, run
 
 from automc.datasets import DataRef
 from automc.errors import StudyError
 from automc.study import Budget, Study
 from automc.study import study as studies
 from automc.study.limits import Limit
-from automc.study.reach import grid_levels, insist_reachable, rounded_down, wanted
+from automc.study.reach import grid_levels, insist_possible, insist_reachable, most_removed, rounded_down, wanted
+from automc.study.space import StrategySpace
 from automc.study.spec import StudySpec
+from automc.study.task import open_subject
 from automc.training.recipe import Recipe
 
-LEVELS = (0.04, 0.12, 0.4)
+LEVELS = {"NS": (0.04, 0.12, 0.4), "LFB": (0.04, 0.2)}
 
 
 def spec(gamma: float | None, length: int = 1, **more: object) -> StudySpec:
@@ -41,9 +44,25 @@ def test_the_most_that_is_named_can_be_asked_for(gamma, length, most):
 
 def test_what_no_length_helps_is_not_told_to_be_longer():
     with pytest.raises(StudyError) as refused:
-        insist_reachable(spec(0.3, 5, only=("NS",)), (), because=", and without NS")
-    assert "longer" not in str(refused.value)
-    assert "at most 0 of the parameters can go with --max-length 5 --only NS, and without NS." in str(refused.value)
+        insist_reachable(spec(0.3, 5, only=("NS",)), {"NS": (0.04, 0.12)}, far={"NS": 0.034})
+    said = str(refused.value)
+    assert "longer" not in said
+    assert "at most 0 of the parameters can go with --max-length 5 --only NS. " in said
+    assert "One step gets this far on this model: NS 3.4%." in said
+    assert said.endswith("Ask for less, or leave out --only.")
+
+
+@pytest.mark.parametrize(
+    ("far", "length", "most"),
+    [
+        ({}, 5, 0.84), ({"NS": 0.0, "LFB": 0.0}, 5, 0.0), ({"NS": 0.15, "LFB": 0.0}, 1, 0.12),
+        # What is left of a method's layers after one step it cannot remove in a second one, but for HP6.
+        ({"NS": 0.15, "LFB": 0.0}, 5, 0.15 / 0.9), ({"NS": 0.15, "LFB": 0.25}, 5, 0.4 / 0.9),
+        ({"NS": 0.85, "LFB": 0.03}, 2, 0.8),
+    ],
+)  # fmt: skip
+def test_what_methods_remove_at_most_limits_schemes(far, length, most):
+    assert most_removed(LEVELS, length, far) == pytest.approx(most)
 
 
 def test_a_file_is_no_smaller_than_its_parameters():
@@ -52,7 +71,7 @@ def test_a_file_is_no_smaller_than_its_parameters():
     assert wanted(spec(0.7, limits=(Limit("file_bytes", 2500.0),)), base)[0] == 0.7
     with pytest.raises(StudyError, match=r"--max-size 10%, at least 87\.50% of the .* is out of"):
         insist_reachable(spec(None, limits=(Limit("file_bytes", 0.1, True),)), LEVELS, base)
-    insist_reachable(spec(None, max_drop=0.01), (), base)
+    insist_reachable(spec(None, max_drop=0.01), {}, base)
 
 
 def test_rounding_never_names_more_than_there_is():
@@ -63,7 +82,7 @@ def test_rounding_never_names_more_than_there_is():
 def test_the_grids_of_the_six_methods_reach_the_largest_gamma():
     insist_reachable(spec(0.84, 5), grid_levels())
     insist_reachable(spec(0.84, 5), grid_levels(("LFB",)))
-    assert grid_levels(("LFB",)) <= grid_levels()
+    assert grid_levels(("LFB",)).items() <= grid_levels().items()
 
 
 def test_nothing_is_opened_for_an_impossible_wish(automc_home):
@@ -75,9 +94,63 @@ def test_nothing_is_opened_for_an_impossible_wish(automc_home):
 
 def test_a_study_that_cannot_go_anywhere_says_so_before_its_first_trial_and_when_resumed(full_home):
     """Of a time when nobody asked: the check at its creation is switched off."""
-    with patch.object(studies, "insist_reachable"):
+    with patch.object(studies, "insist_reachable"), patch.object(studies, "insist_possible"):
         study = create(full_home, "4steps", gamma=0.5, max_length=1)
     for one in (study, Study.open(study.spec.id)):
         with pytest.raises(StudyError, match=r"--gamma 0.5 is out of reach: at most 0\.4 "):
             run(one)
     assert studies.load_trials(study.spec.id) == []
+
+
+NET = """
+from torch import nn
+
+def build(classes=10, channels=1):
+    grouped = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), grouped, nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes),
+    )
+"""
+"""Only its small classifier can be factored: convolutions of one input channel are not."""
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory, home):
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "net.py").write_text(NET)
+    return open_subject(f"{folder / 'net.py'}:build", DataRef("digits"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("gamma", "more", "said"),
+    [
+        (0.5, {"only": ("LFB",)}, r"at most [\d.]+ .* --only LFB\. .*: LFB \d"),
+        (0.5, {"keep": ("0", "3", "7")}, r"--keep '0' --keep '3' --keep '7'\. .*: LFB 0%, HOS 0%"),
+        (0.5, {"only": ("SFP",), "recipe": Recipe(round_to=16)}, r"at most 0 .* --round-to 16\. .*: SFP 0%"),
+        (0.5, {"only": ("SFP",)}, None), (0.5, {}, None),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_made_so_small_is_told_from_one_that_can(subject, gamma, more, said):
+    recipe = more.pop("recipe", RECIPE)
+    wish = replace(spec(gamma, 5, **more), recipe=recipe)
+    held = subject.hold(wish.keep, (), False)
+    if said is None:
+        insist_possible(wish, subject, held)
+        return
+    with pytest.raises(StudyError, match=said):
+        insist_possible(wish, subject, held)
+
+
+def test_strategies_beyond_reach_are_masked_and_counted(home):
+    study = create(home, "1step")
+    n = study.subject.splits.train.n
+    far = {"LFB": 0.15, "NS": 0.0}
+    space = StrategySpace(study.vectors, study.subject.task(), {}, RECIPE, n, reach=far)
+    whole = StrategySpace(study.vectors, study.subject.task(), {}, RECIPE, n)
+    hp2 = {s: s.number("HP2") for s in space.strategies}
+    for strategy, now, before in zip(space.strategies, space.space.mask, whole.space.mask, strict=True):
+        assert now == (before and hp2[strategy] <= far.get(strategy.method, 1.0) + 1e-4)
+    assert space.report.beyond["NS"] == 50
+    assert set(space.report.beyond) == {"LFB", "NS"}
+    assert space.report.searchable < whole.report.searchable
