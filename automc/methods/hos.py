@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -97,6 +97,8 @@ class Draft:
     """A pruned model, and the ranks that bring it to the target; `params` are what is left then."""
 
     model: nn.Module
+    whole: Sequence[str]
+    """Patterns of layers that stay as they are."""
     chosen: list[tuple[Site, int]]
     """The sites that get smaller, with their levels."""
     params: int
@@ -119,10 +121,29 @@ class Draft:
 def draft(step: Step, model: nn.Module, whole: Sequence[str], unit: int, **details: Any) -> Draft:
     """Choose the ranks of a pruned model but for the layers `whole`; `unit` and `details` are the pruning's."""
     pruned = count_params(model)
-    found, levels, params = choose_ranks(factorable(model, whole), pruned, step.target)
-    chosen = [(site, level) for site, level in zip(found, levels, strict=True) if level <= site.levels]
+    chosen, params = ranked(factorable(model, whole), pruned, step.target)
     unit = min((raise_cost(site, level) or 0 for site, level in chosen), default=unit)
-    return Draft(model, chosen, params, unit, {"pruned_to": pruned, **details})
+    return Draft(model, whole, chosen, params, unit, {"pruned_to": pruned, **details})
+
+
+def ranked(
+    found: Sequence[Site], params: int, target: int, energies: Sequence[Sequence[float]] | None = None
+) -> tuple[list[tuple[Site, int]], int]:
+    """Sites that get smaller, with their levels, see `choose_ranks`; and what is left."""
+    sites, levels, left = choose_ranks(found, params, target, energies)
+    return [(site, level) for site, level in zip(sites, levels, strict=True) if level <= site.levels], left
+
+
+def by_energy(step: Step, done: Draft) -> Draft:
+    """The same draft on a copy, but with levels where they retain most energy."""
+    found = factorable(done.model, done.whole)
+    spectra = [
+        tucker.energies(done.model, site) if isinstance(site, TuckerSite) else lowrank.energies(done.model, site)
+        for site in found
+    ]
+    chosen, params = ranked(found, count_params(done.model), step.target, spectra)
+    unit = min((raise_cost(site, level) or 0 for site, level in chosen), default=done.unit)
+    return replace(done, model=copy.deepcopy(done.model), chosen=chosen, params=params, unit=unit)
 
 
 def smallest_draft(step: Step, layer_criterion: str, filter_criterion: str) -> Draft:
@@ -192,15 +213,18 @@ class HigherOrderStatistics(Method):
             least = f"removing {CAP:.0%} of every channel group and {least}"
         short = f"{least} leaves {done.params} parameters"
         step.settle(done.params, done.unit, short)
-        step.model = done.model
-        ranks = done.factored()
+        drafts = [done, by_energy(step, done)]
+        ranks = [each.factored() for each in drafts]
+        place = step.best([each.model for each in drafts])
+        done, step.model = drafts[place], drafts[place].model
         step.check_runs(teacher)
         recovered = step.train(phase=0, loss=reconstruction_loss(teacher, weight), lr=RATE * context.recipe.lr)
         fitted = step.train(phase=1)
         step.recalibrate()
         return step.model, step.report(
             done.unit, short,
-            layers=len(ranks), kinds=sorted({site.kind for site, _ in done.chosen}), ranks=ranks, **done.details,
+            layers=len(done.chosen), kinds=sorted({site.kind for site, _ in done.chosen}), ranks=ranks[place],
+            ranks_by=("proportion", "energy")[place], **done.details,
             reconstruction=weight, reconstruction_loss=recovered.loss, loss=fitted.loss,
         )  # fmt: skip
 

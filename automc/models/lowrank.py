@@ -128,6 +128,16 @@ def matrix(model: nn.Module, site: Site) -> Tensor:
 
 
 @torch.no_grad()
+def energies(model: nn.Module, site: Site) -> list[float]:
+    """Share of the squared weights of W that each rank from 1 to `full` retains."""
+    wide = matrix(model, site).double()
+    wide = wide if wide.shape[0] <= wide.shape[1] else wide.T
+    squares = torch.linalg.eigvalsh(wide @ wide.T).flip(0).clamp_min(0)[: site.full]
+    shares: list[float] = (squares.cumsum(0) / squares.sum().clamp_min(1e-300)).tolist()
+    return shares
+
+
+@torch.no_grad()
 def halves(whole: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Write a matrix (m, n) as the product of (m, rank) and (rank, n): its truncated singular value decomposition.
 
@@ -183,15 +193,18 @@ def _place(model: nn.Module, site: Site, coefficients: Tensor, basis: Tensor) ->
 
 
 def _layers(first: Layer, last: Layer, rank: int) -> tuple[Layer, Layer]:
-    options: dict[str, Any] = {"device": first.weight.device, "dtype": first.weight.dtype}
+    """Two layers of the sizes of the factors; nothing is drawn for their weights."""
+    options: dict[str, Any] = {"device": "meta", "dtype": first.weight.dtype}
     bias = last.bias is not None
+    basis: Layer
+    combination: Layer
     if isinstance(first, nn.Linear):
-        return (
-            nn.Linear(first.in_features, rank, bias=False, **options),
-            nn.Linear(rank, last.weight.shape[0], bias=bias, **options),
-        )
-    basis = nn.Conv2d(first.in_channels, rank, bias=False, **geometry(first), **options)
-    return basis, nn.Conv2d(rank, last.weight.shape[0], 1, bias=bias, **options)
+        basis = nn.Linear(first.in_features, rank, bias=False, **options)
+        combination = nn.Linear(rank, last.weight.shape[0], bias=bias, **options)
+    else:
+        basis = nn.Conv2d(first.in_channels, rank, bias=False, **geometry(first), **options)
+        combination = nn.Conv2d(rank, last.weight.shape[0], 1, bias=bias, **options)
+    return basis.to_empty(device=first.weight.device), combination.to_empty(device=first.weight.device)
 
 
 def geometry(layer: nn.Conv2d) -> dict[str, Any]:

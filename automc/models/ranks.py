@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeVar
 
@@ -72,15 +73,50 @@ def solve_ranks(found: Sequence[Reducible], budget: int) -> list[int]:
     return ranks
 
 
+def spend(found: Sequence[Reducible], budget: int, energies: Sequence[Sequence[float]]) -> list[int]:
+    """Ranks whose weights sum to at most `budget`, raised one by one where a parameter retains most energy.
+
+    From rank 1 everywhere; what is left of the budget is below the cost of the cheapest raise. All ranks are 1 where
+    the budget is too small.
+
+    Args:
+        energies: for each site the share of its energy (squared weights) that each rank retains, from rank 1 up; a site
+            that stays as it is retains 1.
+    """
+    ranks = [1] * len(found)
+    left = budget - sum(site.params(1) for site in found)
+    queue: list[tuple[float, int, int]] = []
+
+    def offer(position: int) -> None:
+        site, rank = found[position], ranks[position]
+        price = raise_cost(site, rank)
+        if price is not None:
+            after = 1.0 if rank == site.levels else energies[position][rank]
+            heapq.heappush(queue, ((energies[position][rank - 1] - after) / price, position, price))
+
+    for position in range(len(found)):
+        offer(position)
+    while queue:
+        _, position, price = heapq.heappop(queue)
+        if price <= left:
+            ranks[position] += 1
+            left -= price
+            offer(position)
+    return ranks
+
+
 def raise_cost(site: Reducible, rank: int) -> int | None:
     """Parameters that one rank more costs; None where the site is not reduced."""
     return site.params(rank + 1) - site.params(rank) if rank <= site.levels else None
 
 
-def choose_ranks(found: Sequence[R], params_in: int, target: int) -> tuple[list[R], list[int], int]:
+def choose_ranks(
+    found: Sequence[R], params_in: int, target: int, energies: Sequence[Sequence[float]] | None = None
+) -> tuple[list[R], list[int], int]:
     """Pick what is factored and to which rank: k×k convolutions first, 1×1 and then linear layers where needed.
 
-    Returns the sites considered, their ranks, and the parameters that are left.
+    Ranks are in proportion to what would be exact, see `solve_ranks`; with `energies`, one for each of `found`, they go
+    where they retain most, see `spend`. Returns the sites considered, their ranks, and the parameters that are left.
     """
     chosen: list[R] = []
     ranks: list[int] = []
@@ -91,7 +127,11 @@ def choose_ranks(found: Sequence[R], params_in: int, target: int) -> tuple[list[
             continue
         chosen = wider
         rest = params_in - sum(site.cost for site in chosen)
-        ranks = solve_ranks(chosen, target - rest)
+        if energies is None:
+            ranks = solve_ranks(chosen, target - rest)
+        else:
+            spectra = [energy for site, energy in zip(found, energies, strict=True) if site in chosen]
+            ranks = spend(chosen, target - rest, spectra)
         params = rest + sum(site.params(rank) for site, rank in zip(chosen, ranks, strict=True))
         if params <= target:
             break

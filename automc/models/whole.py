@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from automc.errors import Infeasible
 from automc.models.modes import unheard
 
+TRIALS = 64
+"""Trials of one proof at most; layers that are not proved by then stay."""
 IMAGES = 2
 """Images of a proof: batch norm has no variance over one."""
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -80,9 +84,10 @@ def unproved(
     """Name the layers of the sites that were not proved to be replaceable, with the reason.
 
     Each site of a copy is replaced by layers that compute the same, and the copy must give the same, in evaluation and
-    in training: all at once, and by halves where that fails. Code that asks for a layer's type, name, settings or
-    place, counts layers, reads weights or holds on to the layer itself does something else then. The copy has lively
-    norms (scales and shifts drawn anew) so that no branch is silent, random images, and float64 where the code allows.
+    in training: all at once, and by halves where that fails, or without the one whose replacement raised. Code that
+    asks for a layer's type, name, settings or place, counts layers, reads weights or holds on to the layer itself does
+    something else then. The copy has lively norms (scales and shifts drawn anew) so that no branch is silent, random
+    images, and float64 where the code allows.
 
     Args:
         model: stays as it is.
@@ -99,25 +104,53 @@ def unproved(
     proved: list[S] = []
     refused: dict[str, str] = {}
 
+    def refuse(sites: Sequence[S], reason: str) -> None:
+        refused.update((name, reason) for site in sites for name in site.layers)
+
     def prove(part: Sequence[S]) -> None:
-        reason = trial.reason([*proved, *part], exact)
-        if reason is None:
+        part = [site for site in part if site.layers[0] not in refused]
+        if not part:
+            return
+        if trial.count == TRIALS:
+            return refuse(part, f"it was not proved within {TRIALS} trials that equal layers can take its place")
+        failure = trial.failure([*proved, *part], exact)
+        if failure is None:
             proved.extend(part)
+        elif failure.site in part:
+            refuse(
+                [site for site in found if site is failure.site or _alike(model, site, failure.site)], failure.reason
+            )
+            prove(part)
         elif len(part) == 1:
-            refused.update(dict.fromkeys(part[0].layers, reason))
+            refuse(part, failure.reason)
         else:
-            half = len(part) // 2
-            prove(part[:half])
-            prove(part[half:])
+            prove(part[: len(part) // 2])
+            prove(part[len(part) // 2 :])
 
     prove(found)
     return refused
+
+
+def _alike(model: nn.Module, site: Replaced, other: Replaced) -> bool:
+    """Whether two sites have the same place in modules of the same class: what reads one there reads the other."""
+    (owner, name), (others, theirs) = (each.layers[0].rpartition(".")[::2] for each in (site, other))
+    kinds = [type(model.get_submodule(place)) for place in (owner, others)]
+    return name == theirs and kinds[0] is kinds[1] and not issubclass(kinds[0], nn.Sequential | nn.ModuleList)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a trial failed; `site` is whose replacement raised, None where that is not known."""
+
+    reason: str
+    site: Any = None
 
 
 class _Trial:
     """A lively copy of a model, what it gives in either mode, and whether that stays."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self.count = 0
         images = torch.randn((IMAGES, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
         images = images.to(example.device)
         failure: Exception | None = None
@@ -138,14 +171,17 @@ class _Trial:
             raise Infeasible(f"The model does not run on random images: {_line(failure)}") from failure
         self.wanted = {}
 
-    def reason(self, chosen: Sequence[S], exact: Callable[[nn.Module, S], None]) -> str | None:
+    def failure(self, chosen: Sequence[S], exact: Callable[[nn.Module, S], None]) -> _Failure | None:
         """Why the model changes where these sites are replaced; None where it does not."""
+        self.count += 1
         if not self.wanted:
-            return "nothing can be proved: the outputs of the model differ from run to run, or are no numbers"
+            return _Failure("nothing can be proved: the model's outputs differ from run to run, or are no numbers")
         model = copy.deepcopy(self.model)
+        new: dict[int, Any] = {}
         for site in chosen:
             old = [model.get_submodule(name) for name in site.layers]
             exact(model, site)
+            new |= {id(module): site for name in site.layers for module in _at(model, name)}
             with torch.no_grad():
                 for parameter in (p for layer in old for p in layer.parameters()):
                     parameter.fill_(torch.nan)  # nobody may go on using it
@@ -153,9 +189,11 @@ class _Trial:
             try:
                 given = self._given(model, training)
             except Exception as error:  # any user code runs here
-                return f"other code reads its weights or settings ({_line(error)})"
+                frames = [id(frame.f_locals.get("self")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+                raised = next((new[owner] for owner in reversed(frames) if owner in new), None)
+                return _Failure(f"other code reads its weights or settings ({_line(error)})", raised)
             if not self._same(given, wanted):
-                return "other code asks for its type or holds on to it: equal layers in its place change the outputs"
+                return _Failure("other code asks for its type, or holds on to it")
         return None
 
     def _repeatable(self) -> dict[bool, list[Tensor]]:
@@ -190,6 +228,12 @@ class _Trial:
         pairs = [(a.to(self.dtype), b.to(self.dtype)) for a, b in zip(outputs, wanted, strict=True)]
         share = TOLERANCES[self.dtype]
         return all(torch.allclose(a, b, rtol=0, atol=share * _largest(b), equal_nan=True) for a, b in pairs)
+
+
+def _at(model: nn.Module, name: str) -> Iterator[nn.Module]:
+    """The module of that name, or what took its place one step above; nothing where both are gone."""
+    with suppress(AttributeError):
+        yield model.get_submodule(name)
 
 
 def _largest(tensor: Tensor) -> float:

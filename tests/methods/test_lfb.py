@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from group_nets import build
@@ -13,8 +15,11 @@ from user_nets import reading
 from automc import methods
 from automc.errors import Infeasible, MethodError, OutOfReach
 from automc.methods.lfb import auxiliary_loss, basis_loss, filter_error
+from automc.methods.step import Step
 from automc.models.lowrank import factor, matrix, sites
 from automc.models.ranks import choose_ranks
+from automc.training.loop import fit
+from automc.training.recipe import Recipe
 
 EXAMPLE = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8)
@@ -30,18 +35,78 @@ def test_auxiliary_losses_are_what_they_say() -> None:
     assert all(auxiliary_loss("CE", teacher + 0.1 * torch.randn(8, 10), teacher) > least for _ in range(5))
 
 
-def test_the_mse_is_between_filters_and_their_factors() -> None:
+def test_the_mse_is_relative_to_each_layers_filters() -> None:
     model = build("vgg")
     chosen = sites(model)[:2]
     filters = [matrix(model, site).detach().clone() for site in chosen]
-    factored = [factor(model, site, rank) for site, rank in zip(chosen, (3, 40), strict=False) if rank <= site.full]
-    filters = filters[: len(factored)]
-    wanted, numbers = 0.0, 0
+    factored = [factor(model, site, rank) for site, rank in zip(chosen, (3, 10), strict=True)]
+    wanted = 0.0
     for site, w in zip(factored, filters, strict=True):
         b, a = model.get_submodule(site.name).weight.flatten(1), model.get_submodule(site.second).weight.flatten(1)
-        wanted += float((w - a @ b).detach().square().sum())
-        numbers += w.numel()
-    assert float(filter_error(model, factored, filters).detach()) == pytest.approx(wanted / numbers, rel=1e-4)
+        wanted += float((w - a @ b).detach().square().sum() / w.square().sum())
+    assert float(filter_error(model, factored, filters).detach()) == pytest.approx(wanted, rel=1e-4)
+    assert 0 < wanted < 2
+
+
+def test_hp15_has_an_effect_under_mse(context) -> None:
+    """Once the factors have moved, its gradient is of the size of the cross-entropy's; and the steps differ."""
+    model = build("vgg")
+    teacher, site = copy.deepcopy(model), sites(model)[0]
+    w = matrix(model, site).detach().clone()
+    factored = [factor(model, site, 4)]
+    with torch.no_grad():
+        for name in factored[0].layers:  # a truncated decomposition itself is where the error is least
+            weight = model.get_submodule(name).weight
+            weight.add_(0.1 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+
+    def gradient(weight: float) -> torch.Tensor:
+        model.zero_grad()
+        basis_loss("MSE", weight, teacher, factored, [w])(model, EXAMPLE, LABELS).backward()
+        return torch.cat([model.get_submodule(n).weight.grad.flatten() for n in factored[0].layers])
+
+    plain = gradient(0.0)
+    assert float((gradient(5.0) - plain).norm() / plain.norm()) > 0.1
+    step = context(count(build("vgg")), epochs=20.0)
+    few, many = (
+        methods.get("LFB").apply(build("vgg"), strategy("LFB", HP2=0.4, HP15=weight, HP16="MSE"), step)[0]
+        for weight in (0.5, 5)
+    )
+    weights = [torch.cat([p.detach().flatten() for p in out.parameters()]) for out in (few, many)]
+    assert float((weights[0] - weights[1]).norm() / weights[0].norm()) > 1e-4
+
+
+def test_ranks_are_those_that_do_better_without_training(context, monkeypatch) -> None:
+    """One layer of rank 2 among others of full rank: in proportion it gets what the others lack."""
+    model = build("vgg")
+    with torch.no_grad():
+        layer = model.features[8]
+        low = factor(copy.deepcopy(model), next(s for s in sites(model) if s.name == "features.8"), 2)
+        small = copy.deepcopy(model)
+        factor(small, next(s for s in sites(model) if s.name == "features.8"), 2)
+        layer.weight.copy_(matrix(small, low).view_as(layer.weight))
+    step = context(count(model), max_iterations=1)
+    _, report = methods.get("LFB").apply(model, strategy("LFB", HP2=0.36), step)
+    asked: list[int] = []
+    ranks = []
+    for place, by in enumerate(("proportion", "energy")):
+        monkeypatch.setattr(Step, "best", lambda self, models, place=place: asked.append(len(models)) or place)
+        out, other = methods.get("LFB").apply(model, strategy("LFB", HP2=0.36), step)
+        assert other.details["ranks_by"] == by
+        assert count(out) == other.params_out <= other.target
+        assert other.target - other.params_out < other.details["unit"]
+        ranks.append(other.details["ranks"]["features.8.0"])
+    assert ranks[1] < ranks[0]
+    assert asked == [2, 2]
+    assert report.details["ranks_by"] in ("proportion", "energy")
+
+
+def test_the_best_model_is_the_one_of_least_loss_on_training_images(context) -> None:
+    step = Step(build("vgg"), strategy("LFB"), context(count(build("vgg"))), (1,))
+    good, bad = build("vgg"), build("vgg")
+    fit(good, step.context.data, iterations=60, recipe=Recipe(batch=16, lr=0.05), seed=0)
+    assert step.best([bad, good]) == 1
+    assert step.best([good, bad]) == 0
+    assert step.best([bad]) == 0
 
 
 @pytest.mark.parametrize("kind", ["NLL", "CE", "MSE"])
@@ -93,8 +158,9 @@ def test_a_second_step_shrinks_the_basis_instead_of_adding_layers(context) -> No
     step = context(count(model), max_iterations=1)
     once, _ = methods.get("LFB").apply(model, strategy("LFB", HP2=0.2), step)
     twice, report = methods.get("LFB").apply(once, strategy("LFB", HP2=0.2), step)
-    names = [name for name, _ in once.named_modules()]
-    assert [name for name, _ in twice.named_modules()] == names
+    names = {name for name, module in once.named_modules() if type(module) is nn.Sequential}
+    assert names < dict(twice.named_modules()).keys()
+    assert all(type(layer) is not nn.Sequential for name in names for layer in twice.get_submodule(name))
     assert report.reached
     assert twice.layer3[0].conv2[0].out_channels < once.layer3[0].conv2[0].out_channels
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from automc.models.lowrank import Site, exact, factor, matrix, sites
-from automc.models.ranks import raise_cost, solve_ranks
+from automc.models.lowrank import Site, energies, exact, factor, matrix, sites
+from automc.models.ranks import raise_cost, solve_ranks, spend
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -155,6 +155,36 @@ def test_ranks_meet_the_budget(name: str, share: float) -> None:
     else:
         assert budget - total < min(raises)
     assert all(1 <= rank <= site.levels + 1 for site, rank in zip(found, ranks, strict=True))
+
+
+@pytest.mark.parametrize("name", ["vgg", "factored"])
+def test_energies_are_what_ranks_retain(name: str) -> None:
+    model = build(name)
+    for site in sites(model):
+        s = torch.linalg.svdvals(matrix(model, site).detach().double()).square()
+        shares = (s.cumsum(0) / s.sum())[: site.full].tolist()
+        assert energies(model, site) == pytest.approx(shares, abs=1e-9)
+        assert energies(model, site)[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["resnet-b", "factored"])
+@settings(max_examples=25, deadline=None)
+@given(share=st.floats(0.01, 1.0))
+def test_ranks_by_energy_meet_the_budget_and_retain_more(name: str, share: float) -> None:
+    model = build(name)
+    found = sites(model)
+    spectra = [energies(model, site) for site in found]
+    budget = int(sum(site.cost for site in found) * share)
+
+    def retained(ranks: list[int]) -> float:
+        pairs = zip(found, ranks, spectra, strict=True)
+        return sum(1.0 if rank > site.levels else energy[rank - 1] for site, rank, energy in pairs)
+
+    ranks, even = spend(found, budget, spectra), solve_ranks(found, budget)
+    total = sum(site.params(rank) for site, rank in zip(found, ranks, strict=True))
+    raises = [c for site, rank in zip(found, ranks, strict=True) if (c := raise_cost(site, rank)) is not None]
+    assert set(ranks) == {1} if total > budget else budget - total < min(raises, default=budget + 1)
+    assert retained(ranks) >= retained(even) - 0.05  # one raise may be too dear at the very end
 
 
 def test_nothing_is_reduced_where_the_budget_allows_everything() -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from automc.models import lowrank
 from automc.models.ranks import choose_ranks, raise_cost, solve_ranks
-from automc.models.tucker import decompose, exact, hooi, kernel, sites
+from automc.models.tucker import decompose, energies, exact, hooi, kernel, sites
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -280,3 +280,16 @@ def test_the_layers_of_the_proof_are_equal(name: str) -> None:
             exact(model, site)
             assert len(model.get_submodule(site.name)) == 3
         torch.testing.assert_close(model(x), before)
+
+
+def test_energies_are_what_levels_retain() -> None:
+    """By the truncated higher-order SVD: never more than `hooi` finds, and nearly as much."""
+    model = build("resnet-b")
+    for site in sites(model)[:3]:
+        shares = energies(model, site)
+        assert len(shares) == site.full
+        assert shares == sorted(shares)
+        assert shares[-1] == pytest.approx(1)
+        for level in (1, site.full // 3, site.full // 2):
+            best = 1 - hooi(kernel(model, site), *site.ranks[level - 1]).errors[-1] ** 2
+            assert best - 0.1 < shares[level - 1] <= best + 1e-6
