@@ -192,7 +192,7 @@ class HigherOrderStatistics(Method):
     """
 
     name = "HOS"
-    version = 3
+    version = 4
     choices: ClassVar = {"HP11": tuple(GLOBAL), "HP12": tuple(LOCAL)}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:

@@ -145,7 +145,8 @@ class Step:
         slice_ = data.take(max(1, min(HELD_OUT, data.n // 10)), derived(self.context.seed, "slice"))
         losses = []
         for model in models:
-            recalibrate(model, data, min(STATISTICS, self.context.recipe.recalibration_images))
+            images = min(STATISTICS, self.context.recipe.recalibration_images)
+            recalibrate(model, data, images, still=self.context.still)
             losses.append(held_loss(model, slice_))
         return losses.index(min(losses))
 
