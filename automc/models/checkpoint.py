@@ -2,39 +2,87 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
-from collections import OrderedDict
-from collections.abc import Mapping
+import warnings
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from automc.errors import ModelError
+from automc.errors import ModelError, Note
+from automc.models.ties import aliases_of
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.", "_orig_mod.")
+FIRST = ("", "state_dict", "model_state_dict", "model", "net")
+"""Entries that are preferred where the weights under several fit: averaged ones stand beside those of the training."""
+WRAPPINGS = ("module", "_orig_mod")
+"""What DataParallel and torch.compile put into names, anywhere."""
+PLAIN = (argparse.Namespace, np.dtype, np.ndarray, *(type(np.dtype(kind)) for kind in "?bhilBHILefd"))
+"""What trainers keep beside the weights: values without code of their own."""
 SHOWN = 5
+DEPTH = 4
+
+
+@dataclass
+class _Fit:
+    """How the weights under one entry of a file match a model: what is taken, and what stands against it."""
+
+    entry: str
+    taken: dict[str, Any]
+    notes: list[str]
+    lacks: list[str]
+    unknown: list[str]
+    shapes: list[str]
+
+    @property
+    def misses(self) -> int:
+        """How much stands against it."""
+        return len(self.lacks) + len(self.unknown) + len(self.shapes)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state_dict into `model`, in place.
+    """Load a checkpoint into `model`, in place.
 
-    Understood: a state_dict; a dict that holds one under `state_dict`, `model_state_dict`, `model` or `net`; keys
-    prefixed by `module.` (DataParallel) or `_orig_mod.` (torch.compile); safetensors. Batch counters of BN may be
-    missing, as in checkpoints of old versions. Nothing but tensors and plain values is unpickled: torch's own
-    allow-list of `weights_only=True` suffices for the public checkpoints, so it is not widened.
+    Understood: the one mapping of tensors in the file that fits the model, however it is nested and called; one prefix
+    before all names, `module.` and `_orig_mod.` anywhere; single numbers that no layer has, as profilers and averages
+    leave them; other number types, sparse tensors; safetensors by content. Batch counters of BN may be missing, as in
+    checkpoints of old versions. Nothing but tensors and plain values is unpickled, and no code is run.
 
     Raises:
         ModelError: the file is missing, damaged, holds code, or its tensors do not fit; the message names them.
+
+    Warns:
+        Note: what was chosen, taken off, left out or converted.
     """
-    state = _strip(_unwrap(_read(path), path))
-    _check(model, state, path)
+    content = _read(path)
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path} holds a {type(content).__name__}, not a state_dict.")
+    found = dict(_mappings(content))
+    if not found:
+        raise ModelError(
+            f"{path} holds {'no tensors' if content else 'nothing'}. Expected a state_dict, or a dict with one in it."
+        )
+    fits = [fit for entry, state in found.items() for fit in _fits(model, entry, state)]
+    fits.sort(key=lambda fit: (fit.misses, FIRST.index(fit.entry) if fit.entry in FIRST else len(FIRST)))
+    best = fits[0]
+    if best.misses:
+        raise ModelError(_refusal(best, path))
+    state = {name: _dense(name, tensor, model, best, path) for name, tensor in best.taken.items()}
+    others = [f"{fit.entry!r}" for fit in fits[1:] if not fit.misses and fit.entry != best.entry]
+    if best.entry not in FIRST or others:
+        also = f"; {_some(others)} would fit too" if others else ""
+        best.notes.insert(0, f"the weights under {best.entry or 'no name'!r} are read{also}")
     load_tensors(model, state, strict=False)
+    if best.notes:
+        warnings.warn(f"{path}: {'; '.join(best.notes)}.", Note, stacklevel=2)
 
 
 def load_tensors(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool) -> None:
@@ -52,9 +100,11 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"There is no weights file {path}.")
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Opened here: by its name alone torch would take it for something else.
+        with torch.serialization.safe_globals([*PLAIN, *_numpy_makers()]), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
@@ -80,44 +130,126 @@ def _read(path: Path) -> Any:
         raise ModelError(f"{path} is damaged, or no PyTorch checkpoint ({type(error).__name__}).") from error
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping):
-        raise ModelError(f"{path} holds a {type(content).__name__}, not a state_dict.")
-    odd = [str(k) for k, v in content.items() if not isinstance(k, str) or not isinstance(v, Tensor)]
-    if odd or not content:
-        what = f"besides tensors also {_some(odd)}" if odd else "nothing"
-        raise ModelError(f"{path} holds {what}. Expected a state_dict, or a dict with one under {', '.join(WRAPPERS)}.")
-    return dict(content)
+def _is_safetensors(path: Path) -> bool:
+    """By content: a length, and JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
-def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        if all(k.startswith(prefix) for k in state):
-            state = {k.removeprefix(prefix): v for k, v in state.items()}
-    return state
-
-
-def _check(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    own = model.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unknown = [k for k in state if k not in own]
-    shapes = [
-        f"{k} is {_shape(state[k])} in the file and {_shape(own[k])} in the model"
-        for k in own
-        if k in state and own[k].shape != state[k].shape
+def _numpy_makers() -> list[Any]:
+    """NumPy's own makers of numbers and arrays, under the names that either major version writes."""
+    core = np._core.multiarray  # type: ignore[attr-defined]
+    return [
+        (getattr(core, name), f"{module}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for module in ("numpy._core", "numpy.core")
     ]
-    if not (missing or unknown or shapes):
-        return
-    parts = [f"it lacks {_some(missing)}"] if missing else []
-    parts += [f"the model has no {_some(unknown)}"] if unknown else []
-    parts += [_some(shapes)] if shapes else []
-    if len(shapes) <= 2 and not missing and not unknown:
+
+
+def _mappings(content: Mapping[Any, Any], entry: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every mapping in a file that has tensors, by its name: `a.b` is what stands under b under a."""
+    tensors = {
+        str(key): torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" else value
+        for key, value in content.items()
+    }
+    if any(isinstance(value, Tensor) for value in tensors.values()):
+        yield entry, tensors
+    for key, value in content.items():
+        if isinstance(value, Mapping) and depth < DEPTH and key not in ("optimizer", "optimizer_state_dict"):
+            yield from _mappings(value, f"{entry}.{key}" if entry else str(key), depth + 1)
+
+
+def _fits(model: nn.Module, entry: str, state: dict[str, Any]) -> Iterator[_Fit]:
+    """Yield how a mapping matches the model, with each prefix that its names may have."""
+    own = model.state_dict()
+    parts = {part for name in own for part in name.split(".")}
+    plain = {".".join(p for p in k.split(".") if p not in WRAPPINGS or p in parts): v for k, v in state.items()}
+    unwrapped = [] if list(plain) == list(state) else ["'module.' and '_orig_mod.' are taken off the names"]
+    ends = [(k, name) for name in own for k in plain if k == name or k.endswith(f".{name}")]
+    prefixes = Counter(k[: len(k) - len(name)] for k, name in ends) or Counter({"": 0})
+    for prefix, _ in prefixes.most_common(SHOWN):
+        taken = {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
+        fit = _fit(model, own, entry, taken)
+        fit.notes[:0] = [*unwrapped, *([f"the prefix {prefix!r} is taken off the names"] if prefix else [])]
+        outside = [k for k in plain if not k.startswith(prefix)]
+        if outside:
+            fit.notes.append(f"left out, being outside of {prefix!r}: {_some(outside)}")
+        yield fit
+
+
+def _fit(model: nn.Module, own: dict[str, Any], entry: str, state: dict[str, Any]) -> _Fit:
+    first = aliases_of({k: v for k, v in own.items() if isinstance(v, Tensor)})
+    for name in own:  # a file may hold one of several names of a tensor
+        same = [k for k in own if first.get(k, k) == first.get(name, name) and k in state]
+        if name not in state and same:
+            state[name] = state[same[0]]
+    extra = {k: v for k, v in state.items() if k not in own}
+    idle = [k for k, v in extra.items() if _is_idle(model, k, v)]
+    shapes = [
+        f"{k} is {_shape(state[k])} in the file and {_shape(v)} in the model"
+        for k, v in own.items()
+        if isinstance(v, Tensor) and isinstance(state.get(k), Tensor) and state[k].shape != v.shape
+    ]
+    lacks = [k for k, v in own.items() if k not in state and not k.endswith("num_batches_tracked")]
+    lacks += [k for k, v in own.items() if k in state and isinstance(v, Tensor) != isinstance(state[k], Tensor)]
+    notes = [f"left out, as no layer has them: {_some(idle)}"] if idle else []
+    taken = {k: v for k, v in state.items() if k in own}
+    return _Fit(entry, taken, notes, lacks, [k for k in extra if k not in idle], shapes)
+
+
+def _is_idle(model: nn.Module, name: str, value: Any) -> bool:
+    """Whether the model is the same without an entry that it has no place for: a counter, what it computes itself."""
+    path, _, last = name.rpartition(".")
+    if not isinstance(value, Tensor):
+        return not last.endswith("_extra_state")
+    if last in ("weight", "bias"):
+        return False
+    try:
+        held = getattr(model.get_submodule(path), last, None)
+    except AttributeError:
+        return value.numel() == 1
+    if isinstance(held, Tensor):  # a buffer that is not saved by now
+        return held.shape == value.shape and torch.equal(held.to(value.dtype), value)
+    return value.numel() == 1
+
+
+def _dense(name: str, value: Any, model: nn.Module, fit: _Fit, path: Path) -> Any:
+    """Return a plain tensor of the model's number type.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    own = model.state_dict()[name]
+    kind = "quantised" if value.is_quantized else "without content (on the meta device)" if value.is_meta else ""
+    numbers = [t.is_floating_point() + 2 * t.is_complex() for t in (value, own)]
+    if not kind and numbers[0] != numbers[1]:
+        kind = f"of {str(value.dtype).removeprefix('torch.')} numbers; the model's are {str(own.dtype)[6:]}"
+    if kind:
+        raise ModelError(f"The weights in {path} cannot be used: {name} is {kind}. Save the weights as float32.")
+    if value.layout != torch.strided:
+        _note(fit, f"tensors of layout {str(value.layout).removeprefix('torch.')} are made dense")
+        value = value.to_dense()
+    if value.dtype != own.dtype:
+        _note(fit, f"{str(value.dtype).removeprefix('torch.')} numbers become {str(own.dtype).removeprefix('torch.')}")
+    return value.to(own.dtype)
+
+
+def _note(fit: _Fit, text: str) -> None:
+    if text not in fit.notes:
+        fit.notes.append(text)
+
+
+def _refusal(fit: _Fit, path: Path) -> str:
+    parts = [f"it lacks {_some(fit.lacks)}"] if fit.lacks else []
+    parts += [f"the model has no {_some(fit.unknown)}"] if fit.unknown else []
+    parts += [_some(fit.shapes)] if fit.shapes else []
+    if fit.shapes and len(fit.shapes) <= 2 and not fit.lacks and not fit.unknown:
         parts.append("the number of classes or channels seems to differ")
-    raise ModelError(f"The weights in {path} do not fit the model: {'; '.join(parts)}.")
+    where = f" under {fit.entry!r}" if fit.entry else ""
+    return f"The weights in {path}{where} do not fit the model: {'; '.join(parts)}."
 
 
 def _some(names: list[str]) -> str:

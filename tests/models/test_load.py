@@ -111,7 +111,7 @@ def test_other_contents_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds a list"):
         load("resnet8", weights=tmp_path / "list.pt")
     torch.save({"conv1.weight": torch.zeros(1), "lr": 0.1}, tmp_path / "mixed.pt")
-    with pytest.raises(ModelError, match="besides tensors also lr"):
+    with pytest.raises(ModelError, match="do not fit the model: it lacks"):
         load("resnet8", weights=tmp_path / "mixed.pt")
     with pytest.raises(ModelError, match="no weights file"):
         load("resnet8", weights=tmp_path / "absent.pt")
