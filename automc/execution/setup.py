@@ -28,7 +28,7 @@ from automc.models import structure
 from automc.models.factory import sources
 from automc.models.load import FactoryRef, input_channels, layout, output_classes, prepare
 from automc.models.measure import count_params
-from automc.models.outputs import check_training
+from automc.models.outputs import check_training, other_part
 from automc.training.recipe import Recipe
 from automc.training.seeds import step_seed
 from kg.schema import Scheme
@@ -195,6 +195,8 @@ def fitted(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
     except ModelError:
         check(dataset, channels=input_channels(model))  # the likeliest reason, where the numbers differ
         raise
+    if classes != len(dataset.classes) and (said := other_part(model, example, len(dataset.classes))):
+        raise ModelError(said)
     check(dataset, outputs=classes)
     prepared = prepare(model, example)
     if note := check_training(prepared, example):

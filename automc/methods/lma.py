@@ -93,7 +93,8 @@ class LightMultiSegmentActivation(Method):
         known = multi_segment(step.model, context.keep)
         if not new and not known:
             raise Infeasible(
-                f"{strategy.id}: the model has no activation that an LMA could replace: it calls no ReLU or the like, "
+                f"{strategy.id}: the model has no activation that an LMA could replace: outside of torch's layers it "
+                "calls no ReLU or the like, "
                 "every one has parameters of its own, or a --keep pattern covers them."
             )
         changed = [name for name, lma in known.items() if lma.segments != segments]

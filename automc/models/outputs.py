@@ -131,22 +131,46 @@ def check_training(model: nn.Module, example: Tensor) -> str:
         raise
     except Exception as error:  # the user's forward pass can raise anything
         raise failed(probe, example, error, "train") from error
-    _check_trained(model, found, expected)
     notes = []
     if not isinstance(output, Tensor):
         _check_part(probe, model, batch)
+    _check_trained(model, found, expected)
+    if not isinstance(output, Tensor):
         notes.append(
             f"In training {type(model).__name__} returns {described(output)}: {which(output)} is trained, the other "
             "parts are left out of the loss, so what only they need stays as it is."
         )
     elif not isinstance(plain, Tensor):
         notes.append(f"Of {described(plain)}, {which(plain)} are the model's scores.")
+    if bool((expected >= 0).all()) and bool(((expected.sum(1) - 1).abs() < _STEADY).all()):
+        notes.append(
+            f"In evaluation {type(model).__name__} returns probabilities, not logits: what learns from its outputs "
+            "(LMA, HOS, --teacher) sees a teacher that is sure of nothing. Leave the softmax to the loss."
+        )
     if not torch.allclose(_evaluated(model, batch)[1], expected, rtol=0.0, atol=_share(expected), equal_nan=True):
         notes.append(
             f"{type(model).__name__} gives other scores for the same images: its evaluation is random, so accuracies "
             "vary from one measurement to the next."
         )
     return " ".join(notes)
+
+
+def other_part(model: nn.Module, example: Tensor, classes: int) -> str:
+    """Say which part of an output has so many columns where the first has not; nothing where none does."""
+    output, found = _evaluated(model, example)
+    for number, part in enumerate(_parts(output), 1):
+        if isinstance(part, Tensor) and part.shape == (len(example), classes) != found.shape:
+            return (
+                f"{type(model).__name__} returns {described(output)}, of which number {number} has the data's "
+                f"{classes} classes, not the first. Let the scores come first, or call them 'logits' in a dict."
+            )
+    return ""
+
+
+def _parts(output: Any) -> list[Any]:
+    if isinstance(output, Mapping):
+        return list(output.values())
+    return list(output) if isinstance(output, tuple | list) else []
 
 
 def _check_trained(model: nn.Module, found: Tensor, expected: Tensor) -> None:
@@ -252,11 +276,10 @@ def _check_part(probe: nn.Module, model: nn.Module, batch: Tensor) -> None:
 
     if same(scores(output, len(batch))):
         return
-    parts = list(output.values()) if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    place = next((number for number, part in enumerate(parts, 1) if same(part)), None)
-    if place is not None:
+    number = next((number for number, part in enumerate(_parts(output), 1) if same(part)), None)
+    if number is not None:
         raise ModelError(
-            f"In training {type(model).__name__} returns {described(output)}, of which number {place} is what "
+            f"In training {type(model).__name__} returns {described(output)}, of which number {number} is what "
             f"evaluation returns, not {which(output)}. Let the scores come first, or call them 'logits' in a dict."
         )
 

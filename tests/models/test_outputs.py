@@ -70,8 +70,23 @@ def test_the_scores_are_found_and_trained(kind: str, both: bool) -> None:
 def test_the_part_that_evaluation_returns_must_come_first() -> None:
     with pytest.raises(ModelError, match="of which number 2 is what evaluation returns"):
         check_training(Heads(lambda a, b: (b, a)), IMAGES)
+    wide = Heads(lambda a, b: (torch.cat([a, b], 1), a))
+    with pytest.raises(ModelError, match="of which number 2 is what evaluation returns"):
+        check_training(wide, IMAGES)
     both = Heads(lambda a, b: (a, b), lambda a, b: (a + b) / 2)  # neither of them: as distilled transformers do
     assert "the first of 2 is trained" in check_training(both, IMAGES)
+
+
+def test_features_before_the_scores_are_told_from_too_many_classes(colour: Callable[..., Any]) -> None:
+    def both(a: Tensor, b: Tensor) -> Any:
+        return torch.cat([a, b], 1), a
+
+    with pytest.raises(ModelError, match="number 2 has the data's 10 classes, not the first"):
+        fitted(Heads(both, both), colour(3))
+
+
+def test_probabilities_are_said() -> None:
+    assert "returns probabilities" in check_training(Heads(lambda a, b: a, lambda a, b: a.softmax(1)), IMAGES)
 
 
 @pytest.mark.parametrize(
