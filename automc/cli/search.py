@@ -85,6 +85,9 @@ def resume(
         str | None, typer.Option("--budget", help="Another budget, counted from the study's start.")
     ] = None,
     workers: Workers = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Where the study's data are now, if they have moved.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also copy the recommended model here.")] = None,
     force: o.Force = False,
     format: FormatOption = Format.table,
@@ -102,7 +105,11 @@ def resume(
         claim(out, api.COMPRESSED, force=force)
     with Watch() as watch:
         opened = Study.open(
-            study, budget=None if budget is None else Spending.parse(budget), workers=workers, listener=watch
+            study,
+            budget=None if budget is None else Spending.parse(budget),
+            workers=workers,
+            listener=watch,
+            data=data,
         )
     _run(opened, out, format)
 

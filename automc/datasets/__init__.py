@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from automc.datasets import digits, torchvision_sets  # readers register themselves
 from automc.datasets.base import DataRef, Dataset, Images, TrainData, check
-from automc.datasets.opening import open_data
+from automc.datasets.opening import located, open_data
 from automc.datasets.registry import register, registered
 from automc.datasets.splits import Splits, split
 
@@ -16,6 +16,7 @@ __all__ = [
     "TrainData",
     "check",
     "digits",
+    "located",
     "open_data",
     "register",
     "registered",

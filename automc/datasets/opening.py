@@ -58,6 +58,20 @@ def open_data(ref: DataRef, cache: Path | None = None, progress: Progress | None
     )  # fmt: skip
 
 
+def located(ref: DataRef) -> DataRef:
+    """Return a reference that means the same from every working directory: folders and files by their full paths."""
+
+    def full(place: str) -> str:
+        return str(Path(place).expanduser().absolute())
+
+    spec = ref.spec
+    if spec not in registered():
+        file, colon, name = spec.rpartition(":") if ".py:" in spec else (spec, "", "")
+        spec = full(file) + colon + name if Path(file).expanduser().exists() else spec
+    root, val = (place if place is None else full(place) for place in (ref.root, ref.val))
+    return replace(ref, spec=spec, root=root, val=val)
+
+
 def default_augment(images: Images) -> Augment:
     """Mirror only what is large enough to be a photograph."""
     return "crop-flip" if min(images.shape) >= NATURAL_SIZE else "crop"

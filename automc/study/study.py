@@ -29,6 +29,7 @@ from automc.study.finish import finish
 from automc.study.forecast import Forecast
 from automc.study.gauge import base_figures, gauge_with
 from automc.study.loop import Listener, Loop, Plan
+from automc.study.moved import reopened
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
 from automc.study.protocol import Protocol
@@ -127,9 +128,10 @@ class Study:
     @classmethod
     @lock.patient()
     def open(
-        cls, name: str, *, budget: Budget | None = None, workers: int | None = None, listener: Listener | None = None
-    ) -> Study:
-        """Open a study of the graph to go on with it, with another budget if one is given.
+        cls, name: str, *, budget: Budget | None = None, workers: int | None = None, listener: Listener | None = None,
+        data: str | None = None,
+    ) -> Study:  # fmt: skip
+        """Open a study of the graph to go on with it, with another budget, or its data in another place, if given.
 
         Raises:
             StudyError: there is no such study, its folder is gone, or its deletion was begun.
@@ -149,14 +151,16 @@ class Study:
             raise StudyError(
                 f"The study {name} cannot be resumed: its model {base} is gone. Start it again with automc search."
             )
-        subject = open_subject(
-            str(base), spec.data, fraction=spec.recipe.fraction, device=spec.device,
-            progress=lambda done, of: listener.progress("reading images", done, of),
-        )  # fmt: skip
+        spec, subject = reopened(
+            spec, base, record, data, lambda done, of: listener.progress("reading images", done, of)
+        )
         subject = replace(
             subject, name=_model_of(name, subject.dataset.name), saw_validation=bool(record.get("saw_validation", True))
         )
-        return cls(spec, subject, Vectors.load(folder(name) / "vectors.safetensors"), record)
+        study = cls(spec, subject, Vectors.load(folder(name) / "vectors.safetensors"), record)
+        if data is not None:
+            study._save(spec=StudySpec.from_dict({**record["spec"], "data": spec.data.as_dict()}).as_dict())
+        return study
 
     @lock.patient()
     def run(self, listener: Listener | None = None) -> Result:
@@ -377,7 +381,7 @@ def _record(spec: StudySpec, subject: Subject) -> dict[str, Any]:
         "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,
         "base_flops": subject.flops, "validation_images": subject.splits.validation.n,
         "saw_validation": subject.saw_validation, "status": "running", "started": now(), "updated": now(),
-        "elapsed_seconds": 0.0,
+        "elapsed_seconds": 0.0, "data_hash": subject.dataset.hash,
     }  # fmt: skip
 
 

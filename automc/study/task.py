@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from automc.datasets import DataRef, Dataset, open_data
+from automc.datasets import DataRef, Dataset, located, open_data
 from automc.datasets.opening import COMPUTED
 from automc.datasets.splits import Splits, content_hash, split
 from automc.errors import Note
@@ -115,6 +115,7 @@ def open_subject(
     where = resolve_device(device)
     torch.manual_seed(seed)
     known = load(model, weights=weights) if model.endswith(".am") else None
+    data = located(data)
     reference = data.normalised_by(known.normalisation if known else None)
     dataset = open_data(reference, cache=home() / "data", progress=progress)
     if known is None:
