@@ -28,7 +28,7 @@ from automc.models import structure
 from automc.models.factory import sources
 from automc.models.load import FactoryRef, input_channels, layout, output_classes, prepare
 from automc.models.measure import count_params
-from automc.models.outputs import check_training, other_part
+from automc.models.outputs import check_batches, check_training, other_part
 from automc.training.recipe import Recipe
 from automc.training.seeds import step_seed
 from kg.schema import Scheme
@@ -199,6 +199,7 @@ def fitted(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
         raise ModelError(said)
     check(dataset, outputs=classes)
     prepared = prepare(model, example)
+    check_batches(prepared, example)
     if note := check_training(prepared, example):
         warnings.warn(note, Note, stacklevel=2)
     return prepared, replace(dataset, layout=layout(prepared, example))

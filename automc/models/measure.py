@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from automc.models.factory import FactoryRef
 from automc.models.flops import count_flops, one_image
 from automc.models.modes import evaluating
+from automc.models.outputs import failed
 
 __all__ = [
     "Latency",
@@ -64,7 +65,7 @@ def latency(model: nn.Module, example: Tensor, *, repeats: int = 30, warmup: int
     Every run is timed alone (on a GPU with a wait at its end), after `warmup` runs that are not.
     """
     with evaluating(model), torch.inference_mode():
-        return timed(lambda: model(example), example, repeats=repeats, warmup=warmup)
+        return timed(lambda: _run(model, example), example, repeats=repeats, warmup=warmup)
 
 
 def timed(run: Callable[[], object], images: Tensor, *, repeats: int = 30, warmup: int = 5) -> Latency:
@@ -97,8 +98,18 @@ def peak_memory(model: nn.Module, example: Tensor) -> int:
     fixed = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     live = _LiveBytes(model)
     with evaluating(model), torch.no_grad(), live:
-        model(example)
+        _run(model, example)
     return fixed + live.peak
+
+
+def _run(model: nn.Module, example: Tensor) -> None:
+    """Run one forward pass; an error of the user's code becomes a sentence, a full memory stays what it is."""
+    try:
+        model(example)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # the user's forward pass can raise anything
+        raise failed(model, example, error) from error
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -155,6 +155,20 @@ def check_training(model: nn.Module, example: Tensor) -> str:
     return " ".join(notes)
 
 
+def check_batches(model: nn.Module, example: Tensor) -> None:
+    """Refuse a model that runs on two images and not on three: trained and measured are batches of any size.
+
+    Raises:
+        ModelError: says where its code fixes the number of images.
+    """
+    try:
+        examine(model, example[:1].expand(3, *example.shape[1:]))
+    except ModelError as error:
+        raise ModelError(
+            f"It runs on {len(example)} images, but not on 3: its code fixes the number. {error}"
+        ) from error
+
+
 def other_part(model: nn.Module, example: Tensor, classes: int) -> str:
     """Say which part of an output has so many columns where the first has not; nothing where none does."""
     output, found = _evaluated(model, example)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from automc.errors import DataError, ModelError
 from automc.execution.setup import fitted
 from automc.models.load import example_for, prepare
-from automc.models.measure import count_flops, latency_of_one
+from automc.models.measure import count_flops, latency, latency_of_one
 from automc.models.outputs import check_training, logits
 from automc.training.loop import cross_entropy
 
@@ -134,6 +134,17 @@ def test_code_that_squeezes_the_batch_away_is_a_classifier() -> None:
     assert logits(model, IMAGES[:1]).shape == (1, 10)
     assert check_training(model, IMAGES) == ""
     assert count_flops(model, IMAGES) == 2 * (36 * 8 * 27 + 80)
+
+
+def test_code_that_fixes_the_number_of_images_is_refused(colour: Callable[..., Any]) -> None:
+    class Pairs(Single):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.conv(x).view(2, 8, -1).mean(2))  # type: ignore[no-any-return]
+
+    with pytest.raises(ModelError, match=r"runs on 2 images, but not on 3: its code fixes the number.*at line \d+"):
+        fitted(Pairs("pairs"), colour(3))
+    with pytest.raises(ModelError, match="does not run"):
+        latency(Pairs("pairs"), IMAGES[:1])
 
 
 def test_one_image_is_half_of_two_where_a_model_needs_two() -> None:
