@@ -12,7 +12,10 @@ from automc.cli.output import Format, FormatOption, guarded, say, show
 from automc.files import claim
 
 Budget = Annotated[str, typer.Option("--budget", help="Time or executed steps: 30m, 2h, 40steps.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes; default one per core.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Worker processes; default one per core, one on a GPU, which can take several."),
+]
 
 
 @guarded

@@ -9,6 +9,7 @@ from typing import Any
 
 from automc import userfiles
 from automc.datasets.base import DataRef, Images, Progress, Raw
+from automc.datasets.decoded import shared
 from automc.datasets.items import WANTED, asked, images_of, kind, named
 from automc.errors import DataError
 
@@ -21,7 +22,8 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
     0 … 255, floats in [0, 1] (rounded to 8 bits), or PIL images; *before* normalisation and augmentation, which are
     AutoMC's. Class names: `ref.classes`, else a `classes` attribute of train, else the labels' numbers.
 
-    The file is run as Python: use only one you trust. Nothing is cached: the factory is called in every process.
+    The file is run as Python: use only one you trust. The factory is called in every process; what is
+    large is then kept once, under `cache` and by its content, and mapped by all processes.
 
     Raises:
         DataError: the file or factory is missing or fails, or returns something else; the message names what came.
@@ -33,7 +35,7 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
             raise DataError(f"{ref.spec} returned {kind(result)}. {WANTED}.")
         train = images_of(result[0], f"{ref.spec}, train", progress)
         test = images_of(result[1], f"{ref.spec}, test", progress)
-    return Raw(train, test, _classes(ref, result[0], train, test))
+    return Raw(shared(train, cache), shared(test, cache), _classes(ref, result[0], train, test))
 
 
 def _classes(ref: DataRef, source: Any, train: Images, test: Images) -> tuple[str, ...]:

@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from automc.datasets.base import Images
-from automc.datasets.splits import digests
+from automc.datasets.splits import content_hash, digests
 from automc.errors import EnvironmentFault
 
+SHARED_BYTES = 256 << 20
+"""Pixels from which on processes share what each of them made."""
 Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Shape → a uint8 array to be filled: on disk, or in memory where there is no cache."""
 
@@ -59,6 +61,25 @@ def decoded(
             "Free some space, or set AUTOMC_HOME to another folder."
         ) from None
     return _load(entry)
+
+
+def shared(images: Images, cache: Path | None) -> Images:
+    """Return images that every process made for itself as one copy under `cache`, where they are large.
+
+    Found by content: whatever made them may change between two runs, and what it made then is not taken for this.
+
+    Raises:
+        EnvironmentFault: the cache cannot be written.
+    """
+    if cache is None or images.n * images.store[0].numel() < SHARED_BYTES:
+        return images
+
+    def copied(allocate: Allocate) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        x = allocate((images.n, *images.store.shape[1:]))
+        x[:] = images.x.numpy()
+        return x, images.y.numpy()
+
+    return decoded(cache, f"content-{content_hash(images)[:32]}", copied)
 
 
 def _load(entry: Path) -> Images:

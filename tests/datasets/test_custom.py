@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from automc.datasets import DataRef, open_data
+from automc.datasets import DataRef, Dataset, decoded, open_data
 from automc.errors import DataError
 
 
@@ -105,3 +105,36 @@ def test_what_cannot_be_called_is_named(tmp_path: Path) -> None:
         open_data(DataRef(str(tmp_path / "absent.py") + ":make"))
     with pytest.raises(DataError, match="name the function"):
         open_data(DataRef(str(tmp_path / "mine.py")))
+
+
+def test_large_images_are_one_copy_for_all_processes_found_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = """
+        def make():
+            x = np.full((20, 1, 8, 8), VALUE, dtype=np.uint8) + np.arange(20, dtype=np.uint8)[:, None, None, None]
+            return (x, np.arange(20) % 2), (x[:4], np.arange(4) % 2)
+    """
+    cache = tmp_path / "cache"
+
+    def made(value: str) -> Dataset:
+        run(tmp_path, body.replace("VALUE", value))
+        return open_data(DataRef(f"{tmp_path / 'mine.py'}:make"), cache)
+
+    small = made("1")
+    assert not cache.exists(), "what is small is not worth a file"
+    monkeypatch.setattr(decoded, "SHARED_BYTES", 8 * 8 * 20)
+    first, again = (made("1") for _ in range(2))
+    (entry,) = cache.iterdir()  # training images alone are large
+    assert first.hash == again.hash == small.hash
+    before = first.train.x.clone()
+    # The same pages: mapped from one file, which no process writes to.
+    assert "x.npy" in Path("/proc/self/maps").read_text()
+    first.train.store[:] = 0
+    assert made("1").train.x.equal(before)
+    # A factory that gives other images is never answered with the old ones.
+    other = made("3")
+    assert other.hash != first.hash
+    assert int(other.train.x[0].max()) == 3
+    assert entry in set(cache.iterdir())
+    assert len(list(cache.iterdir())) == 2
