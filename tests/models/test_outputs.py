@@ -139,7 +139,7 @@ def test_code_that_squeezes_the_batch_away_is_a_classifier() -> None:
 def test_code_that_fixes_the_number_of_images_is_refused(colour: Callable[..., Any]) -> None:
     class Pairs(Single):
         def forward(self, x: Tensor) -> Tensor:
-            return self.fc(self.conv(x).view(2, 8, -1).mean(2))  # type: ignore[no-any-return]
+            return self.fc(self.conv(x).view(2, 8, 36).mean(2))  # type: ignore[no-any-return]
 
     with pytest.raises(ModelError, match=r"runs on 2 images, but not on 3: its code fixes the number.*at line \d+"):
         fitted(Pairs("pairs"), colour(3))
