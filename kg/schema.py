@@ -17,7 +17,7 @@ Value = int | float | str
 
 LABELS = (
     "Strategy", "Method", "Hyperparameter", "Setting", "Technique", "Paper", "Task", "Experience",
-    "Scheme", "Study", "Trial", "Replay", "EmbeddingRun", "Migration",
+    "Scheme", "Study", "Trial", "Replay", "EmbeddingRun", "Migration", "Sync",
 )  # fmt: skip
 RELATIONSHIPS = (
     "OF_METHOD", "HAS_SETTING", "HAS_HYPERPARAMETER", "USES_TECHNIQUE", "HAS_VALUE", "NEXT_VALUE",

@@ -122,6 +122,9 @@ def similar(
 
     only = known_method(method).id if method else None
     show(("strategy", "cosine"), knowledge.similar(strategy, k, only), format)
+    say(
+        "Near means linked alike in the graph and moved alike by the results; settings that no result varies say little."
+    )
 
 
 @app.command()

@@ -46,6 +46,7 @@ def query(
     from automc import knowledge
     from automc.home import home
     from automc.knowledge.store import check_query
+    from kg import fresh
     from kg.cypher import hints, packaged_queries, saved_queries, used_params
 
     check_query(timeout, limit)
@@ -67,6 +68,7 @@ def query(
     with knowledge.graph(create=False) as store:
         began = time.perf_counter()
         if write:
+            fresh.forget(store)
             table = store.write(statement, params, timeout=timeout)
         else:
             table = store.read(statement, params, timeout=timeout, limit=limit)

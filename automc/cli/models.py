@@ -193,6 +193,8 @@ def _foretold(expected: SchemeForecast, origin: Origin | None) -> list[str]:
         said += [f"accuracy {step.study_ar:+.2%} in the study"] if step.study_ar is not None else []
         said += [f"{step.nn_exp_ar:+.2%} by NN_exp"] if step.nn_exp_ar is not None else []
         lines.append(f"  step {number}, {step.strategy}: {', '.join(said)}")
+    if expected.basis:
+        lines.append(f"  {expected.basis}")
     forecasts = [("as in the study", expected.accuracy_study), ("by NN_exp", expected.accuracy_nn_exp)]
     known = [f"{accuracy:.2%} {name}" for name, accuracy in forecasts if accuracy is not None]
     lines.append(

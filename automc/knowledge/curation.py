@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from automc.knowledge.cards import real_size
 from automc.knowledge.known import Known, combine, everything, known, opened
-from automc.knowledge.store import graph
+from automc.knowledge.store import graph, knowledge_files
 from kg.errors import CardInvalid, ExperienceInvalid, NotInGraph
 
 if TYPE_CHECKING:
@@ -255,6 +255,7 @@ def _write(
 ) -> Edition:  # fmt: skip
     from kg import curation
     from kg.changes import compare, facts
+    from kg.fresh import note as note_sync
     from kg.resources import migrations_dir
     from kg.store.migrate import migrate
 
@@ -265,6 +266,7 @@ def _write(
         migrate(store, migrations_dir())
         knowledge = (after.methods, after.experience, after.papers)
         curation.write(store, label, id, text, who, knowledge, records)
+        note_sync(store, knowledge_files())
     return Edition(changes, write)
 
 
@@ -295,6 +297,7 @@ def retire_method(method: str, because: str, *, by: str = "", undo: bool = False
     Raises:
         NotInGraph: there is no graph, or no such method in it.
     """
+    from kg.fresh import note as note_sync
     from kg.sync import sync
 
     with graph(create=False) as store:
@@ -305,6 +308,7 @@ def retire_method(method: str, because: str, *, by: str = "", undo: bool = False
             sync(store, all_known.methods, all_known.experience, all_known.papers)
 
         store.atomically(work)
+        note_sync(store, knowledge_files())
 
 
 def retire_experience(name: str, because: str, *, by: str = "", undo: bool = False) -> list[str]:

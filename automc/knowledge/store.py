@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automc.bounds import check
@@ -59,24 +60,41 @@ class Prepared:
         return bool(self.migrations) or self.sync.changed
 
 
-def prepare() -> Prepared:
+def prepare(*, full: bool = True) -> Prepared:
     """Bring the graph up to the migrations, cards and experience files, and to what was added to it.
 
     Where nothing changed, nothing is written.
+
+    Args:
+        full: compare everything; False trusts the mark of the last sync that nothing has changed since.
 
     Raises:
         CardInvalid, ExperienceInvalid, MigrationInvalid: a file breaks a rule; nothing was written.
         GraphUnavailable: the graph cannot be reached.
     """
     from automc.knowledge.known import everything
+    from kg import fresh
     from kg.resources import migrations_dir
     from kg.store.migrate import migrate
-    from kg.sync import sync
+    from kg.sync import SyncReport, sync
 
     with graph() as store:
+        if not full and fresh.in_step(store, knowledge_files()):
+            return Prepared((), SyncReport({}))
         known = everything(store)
         applied = migrate(store, migrations_dir())
-        return Prepared(tuple(applied), sync(store, known.methods, known.experience, known.papers))
+        report = sync(store, known.methods, known.experience, known.papers)
+        fresh.note(store, knowledge_files())
+        return Prepared(tuple(applied), report)
+
+
+def knowledge_files() -> list[Path]:
+    """Return the files that the graph is filled from."""
+    from automc.knowledge.cards import card_paths
+    from kg.experience import packaged_experience
+    from kg.resources import migrations_dir
+
+    return [*card_paths(), *packaged_experience(), *sorted(migrations_dir().glob("*.cypher"))]
 
 
 def study_names() -> list[str]:
@@ -109,8 +127,11 @@ def query(
         QueryTimeout: it ran longer than `timeout`.
     """
     check_query(timeout, limit)
+    from kg import fresh
+
     with graph(create=False) as store:
         if write:
+            fresh.forget(store)
             return store.write(text, params, timeout=timeout)
         return store.read(text, params, timeout=timeout, limit=limit)
 
@@ -201,9 +222,11 @@ def run_script(statements: Sequence[str], *, timeout: float | None = 300.0) -> T
         QueryInvalid: one does not parse, or breaks a constraint.
         QueryTimeout: one ran longer than `timeout`.
     """
+    from kg import fresh
     from kg.store.script import run_script
 
     with graph() as store:
+        fresh.forget(store)
         return run_script(store, statements, timeout)
 
 

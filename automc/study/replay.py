@@ -69,6 +69,8 @@ class SchemeForecast:
     """Parameters removed, as a share: the study's PR, without a study the plan ΣHP2 down to the floor."""
     accuracy_study: float | None
     accuracy_nn_exp: float | None
+    basis: str = ""
+    """How much NN_exp's guesses rest on; empty where it makes none."""
     differences: tuple[str, ...] = ()
     """Where the recipe differs from that under which the study measured."""
 
@@ -168,8 +170,17 @@ def forecast(subject: Subject, scheme: Scheme, recipe: Recipe, origin: Origin | 
         removed=known.pr if known and known.pr is not None else 1 - left / subject.params,
         accuracy_study=min(1.0, subject.accuracy * (1 + known.ar)) if known and known.ar is not None else None,
         accuracy_nn_exp=accuracy if all(step.nn_exp_ar is not None for step in steps) else None,
+        basis=_basis(taught, scheme) if any(step.nn_exp_ar is not None for step in steps) else "",
         differences=_differences(origin.recipe, recipe) if origin else (),
     )
+
+
+def _basis(vectors: Vectors | None, scheme: Scheme) -> str:
+    """Say how many results NN_exp has seen of each method: where they vary nothing, it extrapolates."""
+    counts = vectors.coverage if vectors else {}
+    seen = {step.method: counts.get(step.method, {}).get("with_ar", 0) for step in scheme.steps}
+    told = ", ".join(f"{n} of {method}" for method, n in seen.items())
+    return f"NN_exp has seen {told} with an accuracy; for settings that these do not vary it extrapolates."
 
 
 def _differences(there: Recipe, here: Recipe) -> tuple[str, ...]:

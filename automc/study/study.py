@@ -358,7 +358,7 @@ def versions() -> dict[str, str]:
 
 
 def _vectors(spec: StudySpec, listener: Listener) -> Vectors:
-    knowledge.prepare()
+    knowledge.prepare(full=False)
 
     def progress(done: int, of: int, _: Any) -> None:
         listener.progress("learning embeddings", done, of)

@@ -3,12 +3,17 @@
 Each epoch is one epoch of TransR over the triples, then one of NN_exp over the experience (Eq. 3), which moves
 the same embeddings through the records' means; the next epoch of TransR starts from there. The unit ball that
 TransR keeps its entities in holds for both: vectors are clamped after every step of either, never in between.
+
+Where only the experience is new, NN_exp goes on alone: there is nothing in the graph that the vectors do not know, and
+TransR with its libraries is not even imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,10 +21,12 @@ from kg.cards import enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining
 from kg.embedding.records import Records, coverage, map_records
 from kg.embedding.threads import one_thread
-from kg.embedding.transr import GraphModel, Triple, first_tensors, make_factory, paces
-from kg.embedding.vectors import Vectors, fingerprint
+from kg.embedding.vectors import Triple, Vectors, fingerprint
 from kg.errors import NotInGraph
 from kg.schema import Experience, Method
+
+if TYPE_CHECKING:
+    from kg.embedding.transr import GraphModel
 
 __all__ = ["Progress", "fingerprint", "learn"]
 
@@ -54,7 +61,8 @@ def learn(
         start: continue from these. What they know begins where it was and hardly moves in TransR's steps, see
             `transr.paces`; a new entity begins at the mean of its peers, see `transr.first_tensors`; NN_exp keeps
             its weights and scales and goes on as ever. So links that changed between old nodes alone are hardly
-            learnt: that takes a run without `start`.
+            learnt: that takes a run without `start`. Where the triples are those that `start` learnt, only NN_exp
+            learns, with the same moves of the embeddings.
         use_graph: False leaves TransR out; vectors start random and are moved by Eq. 3 only.
         use_experience: False leaves Eq. 3 out; then `predict` gives zeros, unless `start` had learnt some.
         only_methods: leave out all other methods, their strategies, triples and experience.
@@ -76,15 +84,9 @@ def learn(
     records = map_records(experience, methods, {name: row for row, name in enumerate(entities)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tensors = first_tensors(kept, entities, relations, start)
         net = _first_net(start, records)
         turns = _Alternation(net, records if use_experience else None, seed, progress)
-        if use_graph and kept:
-            steps = None if start is None else paces(kept, entities, relations, start)
-            model = GraphModel(make_factory(kept, entities, relations), tensors, steps)
-            tensors = turns.with_graph(model, epochs)
-        else:
-            tensors["entities"] = turns.without_graph(tensors["entities"], epochs)
+        tensors = _tensors(turns, kept, entities, relations, start, epochs, use_graph)
     if not net.taught:
         net.target_centre.zero_()
         net.target_spread.fill_(1.0)
@@ -97,6 +99,7 @@ def learn(
         projections=tensors["projections"].numpy(),
         net={name: value.detach().numpy().copy() for name, value in net.state_dict().items()},
         fingerprint=mark,
+        graph=fingerprint(kept, ()) if use_graph else "",
         seed=seed,
         epochs=epochs + (start.epochs if start else 0),
         continued_from=start.id if start else "",
@@ -109,6 +112,36 @@ def learn(
             "only_methods": sorted(only_methods) if only_methods is not None else None,
         },
     )
+
+
+def _tensors(
+    turns: _Alternation, triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str],
+    start: Vectors | None, epochs: int, use_graph: bool,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Learn, and return the entities, relations and projections."""
+    if start is not None and use_graph and start.graph == fingerprint(triples, ()):
+        tensors = _known(start, entities, relations)
+        tensors["entities"] = turns.without_graph(tensors["entities"], epochs)
+        return tensors
+    from kg.embedding.transr import GraphModel, first_tensors, make_factory, paces
+
+    tensors = first_tensors(triples, entities, relations, start)
+    if use_graph and triples:
+        steps = None if start is None else paces(triples, entities, relations, start)
+        return turns.with_graph(GraphModel(make_factory(triples, entities, relations), tensors, steps), epochs)
+    tensors["entities"] = turns.without_graph(tensors["entities"], epochs)
+    return tensors
+
+
+def _known(start: Vectors, entities: Sequence[str], relations: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of vectors that know all these names, in their order."""
+    row = {name: place for place, name in enumerate(start.entities)}
+    kind = [start.relations.index(name) for name in relations]
+    return {
+        "entities": torch.from_numpy(np.ascontiguousarray(start.entity_vectors[[row[name] for name in entities]])),
+        "relations": torch.from_numpy(start.relation_vectors[kind].copy()),
+        "projections": torch.from_numpy(start.projections[kind].copy()),
+    }
 
 
 def _first_net(start: Vectors | None, records: Records) -> ExperienceNet:

@@ -28,7 +28,8 @@ from kg.embedding.experience_net import ExperienceNet, ExperienceTraining, logar
 from kg.embedding.learn import Progress, clamp_rows, name_entities
 from kg.embedding.records import Records, coverage, map_records
 from kg.embedding.threads import one_thread
-from kg.embedding.transr import GraphModel, Triple, first_tensors, make_factory
+from kg.embedding.transr import GraphModel, first_tensors, make_factory
+from kg.embedding.vectors import Triple
 from kg.schema import Experience, Method
 
 HELD_OUT = 0.05

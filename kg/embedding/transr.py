@@ -23,9 +23,7 @@ from pykeen.utils import NoRandomSeedNecessary
 from torch import Tensor, nn
 
 from kg.embedding.experience_net import DIMENSION
-from kg.embedding.vectors import Vectors
-
-Triple = tuple[str, str, str]
+from kg.embedding.vectors import Triple, Vectors
 
 BATCH = 4096
 LEARNING_RATE = 0.02

@@ -27,6 +27,8 @@ from kg.errors import VectorsInvalid
 from kg.schema import Experience, Method, Strategy, Task
 
 Floats = NDArray[np.float32]
+Triple = tuple[str, str, str]
+"""(head, relation, tail)."""
 
 FORMAT = 1
 PREFIX = 16
@@ -61,6 +63,8 @@ class Vectors:
     losses: dict[str, list[float]]
     continued_from: str = ""
     new_strategies: int = 0
+    graph: str = ""
+    """Digest of the triples that were learnt; "" where there were none, or an older version did not say."""
     coverage: dict[str, dict[str, int]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -123,7 +127,7 @@ class Vectors:
             "format": FORMAT,
             "strategies": len(self.strategies),
             **{name: getattr(self, name) for name in ("entities", "relations", "fingerprint", "seed", "epochs")},
-            **{name: getattr(self, name) for name in ("continued_from", "new_strategies")},
+            **{name: getattr(self, name) for name in ("continued_from", "new_strategies", "graph")},
             **{name: getattr(self, name) for name in ("losses", "coverage", "options")},
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +170,7 @@ class Vectors:
             ) from error
 
 
-def fingerprint(triples: Iterable[tuple[str, str, str]], experience: Iterable[str]) -> str:
+def fingerprint(triples: Iterable[Triple], experience: Iterable[str]) -> str:
     """Digest of what embeddings are learnt from: the triples and the marks of the experience, in any order."""
     digest = hashlib.sha256()
     for line in sorted({"\t".join(triple) for triple in triples}):

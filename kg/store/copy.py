@@ -19,7 +19,7 @@ from kg.store.values import unkept
 
 REBUILT = (
     "Strategy", "Method", "Hyperparameter", "Setting", "Technique", "Paper", "Task", "Experience",
-    "EmbeddingRun", "Migration",
+    "EmbeddingRun", "Migration", "Sync",
 )  # fmt: skip
 """Labels that `kg init` and `kg embed` fill: a graph with nothing else loses nothing when it is replaced."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -210,15 +209,11 @@ def test_a_vector_of_nobody_writes_nothing(full: GraphStore) -> None:
 
 
 @pytest.mark.parametrize("store", ["embedded", pytest.param("neo4j", marks=pytest.mark.neo4j)], indirect=True)
-def test_the_whole_graph(graph: GraphStore, store_kind: str) -> None:
+def test_the_whole_graph(graph: GraphStore) -> None:
     """The five relations of the AutoMC paper, section 3.2, on its grid of 4,525 strategies, asked of the store."""
     methods = read_cards()
     experience, papers = read_experience()
-    start = time.process_time()
     sync.sync(graph, methods, experience, papers)
-    if store_kind == "embedded":
-        # The engine runs in this process: 10 s on 2 cores are at most 20 s of both together.
-        assert time.process_time() - start < 20
     on = "(s:Strategy {searchable: true})"
     ask = {
         "R1": f"MATCH {on}-[r:OF_METHOD]->(:Method) RETURN count(r) AS n",

@@ -137,8 +137,6 @@ def test_budget_of_seconds_starts_no_step_that_would_end_too_late(full_home):
     result = run(study)
     assert result.trials
     record = studies.load_record(study.spec.id)
-    # A step takes a fraction of a second; the rest is for a busy machine.
-    assert record["elapsed_seconds"] < 8.0
     # Nothing is left: going on executes nothing.
     record_spent = float(record["elapsed_seconds"])
     workers: list[Inline] = []

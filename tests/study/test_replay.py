@@ -107,6 +107,10 @@ def test_nn_exp_sees_what_a_record_would_teach(home: Path) -> None:
     ar, _ = vectors.predict_step(done.scheme.steps[0], read_task(task), cards["LFB"])
     assert step.nn_exp_ar == pytest.approx(ar)
     assert done.forecast.accuracy_nn_exp == pytest.approx(min(1.0, done.before.accuracy * (1 + ar)))
+    # And it says how little that rests on.
+    seen = vectors.coverage["LFB"]["with_ar"]
+    assert f"has seen {seen} of LFB with an accuracy" in done.forecast.basis
+    assert "extrapolates" in done.forecast.basis
     assert (step.study_ar, done.forecast.accuracy_study) == (None, None)
     assert done.forecast.removed == pytest.approx(0.137)
     # On the grid it is what the search starts from.
@@ -132,7 +136,7 @@ def test_another_recipe_is_pointed_out(home: Path) -> None:
     shutil.rmtree(home / "vectors")
     expected = replay.forecast(subject, origin.trial.scheme, api.Recipe(), origin)
     assert expected.differences == ("unit_epochs 0.05 there, 10.0 here", "fraction 0.2 there, 1.0 here")
-    assert expected.accuracy_nn_exp is None
+    assert (expected.accuracy_nn_exp, expected.basis) == (None, "")
 
 
 def test_what_is_no_trial_is_refused_before_anything_slow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,38 @@ def test_what_left_the_graph_leaves_the_vectors(
     assert back.new_strategies == 0
     row = {name: place for place, name in enumerate(grown.entities)}
     assert np.abs(back.entity_vectors - grown.entity_vectors[[row[name] for name in back.entities]]).mean() < 0.005
+
+
+def test_new_experience_alone_is_learnt_without_transr(
+    old: Vectors, cards: tuple[Method, ...], triples_of: Callable[[Sequence[Method]], list[Triple]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    before = [m for m in read_cards() if m.id in OLD or not m.hyperparameters]
+    # Whoever imports TransR's module now fails.
+    monkeypatch.setitem(sys.modules, "kg.embedding.transr", None)
+    records = read_experience()[0]
+    fresh = replace(next(r for r in records if r.strategy.method == "SFP" and r.ar is not None), id="fresh", ar=-0.9)
+    found = learn(before, triples_of(before), [*records, fresh], epochs=20, start=old)
+    assert (found.entities, found.relations, found.graph) == (old.entities, old.relations, old.graph)
+    assert (found.new_strategies, found.epochs, found.continued_from) == (0, 120, old.id)
+    assert list(found.losses) == ["experience"]
+    assert found.fingerprint != old.fingerprint
+    assert np.array_equal(found.relation_vectors, old.relation_vectors)
+    assert np.array_equal(found.projections, old.projections)
+    # Eq. 3 moves the strategies that the records are about, and stays in the unit ball.
+    moved = np.abs(found.vectors - old.vectors).max(axis=1)
+    sfp = np.array([name.startswith("SFP[") for name in found.strategies])
+    assert moved[sfp].max() > 1e-4
+    assert np.linalg.norm(found.entity_vectors, axis=1).max() <= 1 + 1e-5
+    assert found.predict(fresh.task)[sfp, 0].mean() < old.predict(fresh.task)[sfp, 0].mean()
+    with pytest.raises(ImportError):
+        learn(before, triples_of(before)[1:], records, epochs=1, start=old)
+
+
+def test_vectors_of_an_older_version_learn_the_graph_once_more(
+    old: Vectors, triples_of: Callable[[Sequence[Method]], list[Triple]]
+) -> None:
+    before = [m for m in read_cards() if m.id in OLD or not m.hyperparameters]
+    found = learn(before, triples_of(before), read_experience()[0], epochs=1, start=replace(old, graph=""))
+    assert list(found.losses) == ["graph", "experience"]
+    assert found.graph == old.graph

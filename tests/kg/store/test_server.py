@@ -182,10 +182,8 @@ def test_a_server_from_its_first_start_to_its_end(own_neo4j: Path, monkeypatch: 
 
     # Killed, it is gone; the next start has the port and everything that was committed.
     os.kill(first.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while first.running and time.monotonic() < deadline:
+    while first.running:
         time.sleep(0.05)
-    assert not first.running
     with pytest.raises(GraphUnavailable, match=r"No Neo4j answers.*automc kg up"):
         connect(home, first.url)
 

@@ -1,0 +1,54 @@
+"""A graph that is in step with its files is not compared with them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from automc import knowledge
+from automc.knowledge import curation
+from automc.knowledge import store as of_home
+from kg.sync import sync
+
+CARD = """\
+format: 1
+method: OTHER
+title: Another method
+citation: A. Author, 2020
+url: https://example.org
+techniques:
+  - {id: TE3, title: fine tune}
+"""
+
+
+def test_a_sync_that_has_nothing_to_do_is_skipped_and_a_change_is_not(
+    automc_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    files = of_home.knowledge_files()
+    for module in (of_home, curation):
+        monkeypatch.setattr(module, "knowledge_files", lambda: files)
+    monkeypatch.setattr("kg.sync.sync", lambda *all: looked.append(1) or sync(*all))
+
+    def prepared(full: bool = False) -> int:
+        looked.clear()
+        knowledge.prepare(full=full)
+        return len(looked)
+
+    assert [prepared(), prepared(), prepared(full=True), prepared()] == [1, 0, 1, 0]
+    # A file that says something else; a document that is added, and a method that is retired: each notes its own sync.
+    card = automc_home / "other.yaml"
+    card.write_text(CARD)
+    files.append(card)
+    assert [prepared(), prepared()] == [1, 0]
+    files.remove(card)
+    assert [prepared(), prepared()] == [1, 0]
+    curation.add_method(card)
+    assert prepared() == 0
+    curation.retire_method("NS", "a test")
+    assert prepared() == 0
+    # What is written by hand may be anything.
+    knowledge.query("MATCH (m:Method {id: 'SFP'}) SET m.title = 'x'", write=True)
+    assert [prepared(), prepared()] == [1, 0]
+    assert knowledge.query("MATCH (m:Method {id: 'SFP'}) RETURN m.title = 'x' AS wrong").rows == [(False,)]
