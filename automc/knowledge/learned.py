@@ -75,8 +75,8 @@ def vectors(
     """Return the strategies' vectors for what the graph knows now, and keep the graph's copy up to date.
 
     Vectors learned before from the same knowledge are used as they are. Where the knowledge changed, learning goes
-    on from the newest ones for a few epochs, in which mainly what is new moves (`kg.embedding.learn.learn`); with
-    `full`, or without any, it starts from nothing.
+    on from the newest ones for a few epochs, in which mainly what is new moves, and NN_exp alone learns where only
+    experience is new (`kg.embedding.learn.learn`); with `full`, or without any, it starts from nothing.
 
     Args:
         epochs: of learning; None for 200 from nothing and 20 going on.
