@@ -146,7 +146,7 @@ def _file_of(given: str | Path | None) -> Path | None:
     if given is None or not str(given):
         return None
     text = str(given)
-    return Path(text.rpartition(":")[0] if ".py:" in text else text).expanduser()
+    return Path(os.path.expanduser(text.rpartition(":")[0] if ".py:" in text else text))
 
 
 def _reason(error: OSError) -> str:

@@ -20,7 +20,10 @@ def home(create: bool = True) -> Path:
     """
     given = os.environ.get("AUTOMC_HOME")
     if given:
-        folder = Path(given).expanduser().absolute()
+        folder = Path(os.path.expanduser(given))
+        if str(folder).startswith("~"):
+            raise EnvironmentFault(f"AUTOMC_HOME={given}: there is no such user here. Set it to another folder.")
+        folder = folder.absolute()
     else:
         here = Path.cwd()
         folder = next((p / ".automc" for p in (here, *here.parents) if (p / ".automc").is_dir()), here / ".automc")

@@ -92,6 +92,8 @@ def check(files: Files = None, rows: Rows = None, count: Sizes = True, format: F
     from automc.knowledge.curation import check_experience
     from automc.knowledge.known import known
 
+    if rows is not None and len(files or ()) != 1:
+        raise AutoMCError(f"--rows {rows} belongs to one experience file, with its paper and tasks. Name that file.")
     found, papers = knowledge.published(files, count=count)
     if not files:
         everything = known()

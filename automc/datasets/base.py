@@ -163,6 +163,8 @@ class DataRef:
     val: str | None = None
 
     def __post_init__(self) -> None:
+        if not self.spec.strip():
+            raise DataError("--data is empty. Name a data set, an image folder, or file.py:factory.")
         if (self.mean is None) != (self.std is None):
             raise DataError("--mean and --std go together: give both or neither.")
         for option, values in (("--mean", self.mean), ("--std", self.std)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def _factory(spec: str) -> tuple[userfiles.UserFile, Callable[[], Any]]:
     place, _, name = spec.rpartition(":")
     if not place:
         raise DataError(f"--data {spec}: name the function too, as {spec}:FUNCTION. {WANTED}.")
-    file = Path(place).expanduser().absolute()
+    file = Path(os.path.expanduser(place)).absolute()
     if not file.is_file():
         raise DataError(f"--data {spec}: there is no file {file}.")
     try:

@@ -36,7 +36,7 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
     Raises:
         DataError: a folder, class or image is missing, empty or unreadable, or the sizes differ.
     """
-    root = Path(ref.spec).expanduser()
+    root = Path(os.path.expanduser(ref.spec))
     parts = find_parts(root)
     classes = find_classes(parts["train"], ref.classes)
     parts, notes = with_test(root, parts)
@@ -56,7 +56,7 @@ def read_validation(
     Raises:
         DataError: as `read`, or the images do not fit those of `data`.
     """
-    folder = folder.expanduser()
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise DataError(f"--val {folder}: there is no such folder.")
     listing = list_images(folder, data.classes, every_class=False)
@@ -75,10 +75,10 @@ def read_classes(text: str) -> tuple[str, ...]:
     Raises:
         DataError: a name is given twice, or there is none.
     """
-    path = Path(text)
-    if os.path.isfile(path.expanduser()):  # unlike Path's, it takes a long list of names
+    path = os.path.expanduser(text)
+    if os.path.isfile(path):  # unlike Path's, it takes a long list of names
         try:
-            names = [line.strip() for line in path.expanduser().read_text(encoding="utf-8-sig").splitlines()]
+            names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             raise DataError(f"--classes {text} cannot be read: {reason}.") from None

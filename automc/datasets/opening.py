@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,9 +101,9 @@ def _read(ref: DataRef, cache: Path | None, progress: Progress | None) -> Raw:
         raise DataError(f"--root and --download are for a named data set ({', '.join(readers)}). Leave them out.")
     if ".py:" in ref.spec or ref.spec.endswith(".py"):
         return custom.read(ref, cache, progress)
-    if Path(ref.spec).expanduser().is_dir():
+    if os.path.isdir(os.path.expanduser(ref.spec)):
         return folder.read(ref, cache, progress)
-    if Path(ref.spec).expanduser().is_file():
+    if os.path.isfile(os.path.expanduser(ref.spec)):
         raise DataError(
             f"--data {ref.spec}: it is a file. Name an image folder (train/CLASS/…, test/CLASS/…), or file.py:factory."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import pickle
 import struct
 import zlib
@@ -147,7 +148,7 @@ def _torchvision(name: str, root: Path, read: Callable[[], Any]) -> Any:
 
 
 def _root(ref: DataRef) -> Path:
-    return Path(ref.root or DEFAULT_ROOT).expanduser()
+    return Path(os.path.expanduser(ref.root or DEFAULT_ROOT))
 
 
 def _present(name: str, files: list[Path], root: Path) -> None:

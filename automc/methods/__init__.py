@@ -63,5 +63,8 @@ def get(name: str) -> Method:
     if name not in methods:
         near = difflib.get_close_matches(name.lower(), [known.lower() for known in methods], n=1)
         hint = next((f" Did you mean {known}?" for known in methods if near and known.lower() == near[0]), "")
-        raise MethodError(f"There is no code for a method {name[:80]!r}. Executable are {', '.join(methods)}.{hint}")
+        raise MethodError(
+            f"There is no code for a method {name[:80]!r}: it is knowledge only, or unknown. Executable are "
+            f"{', '.join(methods)}.{hint}"
+        )
     return methods[name]

@@ -164,7 +164,7 @@ def normalisation_of(source: FactoryRef) -> Normalisation | None:
 def split_file(spec: str) -> tuple[Path, str]:
     """Split `path/to/file.py:factory`; the factory is empty where none is named."""
     path, _, name = spec.rpartition(":") if not spec.endswith(".py") else (spec, "", "")
-    return Path(path).expanduser(), name
+    return Path(os.path.expanduser(path)), name
 
 
 def _user_file(path: Path, folders: Sequence[str] = ()) -> userfiles.UserFile:

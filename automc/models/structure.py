@@ -15,13 +15,14 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from automc.errors import ArtefactError
+from automc.errors import ArtefactError, EnvironmentFault
 from automc.files import write_atomically
 from automc.models import carried, readback
 from automc.models import edits as _edits
@@ -127,9 +128,10 @@ def check(model: nn.Module, source: FactoryRef, shape: Sequence[int] | None = No
     """Refuse a model that `save` would refuse, before any work is put into it.
 
     Raises:
-        ArtefactError, EnvironmentFault: as `save`.
+        ArtefactError: as `save`.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    # A temporary folder that is full says nothing of the place where the result will go.
+    with suppress(EnvironmentFault), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.am"
         save(path, model, source, metadata={}, shape=shape)
         prove_elsewhere(path, source)

@@ -8,7 +8,7 @@ from typing import Any
 
 from automc.bounds import check
 from automc.datasets.base import DataRef
-from automc.errors import StudyError
+from automc.errors import AutoMCError, StudyError
 from automc.models.runtimes import Runtime, checked
 from automc.study.limits import Limit
 from automc.training.recipe import Recipe
@@ -178,7 +178,7 @@ class StudySpec:
             # Once the schemes asked for in a round; such studies go on with asks of one.
             known = {name: value for name, value in values.items() if name != "round_size"}
             return cls(**{**known, **parts})
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, AutoMCError) as error:
             raise StudyError(
-                f"This study was written by another version of AutoMC ({error}). Start a new one."
+                f"The study {values.get('id')} was written by another version of AutoMC ({error}). Start a new one."
             ) from None

@@ -74,7 +74,7 @@ class ArcadeStore(GraphStore):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.folder = folder.expanduser().absolute()
+        self.folder = Path(os.path.expanduser(folder)).absolute()
         self.place = str(self.folder)
         handle = _open.get(self.folder)
         if handle is None:

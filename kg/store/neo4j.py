@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, cast
+from urllib.parse import urlsplit
 
 from kg.errors import GraphUnavailable, KGError, QueryInvalid
 from kg.store.base import COUNTERS, WRITE_SECONDS, GraphStore, Table, missing_parameters, timed_out, write_refused
@@ -50,6 +51,7 @@ class Neo4jStore(GraphStore):
         try:
             if not url.startswith(_SCHEMES):
                 raise ValueError(f"it must start with one of {', '.join(_SCHEMES)}")
+            _ = urlsplit(url).port  # refuses what is no port, or no address
             self._driver = neo4j.GraphDatabase.driver(
                 url,
                 auth=(self.user, password) if password else None,
@@ -68,6 +70,11 @@ class Neo4jStore(GraphStore):
             with self._open(write=False) as session:
                 greeting = self._translated(lambda: session.run("RETURN 1 AS one").consume(), _CONNECT_SECONDS)
             self._check_age(greeting.server.agent)
+        except ValueError as error:  # the driver's word for a host that no name server knows
+            self._driver.close()
+            raise GraphUnavailable(
+                f"No Neo4j answers at {url}: {error}. Correct AUTOMC_GRAPH, or unset it to use the embedded graph."
+            ) from None
         except BaseException:
             self._driver.close()
             raise

@@ -113,8 +113,9 @@ def find(home: Path) -> Server | None:
 
 def password_for(home: Path, url: str) -> str | None:
     """Return the stored password where `url` is the address of this home's server."""
-    server, address = find(home), urlparse(url)
+    server = find(home)
     try:
+        address = urlparse(url)
         port = address.port or DEFAULT_PORT
     except ValueError:
         return None

@@ -222,6 +222,67 @@ def test_home_below_a_file(automc, digits, tmp_path, monkeypatch):
     assert (tmp_path / "file").read_text() == "precious"
 
 
+@pytest.mark.parametrize("home", ["~nobody-of-this-name/x", "x" * 300, "/dev/null"])
+def test_home_that_cannot_be(automc, monkeypatch, home):
+    monkeypatch.setenv("AUTOMC_HOME", home)
+    for words in (("kg", "status"), ("cache", "show")):
+        expect_refused(automc(*words), "AUTOMC_HOME", code=1)
+
+
+@pytest.mark.parametrize(
+    "url", ["garbage", "http://x", " ", "bolt://127.0.0.1:abc", "bolt://127.0.0.1:99999", "neo4j://[::1"]
+)
+def test_graph_that_is_no_address(automc, automc_home, monkeypatch, url):
+    monkeypatch.setenv("AUTOMC_GRAPH", url)
+    expect_refused(automc("kg", "status"), f"AUTOMC_GRAPH={url} is not the address of a Neo4j server", code=1)
+
+
+def test_files_of_another_kind(automc, automc_home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bytes").write_bytes(b"\xff\xfe\0\1" * 50)
+    Path("empty").touch()
+    Path("folder").mkdir()
+    for words, said in (
+        (("measure", "folder"), "'folder' is a folder. A model is"),
+        (("measure", "bytes"), "'bytes' is a file of another kind. A model is"),
+        (("measure", "resnet8", "--weights", "folder"), "folder"),
+        (("measure", "resnet8", "--weights", "empty"), "empty"),
+        (("measure", "resnet8", "--data", "bytes"), "it is a file"),
+        (("measure", "resnet8", "--data", ""), "--data is empty"),
+        (("measure", "resnet8", "--data", "digits", "--classes", "bytes"), "--classes bytes cannot be read"),
+        (("measure", "resnet8", "--mean", "0.5", "--std", "0.5"), "Name the data with --data"),
+        (("measure", "resnet8", "--data", "~nobody-of-this-name/x"), "~nobody-of-this-name/x"),
+        (("compress", "x.am", "--data", "digits", "--scheme", "folder"), "Is a directory"),
+        (("compress", "x.am", "--data", "digits", "--scheme", "bytes"), "it is not a text file"),
+        (("compress", "x.am", "--data", "digits", "--scheme", "empty"), "has no step"),
+        (("compress", "x.am", "--data", "digits", "--scheme", "/dev/zero"), "larger than"),
+        (("method", "check", "bytes"), "is not UTF-8 text"),
+        (("method", "check", "folder"), "Is a directory"),
+        (("method", "check", "empty"), "is empty"),
+        (("method", "check", "/dev/zero"), "is larger than"),
+        (("experience", "check", "bytes"), "is not UTF-8 text"),
+        (("experience", "check", "empty"), "is empty"),
+        (("experience", "check", "--rows", "empty"), "belongs to one experience file"),
+        (("kg", "query", "--file", "bytes"), "is not UTF-8 text"),
+    ):
+        expect_refused(automc(*words), said)
+
+
+def test_what_nobody_foresaw_is_a_sentence_too(tmp_path, monkeypatch, capsys):
+    from automc.cli import main
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(main, "app", lambda: {}["what nobody foresaw"])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    said = capsys.readouterr().err
+    assert left.value.code == 1
+    assert said.startswith("Error: AutoMC failed: KeyError: 'what nobody foresaw'. This is a fault of AutoMC")
+    (trace,) = tmp_path.iterdir()
+    assert str(trace) in said
+    assert "Traceback" in trace.read_text()
+
+
 def test_result_below_a_file_is_said_before_the_work(automc, digits, tmp_path):
     (tmp_path / "file").write_text("precious")
     out = tmp_path / "file" / "small.am"

@@ -54,7 +54,7 @@ def test_a_parameter_that_is_used_is_taken(automc, home):
         ("NS[HP1=0.1,HP2=0.1,HP2=0.2,HP6=0.9]", "sets a hyperparameter twice"),
         ("LFB[HP1=0.1,HP2=0.1,HP15=x,HP16=MSE]", "HP15 must be a number"),
         ("LFB[HP1=0.1,HP2=0.1,HP15=1,HP16=XYZ]", "HP16 must be one of"),
-        ("legr[HP1=0.1,HP2=0.1]", "There is no code for a method 'legr'. Executable are LMA, LeGR"),
+        ("legr[HP1=0.1,HP2=0.1]", "There is no code for a method 'legr': it is knowledge only, or unknown"),
         ("legr[HP1=0.1,HP2=0.1]", "Did you mean LeGR?"),
         ("AMC[HP2=0.1]", "There is no code for a method 'AMC'"),
         ("NS HP1=0.1", "cannot be read"),

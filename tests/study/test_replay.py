@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from study_tools import RECIPE, create, run
 
-from automc import api, knowledge
+from automc import api, knowledge, methods
 from automc.errors import MethodError, StudyError
 from automc.study import replay
 from automc.study import study as studies
@@ -248,7 +248,7 @@ def test_a_single_method_removes_as_much_and_trains_as_long() -> None:
     for name in ("NS", "LFB", "SFP", "LeGR", "HOS"):
         one = transfer.single(name, trial)
         assert one.number("HP2") == 0.4012
-        assert api.methods.get(name).iterations(one, Recipe(), 12800) == pytest.approx(700, abs=2)
+        assert methods.get(name).iterations(one, Recipe(), 12800) == pytest.approx(700, abs=2)
     short = Trial(1, 1, Scheme.parse("NS[HP1=0.1,HP2=0.2,HP6=0.9]"), "ok", accuracy=0.9, pr=0.2)
     assert transfer.single("LeGR", short).number("HP1") == transfer.SHORTEST
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -66,6 +67,11 @@ def get(name: str) -> Entry:
     """
     if name in _entries:
         return _entries[name]
+    if os.path.exists(name):
+        what = "a folder" if os.path.isdir(name) else "a file of another kind"
+        raise ModelError(
+            f"{name!r} is {what}. A model is a saved .am, file.py:factory, a zoo name or torchvision:NAME."
+        )
     near = difflib.get_close_matches(name.lower(), _entries, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ModelError(
