@@ -88,7 +88,7 @@ class _Reader:
         known = self.anchors.get(str(event.anchor))
         if known is None:
             what = "holds itself" if event.anchor in self.anchors else "is not known yet"
-            raise _refused(f"the alias *{event.anchor} {what}", event)
+            raise _refused(f"the alias *{str(event.anchor)[:40]} {what}", event)
         self.values += known[1]
         return known[0]
 
