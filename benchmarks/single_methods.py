@@ -26,7 +26,6 @@ from automc import api, methods
 from automc.execution.step import execute, model_after
 from automc.methods import Method, StepContext, StepReport
 from automc.methods.step import Step
-from automc.models.coupling import PRUNERS
 from automc.models.measure import count_params
 from automc.study.doctor import scratch
 from automc.study.study import versions
@@ -34,6 +33,7 @@ from automc.study.task import Subject, open_subject, settle_precision
 from automc.training.precision import cpu_name
 from automc.training.recipe import Recipe
 from benchmarks.resumable import append, claim, rows
+from benchmarks.torch_pruners import PRUNERS
 from kg.schema import Strategy
 
 COLUMNS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -12,14 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch_pruning import DependencyGraph
 
 from automc.errors import Infeasible
-from automc.models.coupling import Group, Member, discard, feeding, kept, read_groups, shrink, trace
-from automc.models.modes import evaluating, unheard
-from automc.models.outputs import logits
+from automc.models.coupling import Group, Lost, Member, delete, kept, partition, pins, read_groups, removed_rows, trace
+from automc.models.layers import depthwise, parts
+from automc.models.proof import NO_TIME, unproved
 
 __all__ = ["Group", "Groups", "Member", "Plan", "kept"]
+
+SECONDS = 120.0
+"""For everything that finds and proves the groups of one model; what is not found by then is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class Plan:
         return sum(len(units) for units in self.removed)
 
 
+DRAWS = 3
+"""Cuts that are tried on copies before a group counts as one that can shrink."""
+
+
 class Groups:
     """The channel groups of one model, with a parameter counter that needs no surgery.
 
@@ -50,50 +57,84 @@ class Groups:
         model: the network; only `apply` changes it.
         example: one batch of inputs of the right shape, on the model's device.
         keep: fnmatch patterns on module names; matched layers and their children are never touched.
+        seconds: time to find and prove the groups; layers that are not proved by then are refused.
 
     Raises:
         Infeasible: the model's channels cannot be followed.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor, keep: Sequence[str] = ()) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, keep: Sequence[str] = (), seconds: float = SECONDS) -> None:
         self.model = model
         self._example = example
-        self._graph = trace(model, example)
+        self._deadline = time.monotonic() + seconds
+        try:
+            self._found = trace(model, example, pins(model, keep), self._deadline)
+        except Lost as why:
+            raise Infeasible(
+                f"The channels of this {type(model).__name__} cannot be followed: {why}. Use a method that factors "
+                "layers instead."
+            ) from why
         # refused: by name of a layer, why its channels must stay
-        self.groups, self.refused = read_groups(self._graph, model, example, keep)
+        self.groups, self.refused = read_groups(self._found)
         self._refuse_rigid()
+        self._refuse_unproved()
         self._rows: dict[int, Tensor] = {}
         self._build_counter()
 
     def _refuse_rigid(self) -> None:
         """Leave out groups that the code after them expects in their full width, as `x.view(-1, 320)` does.
 
-        No graph shows that: one unit is removed from every group of a copy, and only where that copy does not run
-        are the groups tried one by one.
+        No label shows that: units are removed from every group of a copy, whose channels must then be coupled as
+        before. Where they are not, halves of the groups are tried.
         """
-        with torch.no_grad():
-            shape = _run(self.model, self._example).shape
-        if self._runs_without(self.groups, shape):
-            return
-        rigid = [group for group in self.groups if not self._runs_without((group,), shape)]
-        self.refused |= {group.root: "the code after it counts on this number of channels" for group in rigid}
-        self.groups = tuple(group for group in self.groups if group not in rigid)
+        fine = self._accepted((), self.groups)
+        for group in self.groups:
+            if group not in fine:
+                late = time.monotonic() > self._deadline
+                self.refused[group.root] = NO_TIME if late else "the code after it counts on this number of channels"
+        self.groups = fine
 
-    def _runs_without(self, groups: Sequence[Group], shape: torch.Size) -> bool:
-        """Whether a copy of the model still gives outputs of `shape` without the first unit of each group."""
+    def _accepted(self, fine: tuple[Group, ...], more: Sequence[Group]) -> tuple[Group, ...]:
+        """Return `fine` and those of `more` that can shrink beside them."""
+        if not more or time.monotonic() > self._deadline:
+            return fine
+        together = (*fine, *more)
+        if all(self._runs_without(_some(together, draw), together) for draw in range(DRAWS)):
+            return together
+        if len(more) == 1:
+            return fine
+        half = len(more) // 2
+        return self._accepted(self._accepted(fine, more[:half]), more[half:])
+
+    def _runs_without(self, units: Sequence[Sequence[int]], groups: Sequence[Group]) -> bool:
+        """Whether a copy of the model without these units runs, and couples its channels as the model does."""
         model = copy.deepcopy(self.model)
-        graph = trace(model, self._example)
-        modules = dict(model.named_modules())
+        delete(groups, units, dict(model.named_modules()))
         try:
-            for group in groups:
-                if group.units > 1:
-                    shrink(graph, modules[group.root], group.channels([0]))
-            with torch.no_grad(), unheard():
-                return _run(model, self._example).shape == shape
-        except (RuntimeError, IndexError, ValueError):
+            self._compare(model, groups, units, self._deadline)
+        except Lost:
             return False
-        finally:
-            discard(graph)
+        return True
+
+    def _compare(
+        self, model: nn.Module, groups: Sequence[Group], units: Sequence[Sequence[int]], deadline: float
+    ) -> None:
+        """Compare the channels of a cut model with those of the whole one.
+
+        Raises:
+            Lost: it does not run, gives other shapes, or couples its channels otherwise.
+        """
+        found = trace(model, self._example, {}, deadline, training=self._found.differs)
+        wanted = self._found.shapes[: len(found.shapes)]
+        if found.shapes != wanted:
+            raise Lost(f"it gives outputs of shape {found.shapes} instead of {wanted}")
+        if partition(found) != partition(self._found, removed_rows(groups, units)):
+            raise Lost("its layers are coupled otherwise than before")
+
+    def _refuse_unproved(self) -> None:
+        bad = unproved(self.model, self._example, self.groups, self._deadline, training=self._found.differs)
+        self.refused |= {self.groups[g].root: why for g, why in bad.items()}
+        self.groups = tuple(group for g, group in enumerate(self.groups) if g not in bad)
 
     def _build_counter(self) -> None:
         members = [(g, member) for g, group in enumerate(self.groups) for member in group.members]
@@ -112,7 +153,7 @@ class Groups:
                 continue
             r = row[id(member.module)]
             if member.side == "in":
-                self._minus_in[r, g] += member.per_unit // _parts(member.module)
+                self._minus_in[r, g] += member.per_unit // parts(member.module, "in")
             else:
                 self._minus_out[r, g] += member.per_unit
         total = sum(p.numel() for p in self.model.parameters())
@@ -167,9 +208,9 @@ class Groups:
 
     def fan_in(self, group: Group, norm: Member) -> float:
         """Weights of one filter of the layer that feeds a norm; the mean over the group's layers where several do."""
-        layer = feeding(self._graph, norm.module)
+        layer = self._found.feeds.get(norm.name)
         producers = group.of_kind(_ConvNd, nn.Linear, side="out")
-        weights = [m.weight for m in producers] if layer is None else [layer.weight]
+        weights = [m.weight for m in producers if layer in (m.name, None)] or [m.weight for m in producers]
         return float(np.mean([weight[0].numel() for weight in weights]))
 
     def _squares(self, group: Group, side: str) -> Tensor:
@@ -281,9 +322,9 @@ class Groups:
 
         Raises:
             Infeasible: the smaller model does not run, or counts otherwise than planned: its channels are
-                coupled in a way the graph did not show.
+                coupled in a way that their trace did not show.
         """
-        self._cut(self.model, self._graph, plan)
+        self._cut(self.model, plan)
 
     def pruned(self, plan: Plan) -> nn.Module:
         """Return a copy of the model without the plan's units; the model and these groups stay as they are.
@@ -294,47 +335,34 @@ class Groups:
             Infeasible: as `apply`.
         """
         model = copy.deepcopy(self.model)
-        graph = trace(model, self._example)
-        try:
-            self._cut(model, graph, plan)
-        finally:
-            discard(graph)
+        self._cut(model, plan)
         return model
 
-    def _cut(self, model: nn.Module, graph: DependencyGraph, plan: Plan) -> None:
-        modules = dict(model.named_modules())
-        with torch.no_grad():
-            before = _run(model, self._example).shape
-        for group, units in zip(self.groups, plan.removed, strict=True):
-            if units:
-                shrink(graph, modules[group.root], group.channels(units))
-        actual = sum(p.numel() for p in model.parameters())
+    def _cut(self, model: nn.Module, plan: Plan) -> None:
+        delete(self.groups, plan.removed, dict(model.named_modules()))
         try:
-            with torch.no_grad():
-                after = _run(model, self._example).shape
-        except (RuntimeError, IndexError, ValueError) as error:
+            self._compare(model, self.groups, plan.removed, time.monotonic() + SECONDS)
+        except Lost as error:
             raise Infeasible(
-                f"After removing channels the model no longer runs: {error}. It counts on fixed numbers of channels, "
-                "as a reshape into attention heads does: name those layers with --keep."
+                f"After removing channels the model is not what it was: {error}. It counts on fixed numbers of "
+                "channels, as a reshape into attention heads does: name those layers with --keep."
             ) from error
-        if after != before or actual != plan.params:
+        actual = sum(p.numel() for p in model.parameters())
+        if actual != plan.params:
             raise Infeasible(
-                f"After removing channels the model gives {tuple(after)} instead of {tuple(before)} and has {actual} "
-                f"parameters instead of {plan.params}: its layers are coupled in a way that could not be traced."
+                f"After removing channels the model has {actual} parameters instead of {plan.params}: its layers are "
+                "coupled in a way that could not be traced."
             )
 
 
-def _run(model: nn.Module, example: Tensor) -> Tensor:
-    with evaluating(model):
-        return logits(model, example)
-
-
-def _depthwise(module: nn.Module) -> bool:
-    return isinstance(module, _ConvNd) and module.groups == module.out_channels > 1
-
-
-def _parts(module: nn.Module) -> int:
-    return int(module.groups) if isinstance(module, _ConvNd) else 1
+def _some(groups: Sequence[Group], draw: int) -> list[list[int]]:
+    """Random units of each group: one at first, then any number that may go."""
+    rng = np.random.default_rng(draw)
+    most = [max(1, group.units - group.min_units) for group in groups]
+    return [
+        rng.permutation(group.units)[: rng.integers(1, cap + 1) if draw else 1].tolist()
+        for group, cap in zip(groups, most, strict=True)
+    ]
 
 
 def _formula(module: nn.Module) -> tuple[int, int, int, int]:
@@ -342,7 +370,7 @@ def _formula(module: nn.Module) -> tuple[int, int, int, int]:
     bias = int(getattr(module, "bias", None) is not None)
     if isinstance(module, _ConvNd):
         kernel = int(np.prod(module.kernel_size))
-        if _depthwise(module):
+        if depthwise(module):
             return 1, module.out_channels, 0, kernel + bias
         return module.in_channels // module.groups, module.out_channels, kernel, bias
     if isinstance(module, nn.Linear):

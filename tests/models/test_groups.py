@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.fx
-from group_nets import NETS, Concat, build
+from group_nets import NETS, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch_pruning.dependency import index_mapping
 from user_nets import transformer
 
 from automc.errors import Infeasible
-from automc.models import coupling
 from automc.models.groups import Group, Groups, Plan
 from automc.models.shortcuts import GatherShortcut
 
@@ -250,10 +248,6 @@ def test_layers_used_twice_are_left_alone() -> None:
     assert [g.root for g in Groups(Twice(), EXAMPLE).groups] == ["tail"]
 
 
-def test_concatenations_without_known_places_are_left_alone() -> None:
-    assert [g.root for g in Groups(Concat(norm=False), EXAMPLE).groups] == ["hidden"]
-
-
 class Flattening(nn.Module):
     """Writes the width of its last convolution into its forward pass, as many tutorials do."""
 
@@ -303,18 +297,6 @@ def test_what_cannot_be_traced_is_infeasible() -> None:
 
     with pytest.raises(Infeasible, match="no forward today"):
         Groups(Shuffle(), EXAMPLE)
-
-
-def test_channels_that_multiply_without_end_are_infeasible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch-pruning alone never comes back from shifted windows, and fills the memory."""
-    monkeypatch.setattr(coupling, "MOST_INDICES", 2**14)  # for the sake of the test's time
-    swin = pytest.importorskip("torchvision").models.SwinTransformer(
-        patch_size=[4, 4], embed_dim=8, depths=[2], num_heads=[2], window_size=[4, 4], num_classes=4
-    )
-    flattening = index_mapping._FlattenIndexMapping
-    with pytest.raises(Infeasible, match="grows without end"):
-        Groups(swin.eval(), torch.zeros(1, 3, 32, 32))
-    assert index_mapping._FlattenIndexMapping is flattening
 
 
 def test_nothing_of_old_modules_survives() -> None:

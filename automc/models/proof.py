@@ -1,0 +1,267 @@
+"""Proof by numbers that the layers of a group belong together, before anything is cut.
+
+The units of a group change places in every layer of the group at once: a network whose channels are coupled as the
+group says does not notice. This holds with every kind of layer, also where a channel's removal changes the others by
+nature (group norms, means over channels). It is computed in double precision, on a copy without neutral or idle
+parts, and only counts where the same exchange in the producers alone is noticed.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from automc.models.channels import buffers_kept, set_mode, tensors_in
+from automc.models.coupling import Group, Member
+from automc.models.layers import parts, passes, width
+from automc.models.modes import unheard
+from automc.models.shortcuts import GatherShortcut
+
+RATIO = {torch.float64: 1e-5, torch.float32: 1e-2}
+"""Largest change of the outputs by an exchange in all layers, of the change by the same in the producers alone."""
+SEEN = {torch.float64: 1e-7, torch.float32: 1e-3}
+"""Least change by the producers alone, of the largest output, that is told from rounding; by the precision inside."""
+
+NOT_COUPLED = "exchanging its channels changes the outputs: they are coupled in a way that could not be followed"
+NOT_SEEN = "its channels hardly reach the outputs, so that their coupling cannot be proved"
+NOT_FINITE = "the outputs are not finite numbers, so that the coupling cannot be proved"
+NO_TIME = "there was no time to prove its coupling"
+
+
+def unproved(
+    model: nn.Module, example: Tensor, groups: Sequence[Group], deadline: float, *, training: bool
+) -> dict[int, str]:
+    """Return the positions of the groups whose coupling is not proved, and why.
+
+    Args:
+        model: stays as it is.
+        example: a batch of inputs; only its shape and device count.
+        deadline: of `time.monotonic()`; what is not proved by then is refused.
+        training: whether a training pass has outputs of its own, which count as well.
+    """
+    tried = list(range(len(groups)))
+    if not tried:
+        return {}
+    with _double_precision(), unheard():
+        twin = _twin(model, example, training)
+        if not all(bool(torch.isfinite(output).all()) for output in twin.base):
+            return dict.fromkeys(tried, NOT_FINITE)
+        effects = [twin.effect(group, deadline) for group in groups]
+        bad = {g: NOT_SEEN for g in tried if effects[g] < SEEN[twin.precision]}
+        return bad | _wrong(twin, groups, effects, [g for g in tried if g not in bad], deadline)
+
+
+def _twin(model: nn.Module, example: Tensor, training: bool) -> _Twin:
+    try:
+        return _Twin(model, example, training, torch.float64)
+    except (RuntimeError, TypeError, ValueError):  # code that insists on single precision
+        return _Twin(model, example, training, torch.float32)
+
+
+def _wrong(
+    twin: _Twin, groups: Sequence[Group], effects: Sequence[float], tried: Sequence[int], deadline: float
+) -> dict[int, str]:
+    """Find the groups whose exchange changes the outputs: all in one pass, then halves of what fails."""
+    if not tried:
+        return {}
+    if time.monotonic() > deadline:
+        return dict.fromkeys(tried, NO_TIME)
+    least = min(effects[g] for g in tried)
+    if twin.change([m for g in tried for m in _exchanges(groups[g])]) <= RATIO[twin.precision] * least:
+        return {}
+    if len(tried) == 1:
+        return {tried[0]: NOT_COUPLED}
+    half = len(tried) // 2
+    first, second = tried[:half], tried[half:]
+    return _wrong(twin, groups, effects, first, deadline) | _wrong(twin, groups, effects, second, deadline)
+
+
+class _Still(TorchFunctionMode):
+    """Leaves out what is random in every pass, and notes whether all was computed in double precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.double = True
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "dropout" in getattr(func, "__name__", "") and args:
+            return args[0]
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made.is_floating_point() and made.dtype != torch.float64:
+            self.double = False
+        return made
+
+
+class _Twin:
+    """A lively copy of a model, in double precision where it can be, its inputs and its outputs."""
+
+    def __init__(self, model: nn.Module, example: Tensor, training: bool, dtype: torch.dtype) -> None:
+        draw = torch.Generator().manual_seed(0)
+        self.model = copy.deepcopy(model).to(dtype)
+        self.precision = dtype
+        self.modes = (False, True) if training else (False,)
+        _enliven(self.model, draw)
+        self.x = torch.randn(example.shape, generator=draw).to(example.device, dtype)
+        self.slopes: dict[str, Tensor] = {}
+        self.base = self._start(draw)
+        self.tensors = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        self.scales = [float(output.abs().max()) or 1.0 for output in self.base]
+
+    def _outputs(self, tensors: dict[str, Tensor]) -> list[Tensor]:
+        """Return what comes out in each mode, with these tensors in place of the model's own."""
+        found: list[Tensor] = []
+        for mode in self.modes:
+            set_mode(self.model, mode)
+            with _Still() as still, torch.random.fork_rng(devices=[]), buffers_kept(self.model):
+                torch.manual_seed(0)
+                output = functional_call(self.model, tensors, (self.x,))
+            if not still.double:
+                self.precision = torch.float32
+            leaves = [t for t in tensors_in(output) if t.is_floating_point()]
+            found += leaves
+        return found
+
+    def _start(self, draw: torch.Generator) -> list[Tensor]:
+        """Fit batch norms that never saw data; return the outputs, and keep the slopes of a random mix of them."""
+        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and _neutral(m)]
+        hooks: dict[_BatchNorm, RemovableHandle] = {}
+        hooks |= {m: m.register_forward_pre_hook(lambda norm, args: _fit(norm, args[0], draw, hooks)) for m in norms}
+        with torch.no_grad():
+            self._outputs({})
+        for hook in hooks.values():
+            hook.remove()
+        parameters = {n: p for n, p in self.model.named_parameters() if p.is_floating_point()}
+        self.model.requires_grad_(True)
+        with torch.enable_grad():
+            outputs = self._outputs({})
+            mixes = [torch.randn(t.shape, generator=draw, dtype=t.dtype).to(t.device) for t in outputs]
+            total = sum(
+                (t / (t.detach().abs().max() + 1e-300) * mix).sum() for t, mix in zip(outputs, mixes, strict=True)
+            )
+            if isinstance(total, Tensor) and total.requires_grad:
+                with suppress(RuntimeError):  # code that writes over what its gradient needs
+                    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+                    self.slopes = {n: s for n, s in zip(parameters, found, strict=True) if s is not None}
+        self.model.requires_grad_(False)
+        return [t.detach() for t in outputs]
+
+    def change(self, members: Iterable[tuple[Member, np.ndarray]]) -> float:
+        """Largest change of an output, relative to its tensor's largest, when these members' rows are exchanged."""
+        with torch.no_grad():
+            outputs = self._outputs(self._exchanged(members))
+        pairs = zip(outputs, self.base, self.scales, strict=True)
+        return max((float((new - old).abs().max()) / scale for new, old, scale in pairs), default=0.0)
+
+    def effect(self, group: Group, deadline: float) -> float:
+        """How much the outputs change, about, when the group's producers alone exchange their channels.
+
+        The slopes tell this of all groups at once; where they see little, the exchange itself is tried.
+        """
+        producers = [(m, p) for m, p in _exchanges(group) if m.side == "out"]
+        with torch.no_grad():
+            effect = sum(
+                float(((new - self.tensors[name]) * self.slopes[name]).sum())
+                for name, new in self._exchanged(producers).items()
+                if name in self.slopes
+            )
+        if abs(effect) > 100 * SEEN[self.precision] or time.monotonic() > deadline:
+            return abs(effect)
+        return self.change(producers)
+
+    def _exchanged(self, members: Iterable[tuple[Member, np.ndarray]]) -> dict[str, Tensor]:
+        """Return the tensors of these members' layers with their rows exchanged, by name."""
+        index: dict[tuple[str, str], tuple[Member, np.ndarray]] = {}
+        for member, order in members:
+            wide = np.arange(width(member.module, member.side))
+            _, places = index.setdefault((member.name, member.side), (member, wide))
+            places[member.rows.flatten()] = member.rows[order].flatten()
+        new: dict[str, Tensor] = {}
+        for member, places in index.values():
+            self._exchange(new, member, torch.from_numpy(places))
+        return new
+
+    def _exchange(self, new: dict[str, Tensor], member: Member, places: Tensor) -> None:
+        def now(name: str) -> Tensor:
+            return new.get(f"{member.name}.{name}", self.tensors[f"{member.name}.{name}"])
+
+        module = member.module
+        places = places.to(self.x.device)
+        if isinstance(module, GatherShortcut):
+            if member.side == "in":
+                new[f"{member.name}.index"] = torch.argsort(places)[now("index")]
+            else:
+                new |= {f"{member.name}.index": now("index")[places], f"{member.name}.mask": now("mask")[:, places]}
+        elif member.side == "in":
+            number = parts(module, "in")
+            weight = now("weight")
+            size = weight.shape[1]
+            blocks = weight.view(number, -1, *weight.shape[1:])
+            local = places.view(number, size) % size
+            moved = torch.stack([block[:, at] for block, at in zip(blocks, local, strict=True)])
+            new[f"{member.name}.weight"] = moved.view(weight.shape)
+        else:
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                if f"{member.name}.{name}" in self.tensors:
+                    new[f"{member.name}.{name}"] = now(name)[places]
+
+
+def _exchanges(group: Group) -> Iterator[tuple[Member, np.ndarray]]:
+    order = np.random.default_rng(group.units).permutation(group.units)
+    if (order == np.arange(group.units)).all():
+        order = np.roll(order, 1)
+    return ((member, order) for member in (*group.members, *group.bare))
+
+
+def _enliven(model: nn.Module, draw: torch.Generator) -> None:
+    """Draw parameters at random that are zero, or small and alike."""
+
+    def noise(tensor: Tensor) -> Tensor:
+        return torch.rand(tensor.shape, generator=draw, dtype=tensor.dtype).to(tensor.device)
+
+    with torch.no_grad():
+        for parameter in (p for m in model.modules() if not passes(m) for p in m.parameters(recurse=False)):
+            if not parameter.is_floating_point() or not parameter.numel():
+                continue
+            first = parameter.flatten()[0]
+            if parameter.numel() > 1 and bool((parameter == first).all()):
+                spread = 1.0 if abs(float(first)) < 0.1 else float(first)
+                parameter.copy_(noise(parameter) - 0.5 if first == 0 else spread * (noise(parameter) + 0.5))
+            elif bool((parameter == 0).any()):
+                parameter.copy_(torch.where(parameter == 0, 0.1 * (noise(parameter) - 0.5), parameter))
+
+
+def _neutral(norm: _BatchNorm) -> bool:
+    return norm.running_mean is not None and not bool(norm.running_mean.any())
+
+
+def _fit(norm: _BatchNorm, given: Tensor, draw: torch.Generator, hooks: dict[_BatchNorm, RemovableHandle]) -> None:
+    """Give a batch norm, once, statistics near those of its input."""
+    hooks[norm].remove()
+    x = given.detach()
+    axes = [d for d in range(x.ndim) if d != 1]
+    noise = torch.rand((2, x.shape[1]), generator=draw, dtype=x.dtype).to(x.device)
+    spread = x.var(axes, correction=0) + 1e-6 * x.pow(2).mean() + 1e-30
+    norm.running_mean = x.mean(axes) + (noise[0] - 0.5) * spread.sqrt()
+    norm.running_var = spread * (0.5 + noise[1])
+
+
+@contextmanager
+def _double_precision() -> Iterator[None]:
+    """Let constants that a forward pass makes be double as well."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
