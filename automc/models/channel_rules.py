@@ -22,7 +22,7 @@ _FAR = 2**62
 _MOVING = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze",
     "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "stack", "flip", "roll", "index_select",
-    "index", "gather", "repeat", "clone", "detach", "alias", "as_strided", "unfold", "diagonal", "lift_fresh",
+    "index", "gather", "repeat", "clone", "detach", "alias", "unfold", "diagonal", "lift_fresh",
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "movedim", "unsafe_split",
     "split_copy", "slice_copy", "view_copy", "narrow", "rot90", "swapaxes", "slice_scatter", "select_scatter",
     "copy_", "index_put_", "_index_put_impl_", "index_copy_", "repeat_interleave", "contiguous",
@@ -116,6 +116,8 @@ def follow(
 def _apply(record: Record, func: Any, name: str, args: Any, kwargs: Any, outputs: Sequence[Tensor]) -> Any:
     if name in _MOVING or name in _MOVING_FLOATS:
         return _moved(record, func, name, args, kwargs)
+    if name in ("as_strided", "as_strided_") and tuple(args[1]) == args[0].shape:
+        return [_given(record, args[0])]  # another order in memory, as pools leave it
     if name == "cat":
         return [_concatenated(record, args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0))]
     if name in ("constant_pad_nd", "pad"):

@@ -167,6 +167,15 @@ def test_layers_with_tensors_of_their_own_stay() -> None:
     assert groups.refused["0"] == "1 (Scaled) has more tensors than its kind"
 
 
+@pytest.mark.parametrize("name", ["resnet-a", "inverted", "concat"])
+def test_the_order_in_memory_is_of_no_account(name: str) -> None:
+    model = build_group_net(name)
+    groups = Groups(model, X)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    groups._example = X.to(memory_format=torch.channels_last)
+    groups.apply(groups.removal([[0]] * len(groups.groups), 0))
+
+
 def test_cut_layers_are_as_trainable_as_they_were() -> None:
     model = build_group_net("inverted")
     model.expand[0].weight.requires_grad_(False)
