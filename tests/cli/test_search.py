@@ -12,8 +12,8 @@ import pytest
 from study_tools import in_process
 
 from automc import api, knowledge
-from automc.cli.search import parse_bytes
 from automc.errors import StudyError
+from automc.study.limits import parse_bytes
 
 QUICK = ("--unit-epochs", "0.05", "--fraction", "0.2", "--precision", "float32", "--device", "cpu", "--workers", "1")
 
