@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from automc import temporary
 from automc.errors import EnvironmentFault, OutputInTheWay
 
 
@@ -84,27 +85,27 @@ def write_atomically(path: Path, content: bytes, *, check: Callable[[Path], None
     Raises:
         EnvironmentFault: the folder cannot be written, or the disk (or a file-size limit) is full.
     """
-    temporary: str | None = None
+    made: str | None = None
     target = Path(os.path.realpath(path))
     device = _is_device(target)
     try:
         if not device:
             target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=None if device else target.parent, prefix=f".{target.name}.")
+        handle, made = tempfile.mkstemp(dir=None if device else target.parent, prefix=temporary.prefix())
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if check is not None:
-            check(Path(temporary))
+            check(Path(made))
         if device:
             target.write_bytes(content)
             return
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-        temporary = None
+        os.chmod(made, 0o666 & ~mask)
+        os.replace(made, target)
+        made = None
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -114,9 +115,9 @@ def write_atomically(path: Path, content: bytes, *, check: Callable[[Path], None
         kept = " The file that was there is unchanged." if path.is_file() else ""
         raise EnvironmentFault(f"{path} cannot be written: {_reason(error)}.{kept}") from error
     finally:
-        if temporary is not None:
+        if made is not None:
             with suppress(OSError):
-                os.unlink(temporary)
+                os.unlink(made)
 
 
 def _try(path: Path) -> None:
@@ -131,6 +132,7 @@ def _try(path: Path) -> None:
         elif not _is_device(path):
             folder = Path(os.path.realpath(path)).parent
             folder.mkdir(parents=True, exist_ok=True)
+            temporary.sweep(folder)
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except OSError as error:

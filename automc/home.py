@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from automc.errors import EnvironmentFault
+from automc.temporary import sweep_home
 
 
 def home(create: bool = True) -> Path:
@@ -39,4 +40,5 @@ def home(create: bool = True) -> Path:
             ) from None
         if not os.access(folder, os.W_OK):
             raise EnvironmentFault(f"The AutoMC home {folder} cannot be written. Set AUTOMC_HOME to another folder.")
+        sweep_home(folder)
     return folder

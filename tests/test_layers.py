@@ -30,13 +30,14 @@ ALLOWED = {
     "automc.datasets": {"automc.userfiles", "kg.schema"},
     "automc.home": set(),
     "automc.files": set(),
+    "automc.temporary": set(),
     "automc.userfiles": set(),
     "automc.errors": set(),
     "automc.bounds": set(),
     "automc": {"automc.api", "automc.search", "automc.datasets", "automc.study"},
     "kg": set(),
 }  # fmt: skip
-EVERYWHERE = {"automc.errors", "automc.bounds", "kg.errors"}
+EVERYWHERE = {"automc.errors", "automc.temporary", "automc.bounds", "kg.errors"}
 
 
 def _module(path: Path) -> str:

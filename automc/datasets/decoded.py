@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from automc.datasets.base import Images
 from automc.datasets.splits import content_hash, digests
 from automc.errors import EnvironmentFault
+from automc.temporary import prefix
 
 SHARED_BYTES = 256 << 20
 """Pixels from which on processes share what each of them made."""
@@ -100,7 +101,7 @@ def _reserve(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _fill(entry: Path, produce: Callable[[Allocate], tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".decoding-"))
+    temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=prefix()))
     try:
         x, y = produce(lambda shape: _reserve(temporary / "x.npy", shape))
         if isinstance(x, np.memmap):

@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from automc import temporary
 from automc.errors import EnvironmentFault
 from automc.execution.outcome import StepOutcome
 
@@ -28,7 +29,6 @@ DEFAULT_LIMIT = 20 << 30
 REUSABLE = frozenset({"ok", "infeasible", "diverged"})
 """Statuses that follow from the key alone; a crash, a time-out or a lack of memory may end otherwise next time."""
 
-_STALE_SECONDS = 600.0
 _STALE_LOCK_SECONDS = 86400.0
 """A lock's file is as old as the last attempt to take it."""
 
@@ -72,6 +72,7 @@ class PrefixCache:
         except OSError as error:
             raise EnvironmentFault(f"The cache {self.folder} cannot be made: {error.strerror or error}.") from None
         self._room = FileLock(self.folder / "room.lock")
+        temporary.sweep(self._temporary)
 
     def outcome(self, key: str) -> StepOutcome | None:
         """Return what was recorded for `key`, marked `cached`; None where nothing usable is."""
@@ -165,7 +166,7 @@ class PrefixCache:
     @contextmanager
     def temporary(self, key: str) -> Iterator[Path]:
         """Give a path on the cache's file system to write a model to; whatever is left there is removed."""
-        path = self._temporary / f"{os.getpid()}-{time.monotonic_ns()}-{key[:12]}.am"
+        path = self._temporary / f"{temporary.prefix()}{time.monotonic_ns()}-{key[:12]}.am"
         try:
             yield path
         finally:
@@ -225,22 +226,7 @@ class PrefixCache:
                 if now - path.stat().st_mtime > _STALE_LOCK_SECONDS:
                     with FileLock(path).acquire(timeout=0):
                         path.unlink()
-        for path in self._temporary.iterdir():
-            with suppress(OSError):
-                if now - path.stat().st_mtime > _STALE_SECONDS and not _alive(path.name.partition("-")[0]):
-                    path.unlink()
-
-
-def _alive(pid: str) -> bool:
-    if not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        temporary.sweep(self._temporary)
 
 
 def _plain(value: Any) -> Any:
@@ -250,10 +236,10 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _write(path: Path, content: Any, temporary: Path) -> None:
+def _write(path: Path, content: Any, beside: Path) -> None:
     """Write JSON so that a reader, or a power failure, finds the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=temporary, prefix=f"{os.getpid()}-")
+    handle, name = tempfile.mkstemp(dir=beside, prefix=temporary.prefix())
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(content, file, default=_plain)

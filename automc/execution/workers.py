@@ -27,6 +27,7 @@ from automc.errors import AutoMCError, EnvironmentFault
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.worker import BOOT, Order
+from automc.temporary import prefix
 
 Result = tuple[int, StepOutcome]
 
@@ -145,7 +146,7 @@ class LocalWorkers(Workers):
         """Spawn the processes; they load in parallel while the caller goes on."""
         if self._slots:
             return
-        self._folder = Path(tempfile.mkdtemp(prefix="automc-workers-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=prefix()))
         self._slots = [self._spawn(index) for index in range(self._count)]
 
     def submit(self, job: Any, timeout: float | None = None) -> int:

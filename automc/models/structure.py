@@ -42,6 +42,7 @@ from automc.models.graphs import dump
 from automc.models.readback import Outputs, ReadsOtherwise, seeded
 from automc.models.ties import aliases_of, tie
 from automc.models.zoo.registry import Normalisation
+from automc.temporary import prefix
 
 __all__ = ["OldFormat", "check", "describe", "insertable", "pack", "read", "read_head", "save", "weights_hash"]
 
@@ -131,7 +132,7 @@ def check(model: nn.Module, source: FactoryRef, shape: Sequence[int] | None = No
         ArtefactError: as `save`.
     """
     # A temporary folder that is full says nothing of the place where the result will go.
-    with suppress(EnvironmentFault), tempfile.TemporaryDirectory() as folder:
+    with suppress(EnvironmentFault), tempfile.TemporaryDirectory(prefix=prefix()) as folder:
         path = Path(folder) / "trial.am"
         save(path, model, source, metadata={}, shape=shape)
         prove_elsewhere(path, source)

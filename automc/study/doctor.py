@@ -6,11 +6,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from automc import knowledge, methods
 from automc.execution.jobs import Inspection, local_workers, probe_with
@@ -23,6 +21,7 @@ from automc.models.keeping import Held
 from automc.study.forecast import Forecast
 from automc.study.space import BEYOND, lightest, widest
 from automc.study.task import Subject
+from automc.temporary import prefix
 from automc.training.recipe import Recipe
 from kg.cards import enumerate_strategies
 
@@ -122,16 +121,9 @@ def scratch(subject: Subject, recipe: Recipe, run_seed: int = 0, held: Held = He
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Yield a new folder in the home, which is gone at the end; those of processes that were killed go now."""
-    with FileLock(home() / "scratch.lock"):
-        for left in home().glob("scratch-*/"):
-            with suppress(Timeout), FileLock(left / "lock", blocking=False):
-                shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=home()))
-        lock = FileLock(folder / "lock")
-        lock.acquire()
+    """Yield a new folder in the home, which is gone at the end; at the next start where this process is killed."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix()}scratch-", dir=home()))
     try:
         yield folder
     finally:
-        lock.release()
         shutil.rmtree(folder, ignore_errors=True)

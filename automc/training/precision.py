@@ -21,6 +21,7 @@ from torch import nn
 from automc.datasets.base import TrainData
 from automc.errors import EnvironmentFault
 from automc.models.measure import synchronise
+from automc.temporary import prefix
 from automc.training.loop import Diverged, fit
 from automc.training.recipe import Precision, Recipe
 
@@ -174,7 +175,7 @@ def _read(file: Path) -> dict[str, Precision]:
 def _write(file: Path, values: dict[str, Precision]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".precision-")
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=prefix())
         with os.fdopen(handle, "w") as out:
             json.dump(values, out, indent=1, sort_keys=True)
         os.replace(name, file)

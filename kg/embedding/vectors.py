@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -131,7 +132,8 @@ class Vectors:
             **{name: getattr(self, name) for name in ("losses", "coverage", "options")},
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
+        prefix = f".automc-{platform.node()}-{os.getpid()}-"  # as the sweep of a home knows them
+        handle, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
         os.close(handle)
         try:
             save_file(arrays, name, metadata={"vectors": json.dumps(about)})

@@ -54,7 +54,7 @@ def test_inputs_and_strangers_stay_as_they_are(automc, tmp_path, monkeypatch):
         result = automc(*line)
         assert result.exit_code == 2, (line, result.output)
         assert "--force" in result.stderr or "must end in .am" in result.stderr, (line, result.stderr)
-        assert not (tmp_path / "home").exists() or not any((tmp_path / "home").glob("scratch-*")), line
+        assert not (tmp_path / "home").exists() or not any((tmp_path / "home").glob("*scratch-*")), line
     assert {name: (tmp_path / name).read_text() for name in files} == files
 
 

@@ -18,6 +18,7 @@ from cache_writer import OK, key, put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from automc import temporary
 from automc.errors import EnvironmentFault
 from automc.execution.cache import PrefixCache
 from automc.execution.outcome import StepOutcome
@@ -184,12 +185,11 @@ def test_remains_of_dead_processes_are_removed_those_of_the_living_stay(tmp_path
     cache = PrefixCache(tmp_path)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    old = time.time() - 3600
-    for pid in (gone.pid, os.getpid()):
-        (tmp_path / "tmp" / f"{pid}-1-x.am").write_bytes(b"half")
-        os.utime(tmp_path / "tmp" / f"{pid}-1-x.am", (old, old))
+    mine = f"{temporary.prefix()}1-x.am"
+    for name in (mine.replace(str(os.getpid()), str(gone.pid)), mine):
+        (tmp_path / "tmp" / name).write_bytes(b"half")
     put(cache, "a", 10)
-    assert [path.name for path in (tmp_path / "tmp").iterdir()] == [f"{os.getpid()}-1-x.am"]
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == [mine]
 
 
 def test_locks_that_nobody_took_for_a_day_are_removed_those_that_are_held_stay(tmp_path: Path) -> None:
