@@ -11,18 +11,17 @@ import timm
 from torch import nn
 
 SIDES = {
-    "resnet10t": 64, "mobilenetv2_050": 64, "mobilenetv3_small_050": 64, "mobilenetv4_conv_small": 64, "lcnet_050": 64,
-    "mobileone_s0": 64, "repvgg_a0": 64, "dla46_c": 64, "ese_vovnet19b_slim_dw": 64, "starnet_s1": 64,
-    "hgnetv2_b0": 64, "cs3darknet_focus_s": 64, "skresnet18": 64, "resnest14d": 64, "rexnet_100": 64,
-    "regnety_002": 64, "ghostnetv2_100": 64, "mixnet_s": 64, "fbnetc_100": 64, "efficientnet_b0": 64,
-    "tf_efficientnetv2_b0": 64, "nf_regnet_b0": 64, "convnext_atto": 64, "convnextv2_atto": 64,
-    "inception_next_atto": 64, "edgenext_xx_small": 64, "fastvit_t8": 64, "repvit_m1": 64, "efficientvit_b0": 64,
-    "mobilevit_xxs": 64, "poolformer_s12": 64, "pvt_v2_b0": 64, "mambaout_femto": 64, "ecaresnet26t": 64,
-    "hrnet_w18_small": 64, "tresnet_m": 64, "vit_tiny_patch16_224": 224, "levit_128s": 224,
-    "xcit_nano_12_p16_224": 224, "coatnet_pico_rw_224": 224, "mixer_s32_224": 224, "botnet26t_256": 256,
-    "swin_tiny_patch4_window7_224": 224,
+    "cs3darknet_focus_s": 64, "skresnet18": 64, "resnest14d": 64, "rexnet_100": 64, "coatnet_pico_rw_224": 224,
+    "xcit_nano_12_p16_224": 224, "tresnet_m": 64, "vit_tiny_patch16_224": 224, "mobilevit_xxs": 64, "levit_128s":
+    224, "swin_tiny_patch4_window7_224": 224, "pvt_v2_b0": 64, "efficientvit_b0": 64, "poolformer_s12": 64,
+    "fastvit_t8": 64, "repvgg_a0": 64, "mobileone_s0": 64, "convnext_atto": 64, "ghostnetv2_100": 64, "resnet10t":
+    64, "mobilenetv2_050": 64, "mobilenetv3_small_050": 64, "mobilenetv4_conv_small": 64, "lcnet_050": 64,
+    "dla46_c": 64, "ese_vovnet19b_slim_dw": 64, "starnet_s1": 64, "hgnetv2_b0": 64, "regnety_002": 64, "mixnet_s":
+    64, "fbnetc_100": 64, "efficientnet_b0": 64, "tf_efficientnetv2_b0": 64, "nf_regnet_b0": 64, "convnextv2_atto":
+    64, "inception_next_atto": 64, "edgenext_xx_small": 64, "repvit_m1": 64, "mambaout_femto": 64, "ecaresnet26t":
+    64, "hrnet_w18_small": 64, "mixer_s32_224": 224, "botnet26t_256": 256,
 }  # fmt: skip
-"""Name → side of its images in pixels, small ones where it takes them; quick ones first."""
+"""Name → side of its images in pixels, small ones where it takes them; attention, splits and squeezes first."""
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:
