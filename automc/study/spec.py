@@ -15,9 +15,9 @@ from automc.training.recipe import Recipe
 
 MAX_REMOVED = 0.85
 """Upper bound of the planned removals of one scheme."""
-LEAST_WINDOW, WINDOW = 4, 2
-"""Asks under way: so many at least, so that one worker and two search alike, and so many for each worker: with one for
-each, workers wait for the slowest step (benchmarks/workers.py)."""
+LEAST_WINDOW, WINDOW = 6, 2
+"""Asks under way: so many at least, so that one to three workers search alike, and so many for each worker: with one
+for each, workers wait for the slowest step (benchmarks/workers.py)."""
 _UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 

@@ -92,7 +92,7 @@ def test_parents_come_first_and_the_graph_knows_before_the_searcher(full_home):
         target = Scheme.parse(t.target)
         assert len(target) == 3
         assert target.steps[: len(t.scheme)] == t.scheme.steps
-    # Two workers have four asks under way: nothing need be told before the fifth.
+    # Two workers have six asks under way: nothing need be told before the seventh.
     assert {t.told for t in result.trials} == {0}
 
     # Each trial is one step: its rates follow from its own figures and its parent's.

@@ -59,7 +59,7 @@ def test_unreadable_budgets_are_refused_with_an_example(text):
 
 def test_the_window_follows_the_workers_and_stays_when_they_change():
     windows = [replace(SPEC, window=0, workers=workers).window for workers in (1, 2, 3, 8)]
-    assert windows == [4, 4, 6, 16]
+    assert windows == [6, 6, 6, 16]
     eight = replace(SPEC, window=0, workers=8)
     assert [eight.with_workers(n).window for n in (None, 1, 8, 16)] == [16, 16, 16, 16]
     assert eight.with_workers(17).window == 34, "more workers than asks under way: some would never work"
