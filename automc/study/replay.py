@@ -27,6 +27,7 @@ from kg.embedding.vectors import Vectors
 from kg.errors import GraphUnavailable, NotInGraph
 from kg.resources import migrations_dir
 from kg.schema import Method, Scheme, Strategy, Task
+from kg.store.lock import patient
 from kg.store.migrate import migrate
 
 
@@ -223,7 +224,8 @@ def write(
         "seconds": outcome.seconds, "reached": outcome.reached, "reason": outcome.reason,
     }  # fmt: skip
     try:
-        with knowledge.graph() as store:
+        # The run may have taken hours: a busy graph is worth a minute.
+        with patient(60.0), knowledge.graph() as store:
             migrate(store, migrations_dir())
             trial = origin.id if origin else None
             store.atomically(lambda: studies.save_replay(store, replay, task=task, trial=trial))
