@@ -313,10 +313,10 @@ def tensors_in(output: Any) -> list[Tensor]:
     for leaf in pytree.tree_leaves(output):
         if isinstance(leaf, Tensor):
             found.append(leaf)
+        elif isinstance(leaf, Mapping):  # before the next: a class of dicts has a __dict__ as well
+            found += tensors_in(dict(leaf))
         elif hasattr(leaf, "__dict__") and not isinstance(leaf, type):
             found += [t for t in vars(leaf).values() if isinstance(t, Tensor)]
-        elif isinstance(leaf, Mapping):
-            found += tensors_in(dict(leaf))
     return found
 
 

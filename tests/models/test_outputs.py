@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from automc.errors import DataError, ModelError
 from automc.execution.setup import fitted
+from automc.models.groups import Groups
 from automc.models.load import example_for, prepare
 from automc.models.measure import count_flops, latency, latency_of_one
 from automc.models.outputs import check_training, logits
@@ -101,6 +102,15 @@ def test_probabilities_are_said() -> None:
 def test_training_that_is_not_understood_is_refused(train: Callable[..., Any], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         check_training(Heads(train), IMAGES)
+
+
+class Named(OrderedDict[str, Any]):
+    """As libraries of transformers return it: a dict of its own class."""
+
+
+def test_channels_are_found_behind_a_dict_of_its_own_class() -> None:
+    model = Heads(lambda a, b: Named(logits=a), lambda a, b: Named(logits=a, hidden=None))
+    assert [group.root for group in Groups(prepare(model, IMAGES), IMAGES).groups] == ["a.0"]
 
 
 def test_looking_at_training_changes_nothing() -> None:
