@@ -67,6 +67,7 @@ class Groups:
         self.model = model
         self._example = example
         self._deadline = time.monotonic() + seconds
+        self._half = time.monotonic() + seconds / 2  # the other half is for the proof
         try:
             self._found = trace(model, example, pins(model, keep), self._deadline)
         except Lost as why:
@@ -90,13 +91,13 @@ class Groups:
         fine = self._accepted((), self.groups)
         for group in self.groups:
             if group not in fine:
-                late = time.monotonic() > self._deadline
+                late = time.monotonic() > self._half
                 self.refused[group.root] = NO_TIME if late else "the code after it counts on this number of channels"
         self.groups = fine
 
     def _accepted(self, fine: tuple[Group, ...], more: Sequence[Group]) -> tuple[Group, ...]:
         """Return `fine` and those of `more` that can shrink beside them."""
-        if not more or time.monotonic() > self._deadline:
+        if not more or time.monotonic() > self._half:
             return fine
         together = (*fine, *more)
         if all(self._runs_without(_some(together, draw), together) for draw in range(DRAWS)):
