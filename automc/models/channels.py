@@ -65,7 +65,7 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         model: its layers are labelled.
         pinned: by module, why its channels must stay.
-        deadline: of `time.monotonic()`.
+        deadline: of `time.thread_time()`.
     """
 
     def __init__(self, model: nn.Module, pinned: Mapping[nn.Module, str], deadline: float = float("inf")) -> None:
@@ -241,7 +241,7 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return torch.arange(port.start, port.start + port.width)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if time.monotonic() > self._deadline:
+        if time.thread_time() > self._deadline:
             raise OutOfTime
         output = func(*args, **(kwargs or {}))
         if self._paused:

@@ -22,7 +22,7 @@ from automc.models.proof import NO_TIME, unproved
 __all__ = ["Group", "Groups", "Member", "Plan", "kept"]
 
 SECONDS = 120.0
-"""For everything that finds and proves the groups of one model; what is not found by then is refused."""
+"""Of this thread's processor time, so that a busy machine refuses no more: to find and prove one model's groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class Groups:
     def __init__(self, model: nn.Module, example: Tensor, keep: Sequence[str] = (), seconds: float = SECONDS) -> None:
         self.model = model
         self._example = example
-        self._deadline = time.monotonic() + seconds
-        self._half = time.monotonic() + seconds / 2  # the other half is for the proof
+        self._deadline = time.thread_time() + seconds
+        self._half = time.thread_time() + seconds / 2  # the other half is for the proof
         try:
             self._found = trace(model, example, pins(model, keep), self._deadline)
         except Lost as why:
@@ -91,13 +91,13 @@ class Groups:
         fine = self._accepted((), self.groups)
         for group in self.groups:
             if group not in fine:
-                late = time.monotonic() > self._half
+                late = time.thread_time() > self._half
                 self.refused[group.root] = NO_TIME if late else "the code after it counts on this number of channels"
         self.groups = fine
 
     def _accepted(self, fine: tuple[Group, ...], more: Sequence[Group]) -> tuple[Group, ...]:
         """Return `fine` and those of `more` that can shrink beside them."""
-        if not more or time.monotonic() > self._half:
+        if not more or time.thread_time() > self._half:
             return fine
         together = (*fine, *more)
         if all(self._runs_without(_some(together, draw), together) for draw in range(DRAWS)):
@@ -342,7 +342,7 @@ class Groups:
     def _cut(self, model: nn.Module, plan: Plan) -> None:
         delete(self.groups, plan.removed, dict(model.named_modules()))
         try:
-            self._compare(model, self.groups, plan.removed, time.monotonic() + SECONDS)
+            self._compare(model, self.groups, plan.removed, time.thread_time() + SECONDS)
         except Lost as error:
             raise Infeasible(
                 f"After removing channels the model is not what it was: {error}. It counts on fixed numbers of "

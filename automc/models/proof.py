@@ -47,7 +47,7 @@ def unproved(
     Args:
         model: stays as it is.
         example: a batch of inputs; only its shape and device count.
-        deadline: of `time.monotonic()`; what is not proved by then is refused.
+        deadline: of `time.thread_time()`; what is not proved by then is refused.
         training: whether a training pass has outputs of its own, which count as well.
     """
     tried = list(range(len(groups)))
@@ -75,7 +75,7 @@ def _wrong(
     """Find the groups whose exchange changes the outputs: all in one pass, then halves of what fails."""
     if not tried:
         return {}
-    if time.monotonic() > deadline:
+    if time.thread_time() > deadline:
         return dict.fromkeys(tried, NO_TIME)
     least = min(effects[g] for g in tried)
     if twin.change([m for g in tried for m in _exchanges(groups[g])]) <= RATIO[twin.precision] * least:
@@ -175,7 +175,7 @@ class _Twin:
                 for name, new in self._exchanged(producers).items()
                 if name in self.slopes
             )
-        if abs(effect) > 100 * SEEN[self.precision] or time.monotonic() > deadline:
+        if abs(effect) > 100 * SEEN[self.precision] or time.thread_time() > deadline:
             return abs(effect)
         return self.change(producers)
 
