@@ -63,12 +63,12 @@ def located(ref: DataRef) -> DataRef:
     """Return a reference that means the same from every working directory: folders and files by their full paths."""
 
     def full(place: str) -> str:
-        return str(Path(place).expanduser().absolute())
+        return str(Path(os.path.expanduser(place)).absolute())
 
     spec = ref.spec
     if spec not in registered():
         file, colon, name = spec.rpartition(":") if ".py:" in spec else (spec, "", "")
-        spec = full(file) + colon + name if Path(file).expanduser().exists() else spec
+        spec = full(file) + colon + name if os.path.exists(os.path.expanduser(file)) else spec
     root, val = (place if place is None else full(place) for place in (ref.root, ref.val))
     return replace(ref, spec=spec, root=root, val=val)
 

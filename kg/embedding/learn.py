@@ -84,9 +84,14 @@ def learn(
     records = map_records(experience, methods, {name: row for row, name in enumerate(entities)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        alone = start is not None and use_graph and start.graph == fingerprint(kept, ())
+        tensors = _known(start, entities, relations) if alone and start else _first(kept, entities, relations, start)
         net = _first_net(start, records)
         turns = _Alternation(net, records if use_experience else None, seed, progress)
-        tensors = _tensors(turns, kept, entities, relations, start, epochs, use_graph)
+        if alone or not (use_graph and kept):
+            tensors["entities"] = turns.without_graph(tensors["entities"], epochs)
+        else:
+            tensors = turns.with_graph(_graph_model(kept, entities, relations, start, tensors), epochs)
     if not net.taught:
         net.target_centre.zero_()
         net.target_spread.fill_(1.0)
@@ -114,23 +119,23 @@ def learn(
     )
 
 
-def _tensors(
-    turns: _Alternation, triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str],
-    start: Vectors | None, epochs: int, use_graph: bool,
-) -> dict[str, Tensor]:  # fmt: skip
-    """Learn, and return the entities, relations and projections."""
-    if start is not None and use_graph and start.graph == fingerprint(triples, ()):
-        tensors = _known(start, entities, relations)
-        tensors["entities"] = turns.without_graph(tensors["entities"], epochs)
-        return tensors
-    from kg.embedding.transr import GraphModel, first_tensors, make_factory, paces
+def _first(
+    triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str], start: Vectors | None
+) -> dict[str, Tensor]:
+    """What TransR begins with, see `transr.first_tensors`; its libraries are imported only where they are needed."""
+    from kg.embedding.transr import first_tensors
 
-    tensors = first_tensors(triples, entities, relations, start)
-    if use_graph and triples:
-        steps = None if start is None else paces(triples, entities, relations, start)
-        return turns.with_graph(GraphModel(make_factory(triples, entities, relations), tensors, steps), epochs)
-    tensors["entities"] = turns.without_graph(tensors["entities"], epochs)
-    return tensors
+    return first_tensors(triples, entities, relations, start)
+
+
+def _graph_model(
+    triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str], start: Vectors | None,
+    tensors: dict[str, Tensor],
+) -> GraphModel:  # fmt: skip
+    from kg.embedding.transr import GraphModel, make_factory, paces
+
+    steps = None if start is None else paces(triples, entities, relations, start)
+    return GraphModel(make_factory(triples, entities, relations), tensors, steps)
 
 
 def _known(start: Vectors, entities: Sequence[str], relations: Sequence[str]) -> dict[str, Tensor]:
