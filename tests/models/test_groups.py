@@ -331,3 +331,18 @@ def test_torchvision_models(name: str) -> None:
         with torch.no_grad():
             got, wanted = pruned(x), masked(x)
         assert (got - wanted).norm() <= 1e-4 * wanted.norm()
+
+
+def test_groups_of_one_layer_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups with the same root: comparing their arrays of rows would be an error."""
+    from dataclasses import replace
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    found = Groups(model.eval(), torch.zeros(1, 3, 8, 8))
+    (first,) = found.groups
+    twin = replace(first)
+    found.groups = (first, twin)
+    monkeypatch.setattr(found, "_accepted", lambda fine, more: (twin,))
+    found._refuse_rigid()
+    assert found.groups == (twin,)
+    assert first.root in found.refused
