@@ -89,9 +89,8 @@ class Groups:
         before. Where they are not, halves of the groups are tried.
         """
         fine = self._accepted((), self.groups)
-        accepted = {id(group) for group in fine}
         for group in self.groups:
-            if id(group) not in accepted:
+            if not any(group is one for one in fine):
                 late = time.thread_time() > self._half
                 self.refused[group.root] = NO_TIME if late else "the code after it counts on this number of channels"
         self.groups = fine
