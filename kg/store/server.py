@@ -31,7 +31,7 @@ from kg.store import java
 from kg.store.lock import command_line
 
 DEFAULT_PORT = 7687
-_START_SECONDS = 90.0
+_START_SECONDS = 300.0
 _STOP_SECONDS = 60.0
 _LOOK_SECONDS = 0.3
 _RELEASE_SECONDS = 5.0
