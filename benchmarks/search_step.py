@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from automc.search.base import Outcome, Space
+from automc.search.base import Limits, Outcome, Space
 from automc.search.evaluator import Evaluator
 from automc.search.history import points
 from automc.search.pareto import non_dominated
@@ -71,7 +71,7 @@ def main() -> None:
     space = random_space(rng)
     prefixes = [random_prefix(rng, i % 6) for i in range(PREFIXES)]
     told = [(random_prefix(rng, 0), random_prefix(rng, 1)) for _ in range(50)]
-    evaluator = Evaluator(space, 0.9, seed=0)
+    evaluator = Evaluator(space, Limits(0.3, 0.9), seed=0)
     evaluator.learn(told)
     candidates = expected(points(prefixes), evaluator.predict(prefixes).astype(float)).reshape(-1, 2)
     operations: dict[str, Callable[[], object]] = {

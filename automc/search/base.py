@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -38,7 +38,7 @@ class Space:
     embeddings: FloatArray
     """(n, 32)."""
     hp2: FloatArray
-    """Planned removal as a share of the original parameters, (n,)."""
+    """Planned removal as a share of the original parameters, (n,); NaN where `closing`."""
     cost: FloatArray
     """Relative training cost, (n,)."""
     mask: npt.NDArray[np.bool_]
@@ -47,6 +47,34 @@ class Space:
     """The study's task features, log-scaled and standardised, (7,)."""
     prior: FloatArray | None = None
     """NN_exp's predicted (step AR, step PR) of each strategy on M, (n, 2); None: no experience."""
+    slope: FloatArray | None = None
+    """What experience says of each method: a step's AR is −slope·x/(1−x), x being its removal relative to its input;
+    never negative, (methods,). None: no experience."""
+    closing: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    """True where a strategy removes exactly what is missing to γ after its prefix, so that it is a last step, (n,);
+    none by default."""
+    reach: FloatArray | None = None
+    """The most that a step of each method can remove, as a share of the original parameters, (methods,); closing
+    strategies keep to it, for the others the mask does. None: no bound."""
+
+    def __post_init__(self) -> None:
+        """Fill in that no strategy is closing.
+
+        Raises:
+            ValueError: strategies without a planned removal are not the closing ones.
+        """
+        if not len(self.closing):
+            object.__setattr__(self, "closing", np.zeros(len(self.mask), dtype=bool))
+        if (np.isnan(self.hp2) != self.closing).any():
+            raise ValueError("HP2 must be NaN for closing strategies, whose prefix decides it, and for no other one.")
+
+    def planned(self, removed: npt.ArrayLike, gamma: float) -> FloatArray:
+        """Return what each strategy plans to remove after prefixes that removed (p,) of M, up to γ if closing; (p, n).
+
+        A closing strategy where nothing is missing plans 0.
+        """
+        missing = np.maximum(gamma - np.asarray(removed, dtype=float), 0.0)[:, None]
+        return np.where(self.closing, missing, self.hp2)
 
 
 _ROUNDING = 1e-4
@@ -106,9 +134,11 @@ class Searcher(ABC):
     """Asks for schemes and learns from outcomes; registered by name."""
 
     name: ClassVar[str]
+    closes: ClassVar[bool] = False
+    """Whether it can ask for closing strategies; else its space masks them, though it may be told of some."""
 
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
-        self.space = space
+        self.space = space if self.closes else replace(space, mask=space.mask & ~space.closing)
         self.limits = limits
         self.seed = seed
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automc.search.base import FloatArray, Outcome, Space
+from automc.search.base import FloatArray, Limits, Outcome, Space
 
 HIDDEN = 32
 BATCH = 64
@@ -17,6 +17,8 @@ STEPS = 40
 """Adam steps per told round."""
 SCALE = (0.1, 0.3)
 """Typical sizes of a step's AR and PR, which make both terms of Eq. 5 weigh alike."""
+MOST = 0.95
+"""A step relative to its input counts as this at most, where x/(1−x) would grow beyond all bounds."""
 _PRIOR_SLOPE = -0.1
 """Without experience: accuracy lost per share of parameters removed; only its sign matters before the first round."""
 
@@ -31,9 +33,18 @@ class StepModel(Protocol):
         """Learn all (parent, step) outcomes told so far; return the last loss."""
 
 
-def first_guess(space: Space) -> FloatArray:
-    """Return a step's AR by strategy before anything was measured: NN_exp's, or less the more is removed; (n,)."""
-    return np.asarray(space.hp2 * _PRIOR_SLOPE if space.prior is None else space.prior[:, 0])
+def first_guess(space: Space, planned: FloatArray, removed: FloatArray) -> FloatArray:
+    """Return steps' AR before anything was measured, after prefixes that removed (p,) of M and steps that plan (p, n).
+
+    By experience: −slope·x/(1−x) of the method, x being the removal relative to the step's input, or NN_exp's AR, which
+    knows no prefix; without experience the less the more is removed; (p, n).
+    """
+    if space.prior is not None:
+        return np.broadcast_to(space.prior[:, 0], planned.shape)
+    if space.slope is None:
+        return planned * _PRIOR_SLOPE
+    share = np.clip(planned / (1 - removed[:, None]), 0, MOST)
+    return np.asarray(-space.slope[space.method] * share / (1 - share))
 
 
 class StepNet(nn.Module):
@@ -85,13 +96,13 @@ class Evaluator:
     and the number of threads.
     """
 
-    def __init__(self, space: Space, base_accuracy: float, seed: int, steps: int = STEPS) -> None:
-        self._base = base_accuracy
+    def __init__(self, space: Space, limits: Limits, seed: int, steps: int = STEPS) -> None:
+        self._space = space
+        self._gamma = limits.gamma
+        self._base = limits.base_accuracy
         self._seed = seed
         self._steps = steps
         self._rounds = 0
-        self._hp2 = _tensor(space.hp2)
-        self._prior_ar = _tensor(first_guess(space))
         self._strategies = _tensor(strategy_vectors(space))
         self._task = _tensor(space.task)
         self._scale = torch.tensor(SCALE)
@@ -106,10 +117,7 @@ class Evaluator:
         with torch.inference_mode():
             encoded = self.net.encode(*self._padded(prefixes), figures)
             residual = self.net.grid(encoded, self._strategies, self._task)
-            residual *= self._scale
-            residual[..., 0] += self._prior_ar
-            residual[..., 1] += self._hp2 / (1 - figures[:, 1:])
-            return residual.numpy()
+            return (residual * self._scale + self._guess(figures)).numpy()
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Train on all (parent, step) outcomes told so far; return the last loss, 0 without steps."""
@@ -119,7 +127,7 @@ class Evaluator:
         parents = [parent for parent, _ in steps]
         last = torch.tensor([o.scheme[-1] for _, o in steps])
         figures = self._figures(parents)
-        guess = torch.stack([self._prior_ar[last], self._hp2[last] / (1 - figures[:, 1])], dim=1)
+        guess = self._guess(figures)[torch.arange(len(last)), last]
         truth = _tensor([(o.step_ar, o.step_pr) for _, o in steps])
         prefixes, lengths = self._padded(parents)
         draw = np.random.default_rng((self._seed, self._rounds))
@@ -134,6 +142,13 @@ class Evaluator:
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
         return float(loss.detach())
+
+    def _guess(self, figures: Tensor) -> Tensor:
+        """Return what is expected of every step before anything was measured, after prefixes' figures; (p, n, 2)."""
+        removed = figures[:, 1].double().numpy()
+        planned = self._space.planned(removed, self._gamma)
+        ar = first_guess(self._space, planned, removed)
+        return _tensor(np.stack([ar, planned / (1 - removed[:, None])], axis=-1))
 
     def _figures(self, prefixes: Sequence[Outcome]) -> Tensor:
         """Return (AR, PR) of measured prefixes against M; (p, 2)."""
@@ -160,7 +175,8 @@ def step_loss(predicted: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
 
 def strategy_vectors(space: Space) -> FloatArray:
     """Return each strategy's embedding with its planned removal and cost, standardised; (n, 34) with 32 dimensions."""
-    extra = np.stack([space.hp2, np.log1p(np.maximum(space.cost, 0))], axis=1)
+    hp2 = np.where(space.closing, np.nanmean(space.hp2), space.hp2)
+    extra = np.stack([hp2, np.log1p(np.maximum(space.cost, 0))], axis=1)
     return _standardise(np.concatenate([space.embeddings, extra], axis=1))
 
 

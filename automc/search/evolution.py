@@ -46,13 +46,13 @@ class EvolutionSearch(Searcher):
 
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
         super().__init__(space, limits, seed)
-        self.history = History(space, limits)
+        self.history = History(self.space, limits)
         self._problem = Problem(n_var=limits.max_length, n_obj=2, n_ieq_constr=1)
         self._survival = RankAndCrowding()
         self._mating = Mating(
             TournamentSelection(func_comp=winners),
             Splice(),
-            Change(space),
+            Change(self.space),
             repair=Admissible(self.history),
             eliminate_duplicates=Known(self.history),
             n_max_iterations=TRIES,

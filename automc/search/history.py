@@ -18,6 +18,8 @@ _DIGITS = 5
 """Sums of HP2 are rounded to this many digits, which keeps the table small whatever values a method brings …"""
 _EPS = 5e-5
 """… and this covers the rounding of a whole scheme: 0.005% of the original parameters."""
+_LEAST = 1e-3
+"""A closing step removes more than this share of the original parameters; what is closer to γ has all but met it."""
 
 
 def reachable_sums(values: FloatArray, steps: int, limit: float) -> list[FloatArray]:
@@ -42,8 +44,9 @@ class History:
     Admissible is a next strategy when the mask lets it, the scheme is no longer than L, ΣHP2 stays within
     its bound, and the target can still be reached: some sum σ of HP2 values of at most L − length further
     steps has PR + σ ≥ γ and ΣHP2 + σ within the bound, PR being the prefix's measured PR plus the step's
-    HP2. Nothing follows a failed scheme, and a method that failed with the same status three times
-    under a prefix is not tried there again.
+    HP2. A closing strategy removes what is missing to γ, and is admissible where that is something, within ΣHP2 and
+    its method's reach; others may count on one to come. Nothing follows it, nor a failed scheme, and a method that
+    failed with the same status three times under a prefix is not tried there again.
     """
 
     def __init__(self, space: Space, limits: Limits) -> None:
@@ -56,11 +59,15 @@ class History:
         """What was asked and not told yet, as of the last `expect`."""
         self._children: dict[SchemeIndices, list[int]] = {}
         self._failures: Counter[tuple[SchemeIndices, int, str]] = Counter()
-        hp2 = np.asarray(space.hp2, dtype=float)
+        hp2 = np.where(space.closing, 0.0, space.hp2)
         self._levels, level = np.unique(hp2, return_inverse=True)
         self._level = level.reshape(-1)
-        self._exact = reachable_sums(hp2[space.mask], limits.max_length, limits.max_removed)
+        self._exact = reachable_sums(hp2[space.mask & ~space.closing], limits.max_length, limits.max_removed)
         self._at_most = [np.unique(np.concatenate(self._exact[: r + 1])) for r in range(limits.max_length + 1)]
+        reach = np.full(len(space.methods), np.inf) if space.reach is None else np.asarray(space.reach, dtype=float)
+        self._reach = reach[space.method]
+        """The most that a closing strategy can remove, (n,)."""
+        self._closes = float(self._reach[space.mask & space.closing].max(initial=-np.inf))
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Add outcomes; one that is told again replaces what was known."""
@@ -105,7 +112,9 @@ class History:
         known = len(scheme)
         while (pr := _pr(self.outcomes.get(scheme[:known]))) is None:
             known -= 1
-        return pr + float(np.sum(self.space.hp2[list(scheme[known:])]))
+        for step in scheme[known:]:
+            pr += float(self.space.planned([pr], self.limits.gamma)[0, step])
+        return pr
 
     def failed(self, scheme: SchemeIndices) -> bool:
         """Tell whether the scheme or anything it extends failed."""
@@ -126,10 +135,13 @@ class History:
         else by any number that L allows. Schemes that were told are not left out, failed ones are.
         """
         room = self.limits.max_length - len(prefix) - 1
-        if room < 0 or (further or 0) > room or self.failed(prefix):
+        if room < 0 or (further or 0) > room or self.failed(prefix) or self.space.closing[list(prefix)].any():
             return np.zeros(len(self.space.mask), dtype=bool)
         table = self._at_most[room] if further is None else self._exact[further]
-        allowed = self._reaches(prefix, table)[self._level] & self.space.mask
+        closed_later = room > 0 if further is None else further == 1
+        reaches = self._reaches(prefix, table, closed_later)[self._level]
+        closes = self._closing(prefix) if not further else np.zeros_like(reaches)
+        allowed = np.where(self.space.closing, closes, reaches) & self.space.mask
         for (under, method, _), count in self._failures.items():
             if under == prefix and count >= _ALIKE:
                 allowed &= self.space.method != method
@@ -138,15 +150,25 @@ class History:
                 allowed[child] = False
         return allowed
 
-    def _reaches(self, prefix: SchemeIndices, sums: FloatArray) -> npt.NDArray[np.bool_]:
-        """Tell of each HP2 level whether ΣHP2 holds and the largest sum that still fits reaches γ."""
-        if not len(sums):
-            return np.zeros(len(self._levels), dtype=bool)
-        planned = float(np.sum(self.space.hp2[list(prefix)])) + self._levels
-        fits = np.searchsorted(sums, self.limits.max_removed - planned + _EPS, side="right") - 1
-        most = sums[np.maximum(fits, 0)]
-        reached = self.removed(prefix) + self._levels + most >= self.limits.gamma - _EPS
-        return np.asarray((fits >= 0) & reached)
+    def _reaches(self, prefix: SchemeIndices, sums: FloatArray, closed_later: bool) -> npt.NDArray[np.bool_]:
+        """Tell of each HP2 level whether ΣHP2 holds and γ is reached by a sum that still fits, or by a closing step."""
+        before, used = self.removed(prefix), float(np.sum(self.space.hp2[list(prefix)]))
+        planned = used + self._levels
+        missing = self.limits.gamma - before - self._levels
+        found = np.zeros(len(self._levels), dtype=bool)
+        if len(sums):
+            fits = np.searchsorted(sums, self.limits.max_removed - planned + _EPS, side="right") - 1
+            found = (fits >= 0) & (sums[np.maximum(fits, 0)] >= missing - _EPS)
+        if closed_later:
+            most = np.minimum(self.limits.max_removed - planned, self._closes)
+            found |= (missing > _LEAST) & (missing <= most + _EPS)
+        return found
+
+    def _closing(self, prefix: SchemeIndices) -> npt.NDArray[np.bool_]:
+        """Tell of each strategy, were it closing, whether something is missing to γ that it may remove; (n,)."""
+        missing = self.limits.gamma - self.removed(prefix)
+        used = float(np.sum(self.space.hp2[list(prefix)]))
+        return (missing > _LEAST) & (used + missing <= self.limits.max_removed + _EPS) & (missing <= self._reach)
 
 
 def points(outcomes: Sequence[Outcome]) -> FloatArray:

@@ -62,17 +62,18 @@ class ProgressiveSearch(Searcher):
     """
 
     name: ClassVar[str] = "progressive"
+    closes: ClassVar[bool] = True
 
     def __init__(
         self, space: Space, limits: Limits, seed: int, *, own_size: bool = False, evaluator: StepModel | None = None
     ) -> None:
         """Search with F_mo, or with another `evaluator`."""
         super().__init__(space, limits, seed)
-        self.history = History(space, limits)
-        self.evaluator: StepModel = evaluator or Evaluator(space, limits.base_accuracy, seed)
+        self.history = History(self.space, limits)
+        self.evaluator: StepModel = evaluator or Evaluator(space, limits, seed)
         self._own_size = own_size
         self._reasons: dict[SchemeIndices, Reason] = {}
-        pairs = np.stack([space.method, space.hp2], axis=1)
+        pairs = np.stack([space.method, np.where(space.closing, -1.0, space.hp2)], axis=1)
         self._kind = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
     def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
@@ -117,7 +118,8 @@ class ProgressiveSearch(Searcher):
         measured = points(prefixes)
         if not self._own_size:
             left = np.maximum(1 - measured[:, 1:], 1e-6)
-            steps[..., 1] = (self.space.hp2 + self._misses()[self.space.method]) / left
+            planned = self.space.planned(measured[:, 1], self.limits.gamma)
+            steps[..., 1] = (planned + self._misses()[self.space.method]) / left
         return expected(measured, steps)
 
     def _foreseen(self) -> tuple[npt.NDArray[np.intp], FloatArray]:
@@ -148,9 +150,9 @@ class ProgressiveSearch(Searcher):
         total = np.zeros(len(self.space.methods))
         count = np.ones(len(self.space.methods))
         for outcome in self.history.measured()[1:]:
-            before = self.history.removed(outcome.scheme[:-1])
-            last = outcome.scheme[-1]
-            total[self.space.method[last]] += (outcome.pr or 0.0) - before - self.space.hp2[last]
+            before, last = self.history.removed(outcome.scheme[:-1]), outcome.scheme[-1]
+            planned = float(self.space.planned([before], self.limits.gamma)[0, last])
+            total[self.space.method[last]] += (outcome.pr or 0.0) - before - planned
             count[self.space.method[last]] += 1
         return total / count
 

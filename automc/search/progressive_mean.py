@@ -21,38 +21,45 @@ class StrategyMeans:
     its method and HP2, that on its method's, that on all steps', all relative to the first guess; PR on the plan.
     """
 
-    def __init__(self, space: Space) -> None:
-        self._hp2 = np.asarray(space.hp2, dtype=float)
-        self._guess = first_guess(space)
-        kind = np.unique(np.stack([space.method, space.hp2], axis=1), axis=0, return_inverse=True)[1]
-        strategies = np.arange(len(self._hp2))
+    def __init__(self, space: Space, gamma: float) -> None:
+        self._space = space
+        self._gamma = gamma
+        sizes = np.where(space.closing, -1.0, space.hp2)
+        kind = np.unique(np.stack([space.method, sizes], axis=1), axis=0, return_inverse=True)[1]
+        strategies = np.arange(len(sizes))
         self._levels = (np.zeros_like(strategies), np.asarray(space.method), kind.reshape(-1), strategies)
-        self._ar = self._guess
-        self._removed: FloatArray = np.zeros(len(self._hp2))
-        self._count: FloatArray = np.zeros(len(self._hp2))
+        self._residual: FloatArray = np.zeros(len(sizes))
+        self._removed: FloatArray = np.zeros(len(sizes))
+        self._count: FloatArray = np.zeros(len(sizes))
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        left = np.array([[1 - min(o.pr or 0.0, 0.99)] for o in prefixes])
-        size = (self._removed + self._hp2 / left) / (self._count + 1)
-        return np.stack([np.broadcast_to(self._ar, size.shape), size], axis=-1)
+        guess, share = self._guess(prefixes)
+        return np.stack([guess + self._residual, (self._removed + share) / (self._count + 1)], axis=-1)
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Take the means of all steps told so far; return the mean absolute error of their AR, 0 without steps."""
-        told = [o for _, o in steps if o.step_ar is not None and o.step_pr is not None]
+        told = [(p, o) for p, o in steps if o.step_ar is not None and o.step_pr is not None]
         if not told:
             return 0.0
-        last = np.array([o.scheme[-1] for o in told])
-        ar = np.array([o.step_ar for o in told], dtype=float)
-        self._ar = self._guess + self._lean(last, ar - self._guess[last])
-        self._count = np.bincount(last, minlength=len(self._hp2)).astype(float)
-        sizes = np.array([o.step_pr for o in told], dtype=float)
-        self._removed = np.bincount(last, sizes, len(self._hp2)).astype(float)
-        return float(np.abs(self._ar[last] - ar).mean())
+        last = np.array([o.scheme[-1] for _, o in told])
+        guess = self._guess([p for p, _ in told])[0][np.arange(len(told)), last]
+        residual = np.array([o.step_ar for _, o in told], dtype=float) - guess
+        self._residual = self._lean(last, residual)
+        self._count = np.bincount(last, minlength=len(self._residual)).astype(float)
+        sizes = np.array([o.step_pr for _, o in told], dtype=float)
+        self._removed = np.bincount(last, sizes, len(self._residual)).astype(float)
+        return float(np.abs(self._residual[last] - residual).mean())
+
+    def _guess(self, prefixes: Sequence[Outcome]) -> tuple[FloatArray, FloatArray]:
+        """Return every step's AR as first guessed, and its PR as planned, after each prefix; (p, n) both."""
+        removed = np.array([min(o.pr or 0.0, 0.99) for o in prefixes])
+        planned = self._space.planned(removed, self._gamma)
+        return first_guess(self._space, planned, removed), planned / (1 - removed[:, None])
 
     def _lean(self, last: npt.NDArray[np.intp], values: FloatArray) -> FloatArray:
         """Return the mean value of every strategy, level by level; (n,)."""
-        mean = np.zeros(len(self._hp2))
+        mean = np.zeros(len(self._residual))
         for group in self._levels:
             total = np.bincount(group[last], values, group.max() + 1)[group]
             mean = (total + mean) / (np.bincount(group[last], minlength=group.max() + 1)[group] + 1)
@@ -66,4 +73,4 @@ class ProgressiveMean(ProgressiveSearch):
     name: ClassVar[str] = "progressive-mean"
 
     def __init__(self, space: Space, limits: Limits, seed: int, *, own_size: bool = False) -> None:
-        super().__init__(space, limits, seed, own_size=own_size, evaluator=StrategyMeans(space))
+        super().__init__(space, limits, seed, own_size=own_size, evaluator=StrategyMeans(space, limits.gamma))

@@ -23,7 +23,7 @@ class RandomSearch(Searcher):
 
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
         super().__init__(space, limits, seed)
-        self.history = History(space, limits)
+        self.history = History(self.space, limits)
 
     def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
         """Return up to `k` new schemes, drawn independently; fewer only when there are no more."""

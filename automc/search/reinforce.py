@@ -77,7 +77,7 @@ class ReinforceSearch(Searcher):
 
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
         super().__init__(space, limits, seed)
-        self.history = History(space, limits)
+        self.history = History(self.space, limits)
         vectors = torch.from_numpy(strategy_vectors(space).astype(np.float32))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -36,9 +36,9 @@ class OptunaSearch(Searcher):
 
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
         super().__init__(space, limits, seed)
-        self.history = History(space, limits)
+        self.history = History(self.space, limits)
         self._length = IntDistribution(1, limits.max_length)
-        self._step = CategoricalDistribution(tuple(int(i) for i in np.flatnonzero(space.mask)) or (0,))
+        self._step = CategoricalDistribution(tuple(int(i) for i in np.flatnonzero(self.space.mask)) or (0,))
         self._trials: list[FrozenTrial] = []
 
     @abstractmethod
@@ -67,9 +67,11 @@ class OptunaSearch(Searcher):
         return fill(asked, k, self.history, rng)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Make a trial of each outcome."""
+        """Make a trial of each outcome; of none with steps that it may not suggest."""
         self.history.record(outcomes)
         for outcome in outcomes:
+            if not set(outcome.scheme) <= set(self._step.choices):
+                continue
             values = values_of(outcome)
             state = TrialState.COMPLETE if values else TrialState.FAIL
             params, distributions = self._parameters(outcome.scheme)

@@ -56,7 +56,7 @@ def test_equation_5_in_numpy():
 def test_before_any_step_it_is_the_prior(new_space):
     space = new_space()
     prefixes = [Outcome((), "ok", 0.9, 0.0), Outcome((3,), "ok", 0.8, 0.25)]
-    predicted = Evaluator(space, 0.9, seed=0).predict(prefixes)
+    predicted = Evaluator(space, LIMITS, seed=0).predict(prefixes)
     assert predicted.shape == (2, 45, 2)
     for row, left in zip(predicted, (1.0, 0.75), strict=True):
         np.testing.assert_allclose(row[:, 0], space.prior[:, 0], atol=1e-6)
@@ -64,7 +64,7 @@ def test_before_any_step_it_is_the_prior(new_space):
 
 
 def test_nothing_told_nothing_learned(new_space):
-    evaluator = Evaluator(new_space(), 0.9, seed=0)
+    evaluator = Evaluator(new_space(), LIMITS, seed=0)
     before = evaluator.predict([Outcome((), "ok", 0.9, 0.0)])
     assert evaluator.learn([]) == 0.0
     np.testing.assert_array_equal(evaluator.predict([Outcome((), "ok", 0.9, 0.0)]), before)
@@ -76,7 +76,7 @@ def test_it_learns_to_rank_steps_it_never_saw(new_space, new_table, prior):
     table.search(get("random")(table.space, LIMITS, 4), 4, 12)
     start = Outcome((), "ok", 0.9, 0.0)
     steps = [(table.told.get(s[:-1], start), o) for s, o in table.told.items()]
-    evaluator = Evaluator(table.space, 0.9, seed=0)
+    evaluator = Evaluator(table.space, LIMITS, seed=0)
     first, *_, last = [evaluator.learn(steps) for _ in range(12)]
     assert last < 0.5 * first
     parents = [o for o in table.told.values() if len(o.scheme) == 1][:4]
@@ -90,6 +90,6 @@ def test_it_learns_to_rank_steps_it_never_saw(new_space, new_table, prior):
 
 def test_figures_that_are_missing_are_left_out(new_space):
     start = Outcome((), "ok", 0.9, 0.0)
-    evaluator = Evaluator(new_space(), 0.9, seed=0)
+    evaluator = Evaluator(new_space(), LIMITS, seed=0)
     assert evaluator.learn([(start, Outcome((1,), "ok", 0.8, 0.1))]) == 0.0
     assert np.isfinite(evaluator.predict([start])).all()
