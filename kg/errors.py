@@ -10,6 +10,7 @@ KGError                     exit code 2: something the user gave is wrong
 ├── MigrationInvalid        an applied migration was edited, or one cannot run
 ├── VectorsInvalid          an embeddings file cannot be read
 ├── NotInGraph              a method, strategy, study … that the graph does not hold
+├── AddressInvalid          what names the graph is not the address of a server
 └── GraphUnavailable        exit code 1: the store cannot be reached or opened
     └── GraphLocked         another process holds the embedded store
 """
@@ -57,6 +58,10 @@ class VectorsInvalid(KGError):
 
 class NotInGraph(KGError):
     """Something was asked for that the graph does not hold."""
+
+
+class AddressInvalid(KGError):
+    """The address of a graph server that cannot be one, whatever the network."""
 
 
 class GraphUnavailable(KGError):

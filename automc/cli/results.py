@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from automc.cli.output import Format, FormatOption, guarded, say, show, show_json
+
+if TYPE_CHECKING:
+    from automc.study.protocol import Protocol
+    from automc.study.trial import Trial
 
 app = typer.Typer(help="Studies in the graph.", no_args_is_help=True)
 
@@ -28,39 +32,45 @@ def show_study(
     Example: automc show resnet20-cifar10-1 --trials --format csv
     """
     if why is not None:
-        from automc.report import why as accounts
-
-        account = accounts.why(study, why)
-        if format is Format.json:
-            show_json(account)
-        else:
-            print(accounts.text(account))
+        _show_account(study, why, format)
         return
-    from automc.cli.watch import plot_trials, say_first, show_trials
-    from automc.study.finish import slower
-    from automc.study.headline import headline
     from automc.study.protocol import Protocol
     from automc.study.spec import StudySpec
     from automc.study.study import load_record, load_trials
 
-    record = load_record(study)
-    protocol = Protocol.of(StudySpec.from_dict(record["spec"]), record)
-    done = load_trials(study)
-    choice, front = protocol.recommended(done), protocol.front(done)
-    chosen = choice.trial if choice else None
-    final = record.get("final")
+    record, done = load_record(study), load_trials(study)
     if trials:
-        rows = [list(t.as_row().values()) for t in done]
-        columns = list(done[0].as_row()) if done else ["ordinal"]
-        if format is Format.table:
-            kept = [
-                columns.index(name)
-                for name in ("ordinal", "scheme", "status", "accuracy", "pr", "seconds")
-                if name in columns
-            ]
-            rows, columns = [[row[i] for i in kept] for row in rows], [columns[i] for i in kept]
-        show(columns, rows, format, f"Trials of {study}")
-        return
+        _show_all(study, done, format)
+    else:
+        _show_front(study, record, done, Protocol.of(StudySpec.from_dict(record["spec"]), record), format)
+
+
+def _show_account(study: str, scheme: str, format: Format) -> None:
+    from automc.report import why as accounts
+
+    account = accounts.why(study, scheme)
+    if format is Format.json:
+        show_json(account)
+    else:
+        print(accounts.text(account))
+
+
+def _show_all(study: str, done: list[Trial], format: Format) -> None:
+    rows = [list(t.as_row().values()) for t in done]
+    columns = list(done[0].as_row()) if done else ["ordinal"]
+    if format is Format.table:
+        short = ("ordinal", "scheme", "status", "accuracy", "pr", "seconds")
+        kept = [columns.index(name) for name in short if name in columns]
+        rows, columns = [[row[i] for i in kept] for row in rows], [columns[i] for i in kept]
+    show(columns, rows, format, f"Trials of {study}")
+
+
+def _show_front(study: str, record: dict[str, Any], done: list[Trial], protocol: Protocol, format: Format) -> None:
+    from automc.cli.watch import plot_trials, say_first, show_trials
+    from automc.study.headline import headline
+
+    choice, front, final = protocol.recommended(done), protocol.front(done), record.get("final")
+    chosen = choice.trial if choice else None
     first = headline(done, chosen, final, protocol.base["accuracy"], protocol.validation_images)
     if format is Format.json:
         show_json({"study": study, "status": record["status"], "target": protocol.asked,
@@ -78,11 +88,17 @@ def show_study(
             say(nearest)
     else:
         say(f"Recommended: trial {choice.trial.ordinal}, {choice.why}.")
+    _say_where_it_stands(study, record["status"], final)
+
+
+def _say_where_it_stands(study: str, status: str, final: dict[str, Any] | None) -> None:
+    from automc.study.finish import slower
+
     if final:
         say(f"Saved: {final['path']}: {final['params']:,} parameters, {final['flops'] / 1e6:.1f} MFLOPs")
         if warning := slower(final):
             say(warning)
-    elif record["status"] in ("interrupted", "stopped", "running"):
+    elif status in ("interrupted", "stopped", "running"):
         say(f"Go on with: automc resume {study}")
 
 

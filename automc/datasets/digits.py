@@ -10,6 +10,7 @@ import torch
 from automc.datasets.base import DataRef, Images, Progress, Raw
 from automc.datasets.registry import register
 from automc.datasets.splits import digests, draw, ranked
+from automc.errors import DataError
 
 TEST_SHARE = 0.2
 
@@ -19,9 +20,17 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
     """Read the digits: uint8 (n, 1, 8, 8), grey levels 0 … 16 scaled to 0 … 255; a fixed, stratified 80/20 split.
 
     Not augmented by default: a pixel is an eighth of a digit, and short training suffers.
+
+    Raises:
+        DataError: a folder is named, whose files would not be read.
     """
     from sklearn.datasets import load_digits
 
+    if ref.root is not None:
+        raise DataError(
+            f"digits has no files: it comes with scikit-learn, so --root {ref.root} would be ignored. Leave it out; a "
+            f"folder of your own images is --data {ref.root}."
+        )
     found = load_digits()
     x = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
     images = Images(torch.from_numpy(x), torch.from_numpy(found.target.astype(np.int64)))

@@ -24,7 +24,7 @@ from automc.study.trial import Figures, Trial
 from automc.training.recipe import Recipe
 from kg import studies
 from kg.embedding.vectors import Vectors
-from kg.errors import GraphUnavailable, NotInGraph
+from kg.errors import AddressInvalid, GraphUnavailable, NotInGraph
 from kg.resources import migrations_dir
 from kg.schema import Method, Scheme, Strategy, Task
 from kg.store.lock import patient
@@ -229,7 +229,7 @@ def write(
             migrate(store, migrations_dir())
             trial = origin.id if origin else None
             store.atomically(lambda: studies.save_replay(store, replay, task=task, trial=trial))
-    except (GraphUnavailable, NotInGraph) as error:
+    except (AddressInvalid, GraphUnavailable, NotInGraph) as error:
         return str(error)
     return ""
 

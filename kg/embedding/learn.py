@@ -4,14 +4,18 @@ Each epoch is one epoch of TransR over the triples, then one of NN_exp over the 
 the same embeddings through the records' means; the next epoch of TransR starts from there. The unit ball that
 TransR keeps its entities in holds for both: vectors are clamped after every step of either, never in between.
 
-Where only the experience is new, NN_exp goes on alone: there is nothing in the graph that the vectors do not know, and
-TransR with its libraries is not even imported.
+A run that continues from vectors leaves what they know where it was, and TransR's steps hardly move it
+(`transr.paces`); a new entity begins at the mean of its peers (`transr.first_tensors`); NN_exp keeps its weights and
+scales and goes on as ever. So links that changed between old nodes alone are hardly learnt: that takes a run from
+nothing. Where only the experience is new, NN_exp goes on alone, with the same moves of the embeddings: there is nothing
+in the graph that the vectors do not know, and TransR with its libraries is not even imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -58,11 +62,7 @@ def learn(
         experience: the records. Those without PR and those of other methods are left out of Eq. 3.
         epochs: of this run; 0 only places new entities among those of `start`.
         seed: of the first vectors, negative triples and the order of the records.
-        start: continue from these. What they know begins where it was and hardly moves in TransR's steps, see
-            `transr.paces`; a new entity begins at the mean of its peers, see `transr.first_tensors`; NN_exp keeps
-            its weights and scales and goes on as ever. So links that changed between old nodes alone are hardly
-            learnt: that takes a run without `start`. Where the triples are those that `start` learnt, only NN_exp
-            learns, with the same moves of the embeddings.
+        start: continue from these, as told above; None begins from nothing.
         use_graph: False leaves TransR out; vectors start random and are moved by Eq. 3 only.
         use_experience: False leaves Eq. 3 out; then `predict` gives zeros, unless `start` had learnt some.
         only_methods: leave out all other methods, their strategies, triples and experience.
@@ -72,81 +72,99 @@ def learn(
         NotInGraph: `only_methods` names a method without card, or a strategy of a grid has no triple.
         ExperienceInvalid: a record's value has the wrong kind.
     """
-    # Order and repetition must not change the result, and a graph promises neither.
-    triples = sorted(set(triples))
-    mark = fingerprint(triples, (item.mark for item in experience))
-    methods, kept = _select(methods, triples, only_methods)
-    strategies = [strategy.id for method in methods for strategy in enumerate_strategies(method)]
-    entities = name_entities(strategies, methods, kept)
+    ground = _Ground.of(methods, triples, only_methods)
     if use_graph:
-        _check_present(strategies, kept)
-    relations = sorted({relation for _, relation, _ in kept})
-    records = map_records(experience, methods, {name: row for row, name in enumerate(entities)})
+        ground.check()
+    mark = fingerprint(ground.triples, ()) if use_graph else ""
+    records = map_records(experience, ground.methods, {name: row for row, name in enumerate(ground.entities)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        alone = start is not None and use_graph and start.graph == fingerprint(kept, ())
-        tensors = _known(start, entities, relations) if alone and start else _first(kept, entities, relations, start)
-        net = _first_net(start, records)
-        turns = _Alternation(net, records if use_experience else None, seed, progress)
-        if alone or not (use_graph and kept):
-            tensors["entities"] = turns.without_graph(tensors["entities"], epochs)
-        else:
-            tensors = turns.with_graph(_graph_model(kept, entities, relations, start, tensors), epochs)
+        alone = start is not None and use_graph and start.graph == mark
+        tensors = ground.known(start) if alone and start else ground.first(start)
+        turns = _Alternation(_first_net(start, records), records if use_experience else None, seed, progress)
+        model = ground.model(start, tensors) if use_graph and ground.triples and not alone else None
+        tensors = turns.run(model, tensors, epochs)
+    only = None if only_methods is None else sorted(only_methods)
+    about = {
+        "fingerprint": fingerprint(triples, (item.mark for item in experience)), "graph": mark, "seed": seed,
+        "epochs": epochs, "losses": turns.losses, "coverage": coverage(experience, ground.methods),
+        "options": {"use_graph": use_graph, "use_experience": use_experience, "only_methods": only},
+    }  # fmt: skip
+    return _vectors(ground, tensors, turns.net, start, about)
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What a run learns: the methods, the triples that are theirs, and the names of all that gets a vector."""
+
+    methods: list[Method]
+    triples: list[Triple]
+    strategies: list[str]
+    entities: list[str]
+    relations: list[str]
+
+    @classmethod
+    def of(cls, methods: Sequence[Method], triples: Sequence[Triple], only: Sequence[str] | None) -> _Ground:
+        # Order and repetition must not change the result, and a graph promises neither.
+        chosen, kept = _select(methods, sorted(set(triples)), only)
+        strategies = [strategy.id for method in chosen for strategy in enumerate_strategies(method)]
+        relations = sorted({relation for _, relation, _ in kept})
+        return cls(chosen, kept, strategies, name_entities(strategies, chosen, kept), relations)
+
+    def check(self) -> None:
+        """Raise NotInGraph where a strategy has no triple."""
+        heads = {head for head, _, _ in self.triples}
+        absent = [name for name in self.strategies if name not in heads]
+        if absent:
+            raise NotInGraph(
+                f"{len(absent)} strategies of the cards have no triple in the graph, {absent[0]} first. "
+                "Bring the graph up to date: automc kg sync."
+            )
+
+    def first(self, start: Vectors | None) -> dict[str, Tensor]:
+        """What TransR begins with, see `transr.first_tensors`; its libraries are imported only where needed."""
+        from kg.embedding.transr import first_tensors
+
+        return first_tensors(self.triples, self.entities, self.relations, start)
+
+    def known(self, start: Vectors) -> dict[str, Tensor]:
+        """The tensors of vectors that know all these names, in their order."""
+        row = {name: place for place, name in enumerate(start.entities)}
+        kind = [start.relations.index(name) for name in self.relations]
+        vectors = start.entity_vectors[[row[name] for name in self.entities]]
+        return {
+            "entities": torch.from_numpy(np.ascontiguousarray(vectors)),
+            "relations": torch.from_numpy(start.relation_vectors[kind].copy()),
+            "projections": torch.from_numpy(start.projections[kind].copy()),
+        }
+
+    def model(self, start: Vectors | None, tensors: dict[str, Tensor]) -> GraphModel:
+        """TransR over the triples, at these tensors; what `start` knows is moved slowly."""
+        from kg.embedding.transr import GraphModel, make_factory, paces
+
+        steps = None if start is None else paces(self.triples, self.entities, self.relations, start)
+        return GraphModel(make_factory(self.triples, self.entities, self.relations), tensors, steps)
+
+
+def _vectors(
+    ground: _Ground, tensors: dict[str, Tensor], net: ExperienceNet, start: Vectors | None, about: dict[str, Any]
+) -> Vectors:
     if not net.taught:
         net.target_centre.zero_()
         net.target_spread.fill_(1.0)
+    about["epochs"] += start.epochs if start else 0
     return Vectors(
-        strategies=tuple(strategies),
-        entities=tuple(entities),
+        strategies=tuple(ground.strategies),
+        entities=tuple(ground.entities),
         entity_vectors=tensors["entities"].numpy(),
-        relations=tuple(relations),
+        relations=tuple(ground.relations),
         relation_vectors=tensors["relations"].numpy(),
         projections=tensors["projections"].numpy(),
         net={name: value.detach().numpy().copy() for name, value in net.state_dict().items()},
-        fingerprint=mark,
-        graph=fingerprint(kept, ()) if use_graph else "",
-        seed=seed,
-        epochs=epochs + (start.epochs if start else 0),
         continued_from=start.id if start else "",
-        new_strategies=len(set(strategies) - set(start.strategies if start else ())),
-        losses=turns.losses,
-        coverage=coverage(experience, methods),
-        options={
-            "use_graph": use_graph,
-            "use_experience": use_experience,
-            "only_methods": sorted(only_methods) if only_methods is not None else None,
-        },
+        new_strategies=len(set(ground.strategies) - set(start.strategies if start else ())),
+        **about,
     )
-
-
-def _first(
-    triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str], start: Vectors | None
-) -> dict[str, Tensor]:
-    """What TransR begins with, see `transr.first_tensors`; its libraries are imported only where they are needed."""
-    from kg.embedding.transr import first_tensors
-
-    return first_tensors(triples, entities, relations, start)
-
-
-def _graph_model(
-    triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str], start: Vectors | None,
-    tensors: dict[str, Tensor],
-) -> GraphModel:  # fmt: skip
-    from kg.embedding.transr import GraphModel, make_factory, paces
-
-    steps = None if start is None else paces(triples, entities, relations, start)
-    return GraphModel(make_factory(triples, entities, relations), tensors, steps)
-
-
-def _known(start: Vectors, entities: Sequence[str], relations: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors of vectors that know all these names, in their order."""
-    row = {name: place for place, name in enumerate(start.entities)}
-    kind = [start.relations.index(name) for name in relations]
-    return {
-        "entities": torch.from_numpy(np.ascontiguousarray(start.entity_vectors[[row[name] for name in entities]])),
-        "relations": torch.from_numpy(start.relation_vectors[kind].copy()),
-        "projections": torch.from_numpy(start.projections[kind].copy()),
-    }
 
 
 def _first_net(start: Vectors | None, records: Records) -> ExperienceNet:
@@ -164,7 +182,13 @@ class _Alternation:
         self.net, self.records, self.seed, self.progress = net, records, seed, progress
         self.losses: dict[str, list[float]] = {}
 
-    def with_graph(self, model: GraphModel, epochs: int) -> dict[str, Tensor]:
+    def run(self, model: GraphModel | None, tensors: dict[str, Tensor], epochs: int) -> dict[str, Tensor]:
+        """Both in turn, or NN_exp alone where there is no model; the tensors afterwards."""
+        if model is None:
+            return {**tensors, "entities": self._without_graph(tensors["entities"], epochs)}
+        return self._with_graph(model, epochs)
+
+    def _with_graph(self, model: GraphModel, epochs: int) -> dict[str, Tensor]:
         """TransR's own loop, with an epoch of NN_exp after each of its epochs."""
         model.constrain()
         lesson = self._lesson(model.entities, model.constrain)
@@ -175,7 +199,7 @@ class _Alternation:
         model.train(epochs, after)
         return model.tensors()
 
-    def without_graph(self, vectors: Tensor, epochs: int) -> Tensor:
+    def _without_graph(self, vectors: Tensor, epochs: int) -> Tensor:
         """Epochs of NN_exp alone."""
         entities = nn.Parameter(vectors)
         clamp_rows(entities)
@@ -228,13 +252,3 @@ def name_entities(strategies: list[str], methods: Sequence[Method], triples: lis
     """Return the names of all nodes that get a vector: the strategies, then the others, sorted."""
     names = {name for head, _, tail in triples for name in (head, tail)} | {method.id for method in methods}
     return strategies + sorted(names - set(strategies))
-
-
-def _check_present(strategies: list[str], triples: list[Triple]) -> None:
-    heads = {head for head, _, _ in triples}
-    absent = [name for name in strategies if name not in heads]
-    if absent:
-        raise NotInGraph(
-            f"{len(absent)} strategies of the cards have no triple in the graph, {absent[0]} first. "
-            "Bring the graph up to date: automc kg sync."
-        )

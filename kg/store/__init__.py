@@ -22,6 +22,7 @@ def connect(folder: Path, url: str | None = None, *, create: bool = True) -> Gra
         create: make an embedded graph where there is none.
 
     Raises:
+        AddressInvalid: the url cannot be a server's.
         GraphLocked: another process holds the embedded graph.
         GraphUnavailable: the folder or the server cannot be reached.
         NotInGraph: there is no embedded graph, and `create` is off.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, cast
 from urllib.parse import urlsplit
 
-from kg.errors import GraphUnavailable, KGError, QueryInvalid
+from kg.errors import AddressInvalid, GraphUnavailable, KGError, QueryInvalid
 from kg.store.base import COUNTERS, WRITE_SECONDS, GraphStore, Table, missing_parameters, timed_out, write_refused
 from kg.store.text import returned
 from kg.store.values import iso
@@ -32,6 +32,7 @@ class Neo4jStore(GraphStore):
     AUTOMC_GRAPH_USER (default neo4j), AUTOMC_GRAPH_DATABASE (default neo4j); without a password, no authentication.
 
     Raises:
+        AddressInvalid: `url` is not the address of a Neo4j server.
         GraphUnavailable: the server does not answer within seconds, is too old, refuses the password, or lacks the
             database.
     """
@@ -61,7 +62,7 @@ class Neo4jStore(GraphStore):
                 notifications_min_severity="OFF",
             )
         except (ConfigurationError, ValueError) as error:
-            raise GraphUnavailable(
+            raise AddressInvalid(
                 f"AUTOMC_GRAPH={url} is not the address of a Neo4j server: {error}. Write it like bolt://localhost:7687."
             ) from None
         self._session: Session | None = None

@@ -32,6 +32,8 @@ from kg.store.lock import command_line
 
 DEFAULT_PORT = 7687
 _START_SECONDS = 300.0
+"""A server answers after 10 s on an idle core, which a machine with many others at work stretches thirtyfold; one that
+cannot start ends by itself, and is seen to."""
 _STOP_SECONDS = 60.0
 _LOOK_SECONDS = 0.3
 _RELEASE_SECONDS = 5.0

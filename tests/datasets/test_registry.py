@@ -39,13 +39,12 @@ def test_a_name_is_taken_once() -> None:
 
 @pytest.mark.parametrize("name", sorted(registered()))
 def test_reader_reads_or_says_what_is_missing(name: str, tmp_path: Path) -> None:
-    ref = DataRef(name, root=str(tmp_path))
-    if name != "digits":  # the only one without files
-        with pytest.raises(DataError, match=r"--root") as caught:
-            open_data(ref, tmp_path / "cache")
-        assert str(tmp_path) in str(caught.value)
-    else:
-        data = open_data(ref, tmp_path / "cache")
+    # A folder without its files, or one that a data set without files would not look into.
+    with pytest.raises(DataError, match=r"--root") as caught:
+        open_data(DataRef(name, root=str(tmp_path)), tmp_path / "cache")
+    assert str(tmp_path) in str(caught.value)
+    if name == "digits":  # the only one without files
+        data = open_data(DataRef(name), tmp_path / "cache")
         assert isinstance(data.test, Images)
         assert set(data.train.y.tolist()) == set(range(len(data.classes)))
         assert data.features() == {

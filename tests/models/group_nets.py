@@ -130,10 +130,15 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
+    """One of the nets above, see `ready`."""
+    return ready(NETS[name], seed)
+
+
+def ready(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     """A net in eval mode with random weights, and batch norms that are not neutral."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = NETS[name]()
+        net = make()
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)

@@ -235,17 +235,3 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
     "tied": Tied,
 }
 """Channels of `one` that stay, and why: see the test."""
-
-
-def build(make: Callable[[], nn.Module]) -> nn.Module:
-    """A net in eval mode with random weights, and batch norms that are not neutral."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = make()
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias, std=0.3)
-                nn.init.normal_(module.running_mean, std=0.3)
-                nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return net.eval()

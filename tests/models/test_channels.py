@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from group_nets import NETS
+from group_nets import NETS, ready
 from group_nets import build as build_group_net
-from moving_nets import FOLLOWED, REFUSED, Auxiliary, OptionA, Shuffle, Tied, build
+from moving_nets import FOLLOWED, REFUSED, Auxiliary, OptionA, Shuffle, Tied
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -52,7 +52,7 @@ def changes(model: nn.Module, g: int, unit: int) -> float:
 
 @pytest.mark.parametrize("name", [*FOLLOWED, *REFUSED])
 def test_what_is_silent_goes_without_notice(name: str) -> None:
-    model = build((FOLLOWED | REFUSED)[name])
+    model = ready((FOLLOWED | REFUSED)[name])
     groups = Groups(model, X)
     assert ("one" in roots(groups)) == (name in FOLLOWED) or name == "cross stage"
     for g, group in enumerate(groups.groups):
@@ -64,7 +64,7 @@ def test_what_is_silent_goes_without_notice(name: str) -> None:
 
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_whole_plans_leave_a_network_that_runs_and_counts_as_planned(name: str) -> None:
-    model = build(FOLLOWED[name])
+    model = ready(FOLLOWED[name])
     groups = Groups(model, X)
     assert groups.params(np.zeros(len(groups.groups), np.int64)) == sum(p.numel() for p in model.parameters())
     for share in (0.4, 1.0):
@@ -74,30 +74,30 @@ def test_whole_plans_leave_a_network_that_runs_and_counts_as_planned(name: str) 
 
 
 def test_a_flatten_in_another_order_takes_every_sixteenth_column() -> None:
-    groups = roots(Groups(build(FOLLOWED["hwc"]), X))
+    groups = roots(Groups(ready(FOLLOWED["hwc"]), X))
     (reader,) = groups["one"].of_kind(nn.Linear, side="in")
     assert reader.rows[3].tolist() == list(range(3, 16 * 16, 16))
 
 
 def test_a_shuffle_keeps_the_parts_of_grouped_layers_equal() -> None:
-    groups = roots(Groups(build(Shuffle), X))
+    groups = roots(Groups(ready(Shuffle), X))
     assert (groups["two"].units, groups["two"].copies) == (6, 4)
     assert groups["two"].channels([0]) == [0, 6, 12, 18]
 
 
 def test_a_padded_shortcut_leaves_the_insides_of_its_blocks() -> None:
-    groups = Groups(build(lambda: OptionA(lambda x: torch.cat([x, torch.zeros_like(x)], 1))), X)
+    groups = Groups(ready(lambda: OptionA(lambda x: torch.cat([x, torch.zeros_like(x)], 1))), X)
     assert set(roots(groups)) == {"a.conv1", "b.conv1"}
     assert "counts on this number" in groups.refused["one"]
 
 
 def test_half_of_a_split_stays_and_the_inside_of_its_block_goes() -> None:
-    groups = Groups(build(REFUSED["cross stage"]), X)
+    groups = Groups(ready(REFUSED["cross stage"]), X)
     assert {"a", "two"} <= set(roots(groups))
 
 
 def test_what_runs_in_training_alone_shrinks_along() -> None:
-    groups = Groups(build(Auxiliary), X)
+    groups = Groups(ready(Auxiliary), X)
     assert {(m.name, m.side) for m in roots(groups)["one"].members} >= {("two", "in"), ("mid", "in")}
     assert {(m.name, m.side) for m in roots(groups)["two"].members} >= {("gate", "in"), ("gate", "out")}
     logits, auxiliary = groups.pruned(groups.removal([[0, 1]] * len(groups.groups), 0)).train()(X)
@@ -105,7 +105,7 @@ def test_what_runs_in_training_alone_shrinks_along() -> None:
 
 
 def test_statistics_are_as_before_after_a_look_in_training() -> None:
-    model = build(Auxiliary).train()
+    model = ready(Auxiliary).train()
     before = copy.deepcopy(model.state_dict())
     Groups(model, X)
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
@@ -113,7 +113,7 @@ def test_statistics_are_as_before_after_a_look_in_training() -> None:
 
 
 def test_layers_that_share_a_tensor_stay() -> None:
-    model = build(Tied)
+    model = ready(Tied)
     groups = Groups(model, X)
     assert set(roots(groups)) == {"two"}
     assert groups.refused["one"] == groups.refused["far"] == "near shares its weight with far"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,17 +74,21 @@ def test_seed_decides_and_global_state_is_left_alone(world: World) -> None:
     assert not np.array_equal(first.vectors, learn(**world, epochs=4, seed=8).vectors)
 
 
-def test_continuing_keeps_what_was_learnt(world: World, learnt: Vectors) -> None:
+@pytest.mark.parametrize("graph_too", [False, True])
+def test_continuing_keeps_what_was_learnt(world: World, learnt: Vectors, graph_too: bool) -> None:
+    # Vectors that do not say which triples they know learn the graph again, and from where they were.
+    start, kinds = (replace(learnt, graph=""), {"graph", "experience"}) if graph_too else (learnt, {"experience"})
     calls: list[tuple[int, int, set[str]]] = []
     more = learn(
-        **world, epochs=3, seed=6, start=learnt, progress=lambda e, n, losses: calls.append((e, n, set(losses)))
+        **world, epochs=3, seed=6, start=start, progress=lambda e, n, losses: calls.append((e, n, set(losses)))
     )
-    assert calls == [(epoch, 3, {"experience"}) for epoch in (1, 2, 3)]
-    assert more.epochs == 63
+    assert calls == [(epoch, 3, kinds) for epoch in (1, 2, 3)]
+    assert (more.epochs, more.continued_from, more.new_strategies) == (63, learnt.id, 0)
     # Nearer to the old vectors than another start would be, and no loss starts from scratch.
     fresh = learn(**world, epochs=3, seed=6)
     assert np.abs(more.vectors - learnt.vectors).mean() < 0.5 * np.abs(fresh.vectors - learnt.vectors).mean()
-    assert more.losses["experience"][0] < fresh.losses["experience"][0]
+    for kind in kinds:
+        assert more.losses[kind][0] < fresh.losses[kind][0], kind
     assert np.array_equal(more.net["centre"], learnt.net["centre"]), (
         "the scales stay, or the weights would mean nothing"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kg.errors import GraphUnavailable
+from kg.errors import AddressInvalid, GraphUnavailable
 from kg.store import connect
 
 
@@ -45,8 +45,9 @@ def test_an_unknown_host(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["http://localhost:7687", "localhost:7687", "bolt:/x"])
 def test_an_address_that_is_none(url: str, tmp_path: Path) -> None:
-    with pytest.raises(GraphUnavailable, match="is not the address of a Neo4j server"):
+    with pytest.raises(AddressInvalid, match="is not the address of a Neo4j server") as told:
         connect(tmp_path, url)
+    assert told.value.exit_code == 2
 
 
 def test_a_wrong_password(bolt_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
