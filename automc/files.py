@@ -48,7 +48,8 @@ def claim(out: str | Path, kind: Kind | None, *, inputs: Iterable[str | Path | N
         force: replace whatever file is there.
 
     Raises:
-        OutputInTheWay: there is a file that is no earlier result of this kind, or that the command reads.
+        OutputInTheWay: there is a folder, or a file that is no earlier result of this kind, or that the command reads;
+            or one stands where a folder would be needed.
         EnvironmentFault: the place cannot be written.
     """
     path = Path(out)
@@ -122,9 +123,9 @@ def write_atomically(path: Path, content: bytes, *, check: Callable[[Path], None
 
 def _try(path: Path) -> None:
     """Refuse a place that cannot be written."""
+    if path.is_dir():
+        raise OutputInTheWay(f"{path} cannot be written: it is a folder. Choose another place for --out.")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
         if path.exists() and stat.S_ISCHR(path.stat().st_mode):
             with path.open("wb", buffering=0) as device:
                 if not device.isatty():
@@ -136,7 +137,8 @@ def _try(path: Path) -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except OSError as error:
-        raise EnvironmentFault(f"{path} cannot be written: {_reason(error)}. Choose another place for --out.") from None
+        fault = OutputInTheWay if isinstance(error, FileExistsError | NotADirectoryError) else EnvironmentFault
+        raise fault(f"{path} cannot be written: {_reason(error)}. Choose another place for --out.") from None
 
 
 def _is_device(path: Path) -> bool:

@@ -63,9 +63,9 @@ def test_names_that_nothing_could_read_later(tmp_path: Path) -> None:
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentFault, match="its folder, or one above, is a file"):
+    with pytest.raises(OutputInTheWay, match="its folder, or one above, is a file"):
         claim(tmp_path / "file" / "x.am", MODEL)
-    with pytest.raises(EnvironmentFault, match="it is a folder"):
+    with pytest.raises(OutputInTheWay, match="it is a folder"):
         claim(tmp_path, MODEL, force=True)
 
 

@@ -292,8 +292,8 @@ def test_result_below_a_file_is_said_before_the_work(automc, digits, tmp_path):
         ("compress", digits, "--scheme", tmp_path / "scheme.txt"),
         ("search", digits),
     ):
-        expect_refused(automc(*words, "--data", "digits", "--out", out), str(out), "cannot be written", code=1)
-    expect_refused(automc("train", "resnet8", "--data", "digits", "--out", tmp_path), "it is a folder", code=1)
+        expect_refused(automc(*words, "--data", "digits", "--out", out), str(out), "cannot be written")
+    expect_refused(automc("train", "resnet8", "--data", "digits", "--out", tmp_path), "it is a folder")
     assert (tmp_path / "file").read_text() == "precious"
 
 

@@ -115,8 +115,8 @@ def test_mistakes(automc, digits, tmp_path):
     expect_refused(automc("export", digits, "--size", "8", "--opset", "99", "--out", out), "--opset 99")
     expect_refused(automc("export", digits, "--size", "8", "--tolerance", "-1", "--out", out), "--tolerance")
     expect_refused(automc("export", digits, "--size", "8", "--tolerance", "0", "--out", out), "differs", "--tolerance")
-    expect_refused(automc("export", digits, "--out", tmp_path), "it is a folder", code=1)
-    expect_refused(automc("export", digits, "--out", digits / "x.onnx"), "is a file", code=1)
+    expect_refused(automc("export", digits, "--out", tmp_path), "it is a folder")
+    expect_refused(automc("export", digits, "--out", digits / "x.onnx"), "is a file")
     assert automc("export", digits, "--format", "tflite", "--out", out).exit_code == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.am"]
 
