@@ -97,6 +97,8 @@ class Limits:
     """Upper bound of ΣHP2."""
     least_accuracy: float | None = None
     """Accuracy on validation that must be kept; None: as much as can be had."""
+    timed: bool = False
+    """Whether the budget is time, so that a step's cost counts."""
 
     def accuracy_short(self, accuracy: float) -> float:
         """Return by how much an accuracy falls short of the least one; 0 where there is none."""

@@ -1,4 +1,4 @@
-"""F_mo: what a next step will do, learned while searching (AutoMC paper, section 3.3, Fig. 3 and Eq. 5)."""
+"""F_mo: what a next step will do, learned while searching (AutoMC paper, section 3.3 and Eq. 5)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from automc.search.base import FloatArray, Limits, Outcome, Space
+from automc.search.linear import LinearModel
+from automc.search.network import NetModel
 
-HIDDEN = 32
-BATCH = 64
-STEPS = 40
-"""Adam steps per told round."""
-SCALE = (0.1, 0.3)
-"""Typical sizes of a step's AR and PR, which make both terms of Eq. 5 weigh alike."""
-MOST = 0.95
-"""A step relative to its input counts as this at most, where x/(1−x) would grow beyond all bounds."""
-_PRIOR_SLOPE = -0.1
-"""Without experience: accuracy lost per share of parameters removed; only its sign matters before the first round."""
+LEARN = 40
+"""Measured steps before the network is trained."""
+TESTED = 40
+"""Steps that the network must have predicted, none of which it had seen, before it can be followed …"""
+MARGIN = 0.9
+"""… and its absolute error on them, as a share of the linear model's, below which it is."""
 
 
 class StepModel(Protocol):
@@ -29,162 +25,61 @@ class StepModel(Protocol):
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
 
+    def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
+        """Return how far each step's AR may lie from what is predicted, a deviation; 0 where unknown; (p, n)."""
+
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
-        """Learn all (parent, step) outcomes told so far; return the last loss."""
-
-
-def first_guess(space: Space, planned: FloatArray, removed: FloatArray) -> FloatArray:
-    """Return steps' AR before anything was measured, after prefixes that removed (p,) of M and steps that plan (p, n).
-
-    By experience: −slope·x/(1−x) of the method, x being the removal relative to the step's input, or NN_exp's AR, which
-    knows no prefix; without experience the less the more is removed; (p, n).
-    """
-    if space.prior is not None:
-        return np.broadcast_to(space.prior[:, 0], planned.shape)
-    if space.slope is None:
-        return planned * _PRIOR_SLOPE
-    share = np.clip(planned / (1 - removed[:, None]), 0, MOST)
-    return np.asarray(-space.slope[space.method] * share / (1 - share))
-
-
-class StepNet(nn.Module):
-    """The network of Fig. 3: a recurrent encoder of the prefix; its state, the strategy and the task go into an MLP.
-
-    The first layer of the MLP is kept as its three blocks of columns [strategy | task | prefix], so that
-    every strategy and every prefix passes it once and a candidate costs one addition.
-    """
-
-    def __init__(self, strategy_size: int, task_size: int, hidden: int = HIDDEN) -> None:
-        super().__init__()
-        self.encoder = nn.GRU(strategy_size, hidden, batch_first=True)
-        self.of_strategy = nn.Linear(strategy_size, hidden, bias=False)
-        self.of_task = nn.Linear(task_size, hidden)
-        self.of_prefix = nn.Linear(hidden + 2, hidden, bias=False)
-        self.out = nn.Linear(hidden, 2)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def encode(self, prefixes: Tensor, lengths: Tensor, figures: Tensor) -> Tensor:
-        """Return the encoder's state after each prefix, beside the prefix's figures, (p, 2); (p, hidden + 2).
-
-        Prefixes are their strategies' vectors, padded at the end to (p, steps, strategy_size); START has length 0.
-        """
-        states, _ = self.encoder(prefixes)
-        # A state depends on nothing after it, so padding is harmless; START's is the initial state, zero.
-        states = torch.cat([states.new_zeros(len(lengths), 1, states.shape[2]), states], dim=1)
-        return torch.cat([states[torch.arange(len(lengths)), lengths], figures], dim=1)
-
-    def pairs(self, prefixes: Tensor, strategies: Tensor, task: Tensor) -> Tensor:
-        """Return the residuals of (encoded prefix, strategy) pairs, row by row; (b, 2)."""
-        first = self.of_strategy(strategies) + self.of_task(task) + self.of_prefix(prefixes)
-        return torch.as_tensor(self.out(torch.relu(first)))
-
-    def grid(self, prefixes: Tensor, strategies: Tensor, task: Tensor) -> Tensor:
-        """Return the residuals of every encoded prefix with every strategy; (p, n, 2)."""
-        rows = self.of_prefix(prefixes) + self.of_task(task)
-        columns = self.of_strategy(strategies)
-        return torch.stack([self.out(torch.relu_(columns + row)) for row in rows])
+        """Learn all (parent, step) outcomes with figures told so far, in the order told; return the last loss."""
 
 
 class Evaluator:
-    """F_mo(prefix, s) → (step AR, step PR), trained online by Adam at learning rate 0.001.
+    """F_mo(prefix, s) → (step AR, step PR): a Bayesian linear model, and the residual of a network that earns it.
 
-    Beyond the paper, because a search executes tens of steps, not thousands: it predicts the residual on
-    a first guess (NN_exp's AR of the strategy, and HP2 relative to what the prefix left), which it
-    equals before it was trained; a strategy enters as its embedding with its planned removal and cost;
-    and a prefix enters with its measured AR and PR. Deterministic for a seed, the rounds told
-    and the number of threads.
+    The paper's network alone knows too little after the tens of steps that a search executes. It learns the residual
+    of the linear model, and is followed while its predictions of steps before they were told have been better.
     """
 
-    def __init__(self, space: Space, limits: Limits, seed: int, steps: int = STEPS) -> None:
-        self._space = space
-        self._gamma = limits.gamma
-        self._base = limits.base_accuracy
-        self._seed = seed
-        self._steps = steps
-        self._rounds = 0
-        self._strategies = _tensor(strategy_vectors(space))
-        self._task = _tensor(space.task)
-        self._scale = torch.tensor(SCALE)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.net = StepNet(self._strategies.shape[1], len(space.task))
-        self._optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
+    def __init__(self, space: Space, limits: Limits, seed: int) -> None:
+        self.linear = LinearModel(space, limits)
+        self.net = NetModel(space, limits, seed, self.linear)
+        self._told = 0
+        self._trained = False
+        self._errors: FloatArray = np.zeros(2)
+        """Sums of absolute errors of AR: the linear model's, and with the network."""
+        self._tested = 0
+
+    @property
+    def with_net(self) -> bool:
+        """Whether the network is followed."""
+        return self._tested >= TESTED and bool(self._errors[1] < MARGIN * self._errors[0])
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        figures = self._figures(prefixes)
-        with torch.inference_mode():
-            encoded = self.net.encode(*self._padded(prefixes), figures)
-            residual = self.net.grid(encoded, self._strategies, self._task)
-            return (residual * self._scale + self._guess(figures)).numpy()
+        found = self.linear.predict(prefixes)
+        if self.with_net:
+            found[..., 0] = self.net.predict(prefixes)[..., 0]
+        return found
+
+    def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
+        """Return the linear posterior's deviation of every step's AR; (p, n)."""
+        return self.linear.spread(prefixes)
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
-        """Train on all (parent, step) outcomes told so far; return the last loss, 0 without steps."""
-        steps = [(p, o) for p, o in steps if o.step_ar is not None and o.step_pr is not None]
-        if not steps:
-            return 0.0
-        parents = [parent for parent, _ in steps]
-        last = torch.tensor([o.scheme[-1] for _, o in steps])
-        figures = self._figures(parents)
-        guess = self._guess(figures)[torch.arange(len(last)), last]
-        truth = _tensor([(o.step_ar, o.step_pr) for _, o in steps])
-        prefixes, lengths = self._padded(parents)
-        draw = np.random.default_rng((self._seed, self._rounds))
-        self._rounds += 1
-        loss = torch.zeros(())
-        for _ in range(self._steps):
-            batch = torch.from_numpy(draw.permutation(len(steps))[:BATCH])
-            encoded = self.net.encode(prefixes[batch], lengths[batch], figures[batch])
-            predicted = guess[batch] + self._scale * self.net.pairs(encoded, self._strategies[last[batch]], self._task)
-            loss = step_loss(predicted, truth[batch], self._scale)
-            self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
-        return float(loss.detach())
+        """Try the network on the steps that are new, then learn all; return the linear model's error."""
+        if self._trained and len(steps) > self._told:
+            self._try(steps[self._told :])
+        self._told = len(steps)
+        loss = self.linear.learn(steps)
+        if len(steps) >= LEARN:
+            self.net.learn(steps)
+            self._trained = True
+        return loss
 
-    def _guess(self, figures: Tensor) -> Tensor:
-        """Return what is expected of every step before anything was measured, after prefixes' figures; (p, n, 2)."""
-        removed = figures[:, 1].double().numpy()
-        planned = self._space.planned(removed, self._gamma)
-        ar = first_guess(self._space, planned, removed)
-        return _tensor(np.stack([ar, planned / (1 - removed[:, None])], axis=-1))
-
-    def _figures(self, prefixes: Sequence[Outcome]) -> Tensor:
-        """Return (AR, PR) of measured prefixes against M; (p, 2)."""
-        rows = [((o.accuracy or 0.0) / self._base - 1, min(o.pr or 0.0, 0.99)) for o in prefixes]
-        return _tensor(rows)
-
-    def _padded(self, prefixes: Sequence[Outcome]) -> tuple[Tensor, Tensor]:
-        """Return the prefixes' strategies, (p, steps, strategy_size), padded, and their lengths, (p)."""
-        lengths = [len(o.scheme) for o in prefixes]
-        steps = max(1, *lengths)
-        index = [(*o.scheme, *(0,) * (steps - len(o.scheme))) for o in prefixes]
-        return self._strategies[torch.tensor(index)], torch.tensor(lengths)
-
-
-def step_loss(predicted: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
-    """Return Eq. 5: the mean distance between predicted and measured (step AR, step PR), both (b, 2).
-
-    In units of `scale` and with Huber's loss, quadratic below 1 and linear above, because a step that
-    ruins a model must not outweigh all the others.
-    """
-    per_figure = nn.functional.huber_loss(predicted / scale, truth / scale, reduction="none")
-    return per_figure.sum(dim=1).mean()
-
-
-def strategy_vectors(space: Space) -> FloatArray:
-    """Return each strategy's embedding with its planned removal and cost, standardised; (n, 34) with 32 dimensions."""
-    hp2 = np.where(space.closing, np.nanmean(space.hp2), space.hp2)
-    extra = np.stack([hp2, np.log1p(np.maximum(space.cost, 0))], axis=1)
-    return _standardise(np.concatenate([space.embeddings, extra], axis=1))
-
-
-def _tensor(values: object) -> Tensor:
-    return torch.as_tensor(np.asarray(values, dtype=np.float32))
-
-
-def _standardise(columns: FloatArray) -> FloatArray:
-    """Return the columns with mean 0 and deviation 1; constant ones become 0."""
-    spread = columns.std(axis=0)
-    return np.asarray((columns - columns.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0))
+    def _try(self, steps: Sequence[tuple[Outcome, Outcome]]) -> None:
+        """Add up how well the linear model and the network predict steps that neither has seen."""
+        prefixes = [parent for parent, _ in steps]
+        last = np.array([o.scheme[-1] for _, o in steps], dtype=np.intp)
+        truth = np.array([o.step_ar for _, o in steps], dtype=float)
+        both = np.stack([model.pairs(prefixes, last)[:, 0] for model in (self.linear, self.net)])
+        self._errors = self._errors + np.abs(both - truth).sum(axis=1)
+        self._tested += len(steps)

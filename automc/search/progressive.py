@@ -13,20 +13,35 @@ from automc.search import register
 from automc.search.base import FloatArray, Limits, Outcome, Reason, SchemeIndices, Searcher, Space
 from automc.search.evaluator import Evaluator, StepModel
 from automc.search.history import History, points
+from automc.search.linear import SizeModel
 from automc.search.pareto import hypervolume_gain, non_dominated
 
-PREFIXES = 5
-"""Prefixes sampled an ask from the frontier, and again from everything measured."""
-EXPLORE = 0.1
-"""Share of the asked schemes that are drawn from all candidates, whatever is predicted of them."""
-ON_THE_WAY = 0.25
-"""Weight of hypervolume over all sizes, beside that of schemes that meet the target."""
 LEAST_DROP = 0.001
 """A drop of accuracy below this counts as this."""
+NEAR = 0.005
+"""A predicted PR that misses γ by this share may meet it."""
 RIVALS = 3
 """Other next steps that are remembered beside each one that is asked for."""
-REPEAT = 0.5
-"""What a candidate's gain is multiplied with for each one of the same method and HP2 that is chosen or pending."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How an ask chooses among candidates; the defaults are what paid in `benchmarks/tab/choices.py`."""
+
+    nodes: tuple[tuple[float, float], ...] = ((-1.732, 1 / 6), (0.0, 2 / 3), (1.732, 1 / 6))
+    """Where a gain is evaluated, (deviations from the predicted accuracy, weight): its expectation, by quadrature."""
+    front: float = 0.5
+    """Weight of the front beyond the target beside what is recommended of it, in [0, 1]."""
+    on_the_way: float = 0.25
+    """Weight of the front over all sizes, beside those."""
+    repeat: float = 0.25
+    """What a gain is multiplied with for each one of the same method and HP2 that is chosen or pending."""
+    explore: float = 0.05
+    """Share of the asked schemes that are drawn from all candidates, whatever is predicted of them."""
+    prefixes: int = 10
+    """Prefixes sampled an ask from the frontier, and again from everything measured."""
+    hurry: float = 0.25
+    """Where time is the budget a gain is divided by this power of the step's cost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +53,8 @@ class Candidates:
     strategy: npt.NDArray[np.intp]
     predicted: FloatArray
     """(ACC, removed) of Eq. 4, removed = 1 − PAR / P0: both up; (c, 2)."""
+    spread: FloatArray
+    """Deviation of ACC; (c,)."""
 
     def scheme(self, i: int) -> SchemeIndices:
         """Return candidate i as a scheme."""
@@ -65,13 +82,15 @@ class ProgressiveSearch(Searcher):
     closes: ClassVar[bool] = True
 
     def __init__(
-        self, space: Space, limits: Limits, seed: int, *, own_size: bool = False, evaluator: StepModel | None = None
-    ) -> None:
+        self, space: Space, limits: Limits, seed: int, *,
+        own_size: bool = False, evaluator: StepModel | None = None, choice: Choice | None = None,
+    ) -> None:  # fmt: skip
         """Search with F_mo, or with another `evaluator`."""
         super().__init__(space, limits, seed)
-        self.history = History(self.space, limits)
+        self.history = History(space, limits)
         self.evaluator: StepModel = evaluator or Evaluator(space, limits, seed)
-        self._own_size = own_size
+        self.choice = choice or Choice()
+        self._sizes = None if own_size else SizeModel(space, limits)
         self._reasons: dict[SchemeIndices, Reason] = {}
         pairs = np.stack([space.method, np.where(space.closing, -1.0, space.hp2)], axis=1)
         self._kind = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
@@ -96,8 +115,11 @@ class ProgressiveSearch(Searcher):
         """Add the outcomes to the tree and train the evaluator on all steps told so far (Eq. 5)."""
         self.history.record(outcomes)
         known = self.history.outcomes
-        measured = [o for o in self.history.measured() if o.scheme and o.scheme[:-1] in known]
-        self.evaluator.learn([(known[o.scheme[:-1]], o) for o in measured])
+        steps = [(known[o.scheme[:-1]], o) for o in self.history.measured() if o.scheme and o.scheme[:-1] in known]
+        steps = [(parent, o) for parent, o in steps if o.step_ar is not None and o.step_pr is not None]
+        self.evaluator.learn(steps)
+        if self._sizes and steps:
+            self._sizes.learn(steps)
 
     def candidates(self, rng: np.random.Generator) -> Candidates:
         """Sample prefixes and score all their admissible unexplored next steps (Eq. 4).
@@ -107,19 +129,20 @@ class ProgressiveSearch(Searcher):
         prefixes, allowed = self._sample(rng)
         if not prefixes:
             nothing = np.zeros(0, dtype=np.intp)
-            return Candidates([], nothing, nothing, np.zeros((0, 2)))
+            return Candidates([], nothing, nothing, np.zeros((0, 2)), np.zeros(0))
         likely = allowed & (rng.random(len(self.space.methods)) < self._success())[self.space.method]
         prefix, strategy = np.nonzero(likely if likely.any() else allowed)
-        return Candidates(prefixes, prefix, strategy, self._expected(prefixes)[prefix, strategy])
+        spread = self.evaluator.spread(prefixes) * points(prefixes)[:, :1]
+        return Candidates(
+            prefixes, prefix, strategy, self._expected(prefixes)[prefix, strategy], spread[prefix, strategy]
+        )
 
     def _expected(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (ACC, removed) of every strategy after each measured prefix; (p, n, 2)."""
         steps = self.evaluator.predict(prefixes).astype(float)
         measured = points(prefixes)
-        if not self._own_size:
-            left = np.maximum(1 - measured[:, 1:], 1e-6)
-            planned = self.space.planned(measured[:, 1], self.limits.gamma)
-            steps[..., 1] = (planned + self._misses()[self.space.method]) / left
+        if self._sizes:
+            steps[..., 1] = self._sizes.expected(measured[:, 1]) / np.maximum(1 - measured[:, 1:], 1e-6)
         return expected(measured, steps)
 
     def _foreseen(self) -> tuple[npt.NDArray[np.intp], FloatArray]:
@@ -135,8 +158,9 @@ class ProgressiveSearch(Searcher):
 
     def _sample(self, rng: np.random.Generator) -> tuple[list[Outcome], npt.NDArray[np.bool_]]:
         """Draw prefixes that can be extended, from the frontier first, then from all; (p), (p, n)."""
+        number = self.choice.prefixes
         chosen: dict[SchemeIndices, tuple[Outcome, npt.NDArray[np.bool_]]] = {}
-        for pool, limit in ((self.history.frontier(), PREFIXES), (self.history.measured(), 2 * PREFIXES)):
+        for pool, limit in ((self.history.frontier(), number), (self.history.measured(), 2 * number)):
             for i in rng.permutation(len(pool)):
                 if len(chosen) >= limit:
                     break
@@ -145,27 +169,38 @@ class ProgressiveSearch(Searcher):
                     chosen[pool[i].scheme] = (pool[i], allowed)
         return [o for o, _ in chosen.values()], np.array([allowed for _, allowed in chosen.values()])
 
-    def _misses(self) -> FloatArray:
-        """Return how much more each method removed than planned, on average, shrunk towards 0; per method."""
-        total = np.zeros(len(self.space.methods))
-        count = np.ones(len(self.space.methods))
-        for outcome in self.history.measured()[1:]:
-            before, last = self.history.removed(outcome.scheme[:-1]), outcome.scheme[-1]
-            planned = float(self.space.planned([before], self.limits.gamma)[0, last])
-            total[self.space.method[last]] += (outcome.pr or 0.0) - before - planned
-            count[self.space.method[last]] += 1
-        return total / count
+    def _gain(self, predicted: FloatArray, spread: FloatArray, seen: FloatArray) -> FloatArray:
+        """Return the expected gain of candidates beside what is seen, given their accuracies' deviations; (c,).
 
-    def _gain(self, predicted: FloatArray, seen: FloatArray) -> FloatArray:
-        """Return what candidates add beyond γ and the least accuracy, where the user gets it, and on the way; (c,).
-
-        However little accuracy may be lost, keeping within it counts as much as all accuracy does otherwise.
+        As shares of what can be gained: of the recommended scheme, of the front beyond the target, where a user gets
+        it, and of the front over all sizes, on the way. However little accuracy may be lost, keeping within it counts
+        as much as all accuracy does otherwise.
         """
-        base = self.limits.base_accuracy
+        base, gamma, choice = self.limits.base_accuracy, self.limits.gamma, self.choice
         half = 0.5 * base
         least = half if self.limits.least_accuracy is None else self.limits.least_accuracy
-        beyond = hypervolume_gain(predicted, seen, (least, self.limits.gamma)) * half / max(base - least, LEAST_DROP)
-        return beyond + ON_THE_WAY * hypervolume_gain(predicted, seen, (half, 0.0))
+        width = max(base - least, LEAST_DROP)
+        total = np.zeros(len(spread))
+        for deviations, weight in choice.nodes:
+            at = predicted + np.stack([deviations * spread, np.zeros(len(spread))], axis=1)
+            gain = (1 - choice.front) * self._recommended(at, seen)
+            gain += choice.front * hypervolume_gain(at, seen, (least, gamma)) / (width * (1 - gamma))
+            total += weight * (gain + choice.on_the_way * hypervolume_gain(at, seen, (half, 0.0)) / half)
+        return total
+
+    def _recommended(self, at: FloatArray, seen: FloatArray) -> FloatArray:
+        """Return how much better than the best seen candidates are by what is recommended, as a share; (c,).
+
+        The most accurate that meets γ; where an accuracy must be kept, the smallest of those that keep it as well.
+        """
+        base, gamma, least = self.limits.base_accuracy, self.limits.gamma, self.limits.least_accuracy
+
+        def meeting(rows: FloatArray) -> npt.NDArray[np.bool_]:
+            return np.asarray((rows[:, 1] >= gamma - NEAR) & (rows[:, 0] >= (least or 0.0)))
+
+        column, worst, width = (0, 0.5 * base, 0.5 * base) if least is None else (1, gamma - NEAR, 1 - gamma)
+        best = seen[meeting(seen), column].max(initial=worst)
+        return np.where(meeting(at), np.maximum(at[:, column] - best, 0.0), 0.0) / width
 
     def _success(self) -> FloatArray:
         """Return the chance of each method to take part in an ask, in (0, 1]; 1 where nothing failed.
@@ -186,7 +221,7 @@ class ProgressiveSearch(Searcher):
             return {}
         best = non_dominated_first(candidates.predicted, 4 * max(RIVALS, len(chosen)))
         rest = best[~np.isin(best, list(chosen))]
-        gain = self._gain(candidates.predicted[rest], points(self.history.frontier()))
+        gain = self._gain(candidates.predicted[rest], candidates.spread[rest], points(self.history.frontier()))
         rest = rest[np.lexsort((rest, -gain))]
         reasons = {}
         for i, drawn in chosen.items():
@@ -203,26 +238,26 @@ class ProgressiveSearch(Searcher):
         """
         total = len(candidates.strategy)
         kind = self._kind[candidates.strategy]
-        pending, foreseen = self._foreseen()
+        alike, foreseen = self._foreseen()
+        seen = np.concatenate([points(self.history.frontier()), foreseen])
         shuffled = rng.permutation(total)
-        shuffled = shuffled[non_dominated_first(candidates.predicted[shuffled], 4 * (k + len(pending)))]
-        known = np.concatenate([points(self.history.frontier()), foreseen])
+        hurry = np.ones(total)
+        if self.limits.timed:
+            hurry = np.maximum(self.space.cost[candidates.strategy], 1e-3) ** -self.choice.hurry
         picked: dict[int, bool] = {}
         while len(picked) < min(k, total):
-            chosen = list(picked)
-            rest = np.setdiff1d(np.arange(total), chosen)
-            if rng.random() < EXPLORE:
+            rest = shuffled[~np.isin(shuffled, list(picked))]
+            drawn = bool(rng.random() < self.choice.explore)
+            if drawn:
                 # Kinds first: a method with a thousand strategies is no likelier than one with fifty.
                 pick = rng.choice(rest[kind[rest] == rng.choice(np.unique(kind[rest]))])
-                picked[int(pick)] = True
             else:
-                pool = shuffled[~np.isin(shuffled, chosen)]
-                pool = pool if len(pool) else rest
-                seen = np.concatenate([known, candidates.predicted[chosen]])
-                gain = self._gain(candidates.predicted[pool], seen)
-                alike = np.concatenate([pending, kind[chosen]])
-                repeats = (kind[pool][:, None] == alike[None, :]).sum(axis=1)
-                picked[int(pool[np.argmax((gain + 1e-9) * REPEAT**repeats)])] = False
+                gain = self._gain(candidates.predicted[rest], candidates.spread[rest], seen)
+                repeats = np.bincount(alike, minlength=self._kind.max() + 1)[kind[rest]]
+                pick = rest[np.argmax((gain + 1e-9) * self.choice.repeat**repeats * hurry[rest])]
+            picked[int(pick)] = drawn
+            alike = np.append(alike, kind[pick])
+            seen = np.concatenate([seen, candidates.predicted[[pick]]])
         return picked
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from automc.search import register
 from automc.search.base import FloatArray, Limits, Outcome, Space
-from automc.search.evaluator import first_guess
+from automc.search.linear import FirstGuess
 from automc.search.progressive import ProgressiveSearch
 
 
@@ -21,9 +21,8 @@ class StrategyMeans:
     its method and HP2, that on its method's, that on all steps', all relative to the first guess; PR on the plan.
     """
 
-    def __init__(self, space: Space, gamma: float) -> None:
-        self._space = space
-        self._gamma = gamma
+    def __init__(self, space: Space, limits: Limits) -> None:
+        self._guess = FirstGuess(space, limits)
         sizes = np.where(space.closing, -1.0, space.hp2)
         kind = np.unique(np.stack([space.method, sizes], axis=1), axis=0, return_inverse=True)[1]
         strategies = np.arange(len(sizes))
@@ -34,28 +33,26 @@ class StrategyMeans:
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        guess, share = self._guess(prefixes)
-        return np.stack([guess + self._residual, (self._removed + share) / (self._count + 1)], axis=-1)
+        guess = self._guess.predict(prefixes)
+        size = (self._removed + guess[..., 1]) / (self._count + 1)
+        return np.stack([guess[..., 0] + self._residual, size], axis=-1)
+
+    def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
+        """Return no deviation: a mean is taken at its word; (p, n)."""
+        return np.zeros((len(prefixes), len(self._residual)))
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Take the means of all steps told so far; return the mean absolute error of their AR, 0 without steps."""
-        told = [(p, o) for p, o in steps if o.step_ar is not None and o.step_pr is not None]
-        if not told:
+        if not steps:
             return 0.0
-        last = np.array([o.scheme[-1] for _, o in told])
-        guess = self._guess([p for p, _ in told])[0][np.arange(len(told)), last]
-        residual = np.array([o.step_ar for _, o in told], dtype=float) - guess
+        last = np.array([o.scheme[-1] for _, o in steps], dtype=np.intp)
+        guess = self._guess.pairs([p for p, _ in steps], last)[:, 0]
+        residual = np.array([o.step_ar for _, o in steps], dtype=float) - guess
         self._residual = self._lean(last, residual)
         self._count = np.bincount(last, minlength=len(self._residual)).astype(float)
-        sizes = np.array([o.step_pr for _, o in told], dtype=float)
+        sizes = np.array([o.step_pr for _, o in steps], dtype=float)
         self._removed = np.bincount(last, sizes, len(self._residual)).astype(float)
         return float(np.abs(self._residual[last] - residual).mean())
-
-    def _guess(self, prefixes: Sequence[Outcome]) -> tuple[FloatArray, FloatArray]:
-        """Return every step's AR as first guessed, and its PR as planned, after each prefix; (p, n) both."""
-        removed = np.array([min(o.pr or 0.0, 0.99) for o in prefixes])
-        planned = self._space.planned(removed, self._gamma)
-        return first_guess(self._space, planned, removed), planned / (1 - removed[:, None])
 
     def _lean(self, last: npt.NDArray[np.intp], values: FloatArray) -> FloatArray:
         """Return the mean value of every strategy, level by level; (n,)."""
@@ -73,4 +70,4 @@ class ProgressiveMean(ProgressiveSearch):
     name: ClassVar[str] = "progressive-mean"
 
     def __init__(self, space: Space, limits: Limits, seed: int, *, own_size: bool = False) -> None:
-        super().__init__(space, limits, seed, own_size=own_size, evaluator=StrategyMeans(space, limits.gamma))
+        super().__init__(space, limits, seed, own_size=own_size, evaluator=StrategyMeans(space, limits))

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from automc.search import register
 from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
-from automc.search.evaluator import strategy_vectors
 from automc.search.history import History, points
+from automc.search.network import strategy_vectors
 from automc.search.random_search import fill
 
 HIDDEN = 64

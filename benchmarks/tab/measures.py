@@ -14,6 +14,8 @@ from scipy.stats import spearmanr
 
 from automc.search import registered
 from automc.search.base import FloatArray, Limits, Outcome, Searcher, Space
+from automc.search.linear import FirstGuess
+from automc.search.network import NetModel
 from automc.search.progressive import ProgressiveSearch
 from automc.search.progressive_mean import ProgressiveMean
 from benchmarks.tab.optuna_searchers import OptunaNSGA2, OptunaTPE
@@ -28,14 +30,21 @@ Make = Callable[[Space, Limits, int], Searcher]
 
 
 def searchers() -> dict[str, Make]:
-    """Return all searchers by name: every registered one, Optuna's, and the progressive ones that learn sizes too."""
+    """Return all searchers by name: every registered one, Optuna's, and progressive ones with other models of steps."""
     return {
         **registered(),
         OptunaNSGA2.name: OptunaNSGA2,
         OptunaTPE.name: OptunaTPE,
-        "progressive-own-size": partial(ProgressiveSearch, own_size=True),
+        "progressive-net": _with_net,
+        "progressive-own-size": partial(_with_net, own_size=True),
         "progressive-mean-own-size": partial(ProgressiveMean, own_size=True),
     }
+
+
+def _with_net(space: Space, limits: Limits, seed: int, *, own_size: bool = False) -> Searcher:
+    """Return the progressive search with nothing but the paper's network, on top of the first guess, as F_mo."""
+    net = NetModel(space, limits, seed, FirstGuess(space, limits))
+    return ProgressiveSearch(space, limits, seed, own_size=own_size, evaluator=net)
 
 
 @dataclass(frozen=True, eq=False)

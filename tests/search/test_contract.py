@@ -19,7 +19,7 @@ LIMITS = Limits(gamma=0.3, base_accuracy=0.9, max_length=4)
 MADE = searchers()
 
 
-@pytest.fixture(params=[name for name in MADE if not name.endswith("own-size")])
+@pytest.fixture(params=[name for name in MADE if not name.endswith(("own-size", "-net"))])
 def searcher(request):
     return MADE[request.param]
 

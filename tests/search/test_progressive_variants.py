@@ -21,12 +21,14 @@ def step(scheme, ar, pr):
 def test_before_any_step_means_are_the_first_guess(new_space):
     space = new_space()
     prefixes = [START, Outcome((3,), "ok", 0.8, 0.25)]
-    predicted = StrategyMeans(space, 0.3).predict(prefixes)
+    predicted = StrategyMeans(space, LIMITS).predict(prefixes)
     assert predicted.shape == (2, 45, 2)
     for row, left in zip(predicted, (1.0, 0.75), strict=True):
-        np.testing.assert_allclose(row[:, 0], space.prior[:, 0])
-        np.testing.assert_allclose(row[:, 1], space.hp2 / left)
-    model = StrategyMeans(replace(space, prior=None), 0.3)
+        share = space.hp2 / left
+        odds = share / (1 - share) / (space.hp2 / (1 - space.hp2))
+        np.testing.assert_allclose(row[:, 0], space.prior[:, 0] * np.where(space.prior[:, 0] < 0, odds, 1))
+        np.testing.assert_allclose(row[:, 1], share)
+    model = StrategyMeans(replace(space, prior=None), LIMITS)
     np.testing.assert_allclose(model.predict([START])[0, :, 0], -0.1 * space.hp2)
 
 
@@ -37,7 +39,7 @@ def test_means_lean_on_the_level_above_as_on_one_measurement(new_space):
     first = int(np.flatnonzero((space.method == 1) & (space.hp2 == 0.2))[0])
     other = int(np.flatnonzero((space.method == 1) & (space.hp2 == 0.36))[0])
     told = [step((first,), -0.3, 0.25), step((other, first), -0.1, 0.15), step((other,), 0.0, 0.36)]
-    model = StrategyMeans(space, 0.3)
+    model = StrategyMeans(space, LIMITS)
     model.learn([(START, told[0]), (told[2], told[1]), (START, told[2])])
     residuals = [-0.3 - guess[first], -0.1 - guess[first], 0.0 - guess[other]]
     everything = sum(residuals) / 4
@@ -59,7 +61,7 @@ def test_means_lean_on_the_level_above_as_on_one_measurement(new_space):
 
 
 def test_nothing_told_nothing_learned(new_space):
-    model = StrategyMeans(new_space(), 0.3)
+    model = StrategyMeans(new_space(), LIMITS)
     before = model.predict([START])
     assert model.learn([]) == 0.0
     np.testing.assert_array_equal(model.predict([START]), before)
