@@ -112,7 +112,7 @@ def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> St
     count_flops(bench.model, bench.example)
     outcome, model = run_step(bench.model, job.strategy, context, light, clock)
     if job.widest is not None:
-        outcome = replace(outcome, details={**outcome.details, "reach": reach(bench, job.widest)})
+        outcome = replace(outcome, details={**outcome.details, "reach": reach(bench, job.widest)[0]})
     if model is None:
         return outcome
     gaps = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
@@ -126,20 +126,21 @@ def probe_method(bench: Bench, job: Probe, monitor: Monitor | None = None) -> St
     return replace(outcome, details=details)
 
 
-def reach(bench: Bench, strategy: Strategy) -> float:
-    """Return the largest share of M's parameters that a step can remove with a strategy's settings, in [0, 0.85].
+def reach(bench: Bench, strategy: Strategy) -> tuple[float, str]:
+    """Return the largest share of M's parameters that a step can remove with a strategy's settings, and why if none.
 
-    Nothing is trained. 1 where the method fails on the way: then nobody knows, and its probe tells why.
+    The share is in [0, 0.85]. Nothing is trained. 1 where the method fails on the way: then nobody knows, and its probe
+    tells why. The reason is empty but where the method cannot do anything to this model.
     """
     two = bench.train.subset(torch.arange(min(2, bench.train.n), device=bench.train.y.device))
     context = bench.context(Scheme((strategy,)), Monitor())
     context = replace(context, data=two, recipe=replace(context.recipe, batch=2, recalibration_images=2))
     try:
-        return methods.get(strategy.method).reach(bench.model, strategy, context)
-    except Infeasible:
-        return 0.0
+        return methods.get(strategy.method).reach(bench.model, strategy, context), ""
+    except Infeasible as told:
+        return 0.0, str(told).partition("]: ")[2] or str(told)  # without the strategy: it asked for everything
     except Exception:  # the user's model can raise anything
-        return 1.0
+        return 1.0, ""
 
 
 def _seconds_per_image(bench: Bench) -> float:

@@ -70,14 +70,16 @@ _SHARE_OF_A_LAYER = 0.9
 
 
 def insist_reachable(
-    spec: StudySpec, levels: Levels, base: Mapping[str, float] | None = None, far: Mapping[str, float] | None = None
-) -> None:
+    spec: StudySpec, levels: Levels, base: Mapping[str, float] | None = None, far: Mapping[str, float] | None = None,
+    why: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Refuse a target that no scheme can meet.
 
     Args:
         levels: the removals that a step may plan.
         base: of `wanted`.
         far: of `most_removed`.
+        why: reason by method, of those that cannot do anything to this model.
 
     Raises:
         StudyError: more must go than the longest schemes can remove; names the most that is possible.
@@ -93,15 +95,21 @@ def insist_reachable(
     advice += ["allow longer schemes"] if share <= most_removed(levels, 100, far) + BEYOND else []
     narrowing = [word.split()[0] for word in under[1:]]
     advice += [f"leave out {' or '.join(dict.fromkeys(narrowing))}"] if narrowing else []
-    told = ""
-    if far:
-        told = (
-            " One step gets this far on this model: " + ", ".join(f"{m} {100 * v:.3g}%" for m, v in far.items()) + "."
-        )
     raise StudyError(
         f"{option} is out of reach: at most {rounded_down(most):g} of the parameters can go with {' '.join(under)}."
-        f"{told} {', or '.join(advice)}."
+        f"{_told(far or {}, why or {})} {', or '.join(advice)}."
     )
+
+
+def _told(far: Mapping[str, float], why: Mapping[str, str]) -> str:
+    """How far each method gets, and the reasons of those that get nowhere; methods with the same reason together."""
+    if not far:
+        return ""
+    text = " One step gets this far on this model: " + ", ".join(f"{m} {100 * v:.3g}%" for m, v in far.items()) + "."
+    of_reason: dict[str, list[str]] = {}
+    for method, reason in why.items():
+        of_reason.setdefault(reason.rstrip("."), []).append(method)
+    return text + "".join(f" {', '.join(names)}: {reason}." for reason, names in of_reason.items())
 
 
 def insist_possible(spec: StudySpec, subject: Subject, held: Held) -> None:
@@ -115,6 +123,7 @@ def insist_possible(spec: StudySpec, subject: Subject, held: Held) -> None:
         base["file_bytes"] = float(artefact_bytes(subject.model, subject.source))
     share, _ = wanted(spec, base)
     far: dict[str, float] = {}
+    why: dict[str, str] = {}
     all_levels = grid_levels(spec.only)
     strategies = widest(s for grid in grids(spec.only).values() for s in grid)
     with scratch(subject, spec.recipe, held=held) as setup:
@@ -123,8 +132,10 @@ def insist_possible(spec: StudySpec, subject: Subject, held: Held) -> None:
         for name in reversed(strategies):
             if share <= most_removed({n: all_levels[n] for n in far}, spec.max_length, far) + BEYOND:
                 return
-            far[name] = reach(bench, strategies[name])
-    insist_reachable(spec, all_levels, base, far)
+            far[name], reason = reach(bench, strategies[name])
+            if reason:
+                why[name] = reason
+    insist_reachable(spec, all_levels, base, far, why)
 
 
 def rounded_down(share: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from collections.abc import Sequence
 from dataclasses import replace
@@ -277,8 +278,13 @@ def test_nothing_can_work_is_said_and_loses_nothing(full_home):
     before = counts()
     with pytest.raises(StudyError, match="at most 0 of the parameters can go") as told:
         create(full_home, keep_shape=("*",))
-    for method in ("NS", "SFP", "LFB"):
-        assert method in str(told.value)
+    for method in ("LMA", "LeGR", "NS", "SFP", "HOS", "LFB"):
+        assert f"{method} 0%" in str(told.value)
+    # Why, by method: said once where it is the same.
+    assert " LFB: no convolution or linear layer of this model gets smaller by factoring." in str(told.value)
+    assert re.search(r" (SFP|NS|LeGR)(, (SFP|NS|LeGR)){2}: no channels of this model can be removed: ", str(told.value))
+    assert " LMA: the model has no activation " in str(told.value)
+    assert "[HP" not in str(told.value)
     assert counts() == before
 
 
