@@ -165,7 +165,8 @@ def execute(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         **row, "pr": 1 - after.params / before.params, "fr": 1 - after.flops / before.flops,
         "validation_before": before.accuracy, "validation_after": after.accuracy, "test_before": done.test_before,
         "test_after": done.test_after, "forecast_study": done.forecast.accuracy_study,
-        "forecast_nn_exp": done.forecast.accuracy_nn_exp, "reached": done.reached, "reason": done.reason,
+        # Of rows made before there was a law by size: NN_exp's.
+        "forecast_nn_exp": done.forecast.accuracy_experience, "reached": done.reached, "reason": done.reason,
         "step_seconds": done.seconds, "seconds": time.perf_counter() - began,
     }  # fmt: skip
 

@@ -133,7 +133,7 @@ class DerivedRatio(Document):
 
 
 class RecordEntry(Document):
-    """One row of a published table."""
+    """One row of a published table, or one step that AutoMC executed: then with its length, images, code and seed."""
 
     id: Name
     method: Identifier
@@ -149,6 +149,11 @@ class RecordEntry(Document):
     assumptions: str = ""
     note: str = ""
     differs_because: str = ""
+    iterations: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    train_images: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    code: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    not_taught: str = ""
     raw: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -308,6 +313,11 @@ def _experience(
         table=record.table,
         confidence=record.confidence,
         note=record.note,
+        iterations=record.iterations,
+        train_images=record.train_images,
+        code=record.code,
+        seed=record.seed,
+        not_taught=record.not_taught,
         details=details | {name: text for name, text in texts.items() if text},
     )
 

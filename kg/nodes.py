@@ -13,6 +13,8 @@ from kg.schema import TASK_FEATURES, Experience, Paper, Scheme, Strategy, Task, 
 from kg.store.base import GraphStore
 
 _JSON = "json:"
+_MEASURED = ("iterations", "train_images", "code", "seed", "not_taught")
+"""What only some records say."""
 
 
 def encode(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def paper_row(paper: Paper) -> dict[str, Any]:
 
 def experience_row(experience: Experience) -> dict[str, Any]:
     """The properties of an Experience node; strategy and task are relationships."""
-    names = ("id", "origin", "source", "ar", "pr", "fr", "pr_derived", "n", "table", "confidence", "note")
+    names = ("id", "origin", "source", "ar", "pr", "fr", "pr_derived", "n", "table", "confidence", "note", *_MEASURED)
     return {name: getattr(experience, name) for name in names} | encode({"details": experience.details})
 
 
@@ -63,6 +65,11 @@ def read_experience_row(row: Mapping[str, Any], strategy: str, task: Task) -> Ex
         ar=row.get("ar"),
         pr=row.get("pr"),
         fr=row.get("fr"),
+        iterations=row.get("iterations"),
+        train_images=row.get("train_images"),
+        code=row.get("code") or "",
+        seed=row.get("seed"),
+        not_taught=row.get("not_taught") or "",
         details=decode({"details": row.get("details") or {}})["details"],
         **{name: row[name] for name in names},
     )

@@ -16,6 +16,7 @@ from kg.schema import parse_value
 
 _TEXTS = (
     "id", "method", "task", "params.unit", "table", "source", "confidence", "assumptions", "note", "differs_because",
+    "code", "not_taught",
 )  # fmt: skip
 
 

@@ -259,6 +259,10 @@ class Experience:
 
     `strategy` carries the known settings only. `pr_derived`: PR was computed by us from the source's
     settings. `source` is a paper's id or a study's id, as `origin` says; `n` repeats were averaged.
+
+    What AutoMC itself executed says with which `code` (a commit or a version of the package), `seed`, training
+    `iterations` and `train_images`; papers mostly do not. `not_taught` is why AR is kept as knowledge but teaches
+    nothing, such as a fault of the implementation that was measured; "" where it teaches.
     """
 
     id: str
@@ -274,10 +278,22 @@ class Experience:
     table: str = ""
     confidence: str = ""
     note: str = ""
+    iterations: int | None = None
+    train_images: int | None = None
+    code: str = ""
+    seed: int | None = None
+    not_taught: str = ""
     details: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def own(self) -> bool:
+        """Whether AutoMC's own methods were measured."""
+        return self.origin == "trial" or bool(self.code)
 
     @property
     def mark(self) -> str:
         """All that embeddings learn from it, as text: another text where a correction changed that."""
         features = ["" if value is None else f"{value:.9g}" for value in (*self.task.features, self.ar, self.pr)]
-        return "|".join((self.id, self.source, self.strategy.id, *features))
+        length = ["" if value is None else str(value) for value in (self.iterations, self.train_images)]
+        taught = ("not taught",) if self.not_taught else ()
+        return "|".join((self.id, self.source, self.strategy.id, *features, *length, *taught))

@@ -97,5 +97,9 @@ def _record(one: Experience, task: TaskEntry, source: str) -> RecordEntry:
         table="trials",
         source=source,
         confidence="measured",
+        iterations=one.iterations,
+        train_images=one.train_images,
+        code=one.code or source,
+        seed=one.seed,
         raw=dict(one.details),
     )

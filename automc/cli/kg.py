@@ -162,6 +162,7 @@ def embed(
             "continued_from": vectors.continued_from,
             "new_strategies": vectors.new_strategies,
             "fingerprint": vectors.fingerprint,
+            "first_guess": "law by size" if vectors.guess else "none",
         },
         format,
     )

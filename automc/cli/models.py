@@ -170,7 +170,7 @@ def compress(
         "runtime": how.runtime, "time_ratio": done.pace and done.pace.ratio,
         "time_ratio_low": done.pace and done.pace.low, "time_ratio_high": done.pace and done.pace.high,
         "forecast_removed": forecast.removed, "forecast_validation_study": forecast.accuracy_study,
-        "forecast_validation_nn_exp": forecast.accuracy_nn_exp,
+        "forecast_validation_experience": forecast.accuracy_experience,
     }  # fmt: skip
     show_record(record, format)
     if done.pace and done.pace.warning:
@@ -191,14 +191,18 @@ def _foretold(expected: SchemeForecast, origin: Origin | None) -> list[str]:
     for number, step in enumerate(expected.steps, 1):
         said = [f"removes {step.hp2:.1%} of the original parameters"]
         said += [f"accuracy {step.study_ar:+.2%} in the study"] if step.study_ar is not None else []
-        said += [f"{step.nn_exp_ar:+.2%} by NN_exp"] if step.nn_exp_ar is not None else []
+        said += [f"{step.experience_ar:+.2%} by experience"] if step.experience_ar is not None else []
         lines.append(f"  step {number}, {step.strategy}: {', '.join(said)}")
     if expected.basis:
         lines.append(f"  {expected.basis}")
-    forecasts = [("as in the study", expected.accuracy_study), ("by NN_exp", expected.accuracy_nn_exp)]
+    forecasts = [("as in the study", expected.accuracy_study), ("by experience", expected.accuracy_experience)]
     known = [f"{accuracy:.2%} {name}" for name, accuracy in forecasts if accuracy is not None]
     lines.append(
         f"Forecast: {expected.removed:.1%} removed; validation accuracy "
-        + (" or ".join(known) if known else "unknown: no study measured it, and NN_exp learned nothing here yet")
+        + (
+            " or ".join(known)
+            if known
+            else "unknown: no study measured it, and nothing was learned from experience here yet"
+        )
     )
     return lines

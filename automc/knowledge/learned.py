@@ -84,7 +84,7 @@ def vectors(
         full: learn from nothing.
         own_trials: count what our own trials measured.
         progress: called with (epoch, epochs, losses).
-        say: called with a sentence about what is going to be learned.
+        say: called with a sentence about what is going to be learned, and one about the first guess.
 
     Raises:
         NotInGraph: the graph has not been filled.
@@ -106,6 +106,8 @@ def vectors(
             say(_intention(known, start, epochs))
         found = _learn(known, epochs, seed or 0, start, progress)
     _publish(known, found)
+    if say and found.verdict:
+        say(found.verdict.text)
     return found
 
 

@@ -46,7 +46,7 @@ class Space:
     task: FloatArray
     """The study's task features, log-scaled and standardised, (7,)."""
     prior: FloatArray | None = None
-    """NN_exp's predicted (step AR, step PR) of each strategy on M, (n, 2); None: no experience."""
+    """A learned (step AR, step PR) of each strategy on M, (n, 2), in place of `slope`; None: nothing beats that."""
     slope: FloatArray | None = None
     """What experience says of each method: a step's AR is −slope·x/(1−x), x being its removal relative to its input;
     never negative, (methods,). None: no experience."""

@@ -249,7 +249,11 @@ def _experience(spec: StudySpec, subject: Subject, trial: Trial, parent: Figures
         pr=trial.step_pr,
         fr=trial.step_fr,
         confidence="measured",
-        details={"unit_epochs": f"{recipe.unit_epochs:g}", "train_images": str(subject.splits.train.n)},
+        iterations=trial.iterations or None,
+        train_images=subject.splits.train.n,
+        code=spec.versions.get("automc", ""),
+        seed=spec.run_seed,
+        details={"unit_epochs": f"{recipe.unit_epochs:g}"},
     )
 
 

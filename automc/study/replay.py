@@ -1,7 +1,8 @@
 """A scheme of a study, or of a file, on another model: what is expected before, what was measured after, in the graph.
 
 Two forecasts, never mixed: the study's says that accuracy and parameters change by the same shares as in the study;
-NN_exp's multiplies its predicted changes step by step, each on the size that the steps before should leave.
+that of experience multiplies what the law by size (`kg.embedding.law`) says step by step, each on the size and the
+accuracy that the steps before should leave.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from automc.study.task import Subject
 from automc.study.trial import Figures, Trial
 from automc.training.recipe import Recipe
 from kg import studies
+from kg.embedding.law import MOST, Law
 from kg.embedding.vectors import Vectors
 from kg.errors import AddressInvalid, GraphUnavailable, NotInGraph
 from kg.resources import migrations_dir
-from kg.schema import Method, Scheme, Strategy, Task
+from kg.schema import Scheme, Strategy
 from kg.store.lock import patient
 from kg.store.migrate import migrate
 
@@ -58,7 +60,7 @@ class StepForecast:
     """Planned removal as a share of the model before the first step."""
     study_ar: float | None
     study_pr: float | None
-    nn_exp_ar: float | None
+    experience_ar: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,9 @@ class SchemeForecast:
     removed: float
     """Parameters removed, as a share: the study's PR, without a study the plan ΣHP2 down to the floor."""
     accuracy_study: float | None
-    accuracy_nn_exp: float | None
+    accuracy_experience: float | None
     basis: str = ""
-    """How much NN_exp's guesses rest on; empty where it makes none."""
+    """How much the guesses of experience rest on; empty where it makes none."""
     differences: tuple[str, ...] = ()
     """Where the recipe differs from that under which the study measured."""
 
@@ -142,7 +144,7 @@ def _origin(study: str, record: dict[str, Any], trials: dict[int, Trial], ordina
 def forecast(subject: Subject, scheme: Scheme, recipe: Recipe, origin: Origin | None) -> SchemeForecast:
     """Say what a scheme will do to a model, before anything is executed.
 
-    NN_exp is the newest that this home has learned; without one, or one that learned no experience, it says nothing.
+    Experience is what this home has learned last; without any, or where its law is not used, it says nothing.
 
     Args:
         recipe: how it will be executed.
@@ -152,14 +154,11 @@ def forecast(subject: Subject, scheme: Scheme, recipe: Recipe, origin: Origin | 
         VectorsInvalid: the file of vectors is damaged.
     """
     vectors = knowledge.newest()
-    taught = vectors if vectors is not None and vectors.experience_net().taught else None
-    cards = {method.id: method for method in knowledge.methods()}
+    law = vectors.guess if vectors is not None else None
     left, accuracy = float(subject.params), subject.accuracy
     steps = []
     for n, strategy in enumerate(scheme.steps):
-        # FLOPs are taken to shrink as the parameters do.
-        task = subject.task(left, subject.flops * left / subject.params, accuracy)
-        guess = _guess(taught, strategy, task, cards, subject.params / left)
+        guess = _guess(law, strategy, recipe, subject, left, accuracy)
         there = origin.beginnings[n] if origin else None
         measured = (there.step_ar, there.step_pr) if there else (None, None)
         steps.append(StepForecast(strategy.id, strategy.number("HP2"), *measured, guess))
@@ -170,18 +169,18 @@ def forecast(subject: Subject, scheme: Scheme, recipe: Recipe, origin: Origin | 
         steps=tuple(steps),
         removed=known.pr if known and known.pr is not None else 1 - left / subject.params,
         accuracy_study=min(1.0, subject.accuracy * (1 + known.ar)) if known and known.ar is not None else None,
-        accuracy_nn_exp=accuracy if all(step.nn_exp_ar is not None for step in steps) else None,
-        basis=_basis(taught, scheme) if any(step.nn_exp_ar is not None for step in steps) else "",
+        accuracy_experience=accuracy if all(step.experience_ar is not None for step in steps) else None,
+        basis=_basis(vectors, scheme) if any(step.experience_ar is not None for step in steps) else "",
         differences=_differences(origin.recipe, recipe) if origin else (),
     )
 
 
 def _basis(vectors: Vectors | None, scheme: Scheme) -> str:
-    """Say how many results NN_exp has seen of each method: where they vary nothing, it extrapolates."""
+    """Say how many results of each method are known, and what the guess goes by."""
     counts = vectors.coverage if vectors else {}
     seen = {step.method: counts.get(step.method, {}).get("with_ar", 0) for step in scheme.steps}
     told = ", ".join(f"{n} of {method}" for method, n in seen.items())
-    return f"NN_exp has seen {told} with an accuracy; for settings that these do not vary it extrapolates."
+    return f"Experience has {told} with an accuracy; it goes by size, length and accuracy, by no other setting."
 
 
 def _differences(there: Recipe, here: Recipe) -> tuple[str, ...]:
@@ -190,14 +189,14 @@ def _differences(there: Recipe, here: Recipe) -> tuple[str, ...]:
 
 
 def _guess(
-    vectors: Vectors | None, strategy: Strategy, task: Task, cards: dict[str, Method], growth: float
+    law: Law | None, strategy: Strategy, recipe: Recipe, subject: Subject, left: float, accuracy: float
 ) -> float | None:
-    """Return NN_exp's AR of a step; `growth` is P0 / P_in, which puts HP2 on the scale of the step's input."""
-    if vectors is None or strategy.method not in cards or strategy.method not in vectors.entities:
+    """Return the AR of a step on a model of `left` parameters; None where nothing is known."""
+    if law is None:
         return None
-    scaled = min(1.0, strategy.number("HP2") * growth)
-    settings = tuple((name, scaled if name == "HP2" else value) for name, value in strategy.settings)
-    return vectors.predict_step(Strategy(strategy.method, settings), task, cards[strategy.method])[0]
+    iterations = methods.get(strategy.method).iterations(strategy, recipe, subject.splits.train.n)
+    share = min(strategy.number("HP2") * subject.params / left, MOST)
+    return max(-1.0, -law.slope(strategy.method, iterations, accuracy) * share / (1 - share))
 
 
 def write(
@@ -216,7 +215,8 @@ def write(
         "id": f"replay:{sha256(same.encode()).hexdigest()[:16]}", "scheme": scheme, "ended": now(),
         "run_seed": run_seed, "recipe": recipe.as_dict(), "study": origin.study if origin else None,
         "forecast_pr": expected.removed, "forecast_accuracy_study": expected.accuracy_study,
-        "forecast_accuracy_nn_exp": expected.accuracy_nn_exp, "forecast_steps": [asdict(s) for s in expected.steps],
+        "forecast_accuracy_experience": expected.accuracy_experience,
+        "forecast_steps": [asdict(s) for s in expected.steps],
         "accuracy": after.accuracy, "params": after.params, "flops": after.flops,
         "ar": after.accuracy / subject.accuracy - 1 if subject.accuracy > 0 else None,
         "pr": 1 - after.params / subject.params, "fr": 1 - after.flops / subject.flops,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automc import methods
-from automc.search.base import Reason, Space
+from automc.search.base import FloatArray, Reason, Space
 from automc.training.recipe import Recipe
 from kg.embedding.vectors import Vectors
 from kg.schema import Scheme, Strategy, Task
@@ -75,7 +75,7 @@ class StrategySpace:
             cost=np.array(cost),
             mask=mask & ~far,
             task=np.asarray(vectors.scale(task), dtype=np.float32),
-            prior=np.asarray(vectors.predict(task), dtype=np.float32) if vectors.experience_net().taught else None,
+            slope=self._slope(vectors, task, names, recipe, n_train),
         )
         counts = {name: int(np.sum(method == i)) for i, name in enumerate(names)}
         self.report = SpaceReport(
@@ -85,6 +85,21 @@ class StrategySpace:
             beyond={n: c for i, n in enumerate(names) if (c := int(np.sum(beyond[method == i])))},
             distinct=int(self.space.mask.sum()),
         )
+
+    def _slope(
+        self, vectors: Vectors, task: Task, names: Sequence[str], recipe: Recipe, n_train: int
+    ) -> FloatArray | None:
+        """Return what experience says of each method's steps on this task, at the method's usual length here."""
+        law, registry = vectors.guess, methods.registered()
+        if law is None:
+            return None
+
+        def usual(name: str) -> float | None:
+            mine = [s for s in self.strategies if s.method == name] if name in registry else []
+            lengths = [registry[name].iterations(s, recipe, n_train) for s in mine]
+            return float(np.median(lengths)) if lengths else None
+
+        return np.array([law.slope(name, usual(name), task.accuracy) for name in names])
 
     def admissible(self) -> dict[str, set[float]]:
         """Return what the strategies that are not masked plan to remove (HP2), by method."""

@@ -4,6 +4,9 @@ Each epoch is one epoch of TransR over the triples, then one of NN_exp over the 
 the same embeddings through the records' means; the next epoch of TransR starts from there. The unit ball that
 TransR keeps its entities in holds for both: vectors are clamped after every step of either, never in between.
 
+What NN_exp learns of AR is what the law by size (`kg.embedding.law`) leaves: its part is what the strategies' own
+settings do. A search is guided by the law alone, because on unread papers NN_exp adds nothing to it.
+
 A run that continues from vectors leaves what they know where it was, and TransR's steps hardly move it
 (`transr.paces`); a new entity begins at the mean of its peers (`transr.first_tensors`); NN_exp keeps its weights and
 scales and goes on as ever. So links that changed between old nodes alone are hardly learnt: that takes a run from
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 
 from kg.cards import enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining
+from kg.embedding.law import fit, judge, lessons
 from kg.embedding.records import Records, coverage, map_records
 from kg.embedding.threads import one_thread
 from kg.embedding.vectors import Triple, Vectors, fingerprint
@@ -76,7 +80,11 @@ def learn(
     if use_graph:
         ground.check()
     mark = fingerprint(ground.triples, ()) if use_graph else ""
-    records = map_records(experience, ground.methods, {name: row for row, name in enumerate(ground.entities)})
+    named = {method.id for method in ground.methods}
+    taught = [item for item in experience if use_experience and item.strategy.method in named]
+    law = fit(lessons(taught))
+    rows = map_records(experience, ground.methods, {name: row for row, name in enumerate(ground.entities)})
+    records = rows.beyond(law)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         alone = start is not None and use_graph and start.graph == mark
@@ -88,6 +96,7 @@ def learn(
     about = {
         "fingerprint": fingerprint(triples, (item.mark for item in experience)), "graph": mark, "seed": seed,
         "epochs": epochs, "losses": turns.losses, "coverage": coverage(experience, ground.methods),
+        "law": law, "verdict": judge(taught) if law else None,
         "options": {"use_graph": use_graph, "use_experience": use_experience, "only_methods": only},
     }  # fmt: skip
     return _vectors(ground, tensors, turns.net, start, about)

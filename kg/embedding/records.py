@@ -19,13 +19,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
 from kg.cards import SIZE, enumerate_strategies
+from kg.embedding.law import Law, teaches
 from kg.errors import ExperienceInvalid
 from kg.schema import Experience, Hyperparameter, Method, Value, hyperparameter_order
 
@@ -50,8 +51,8 @@ class Records:
     """The rows of Eq. 3 as arrays, one row per record that has a PR.
 
     `mean` is (rows × entities) and sparse; times the entity embeddings it gives the records' vectors. `features`
-    (rows × 7) are raw, NaN where unknown; `targets` (rows × 2) are AR and PR, NaN where unknown; `weights` give
-    every source a total of 1. `given` marks rows whose HP2 was not taken from their own PR.
+    (rows × 7) are raw, NaN where unknown; `targets` (rows × 2) are AR and PR, NaN where unknown or not taught;
+    `weights` give every source a total of 1. `given` marks rows whose HP2 was not taken from their own PR.
     """
 
     mean: scipy.sparse.csr_matrix
@@ -77,6 +78,13 @@ class Records:
             given=self.given[rows],
             items=items,
         )
+
+    def beyond(self, law: Law | None) -> Records:
+        """Return the records with what the law leaves of AR in its place."""
+        if law is None or not len(self):
+            return self
+        left = self.targets - np.stack([law.predict(self.items), np.zeros(len(self))], axis=1)
+        return replace(self, targets=left)
 
 
 def map_records(experience: Sequence[Experience], methods: Sequence[Method], entities: Mapping[str, int]) -> Records:
@@ -110,7 +118,7 @@ def map_records(experience: Sequence[Experience], methods: Sequence[Method], ent
         mean=scipy.sparse.csr_matrix(joined, shape=(len(items), len(entities))),
         excess=np.array(excess),
         features=_table([item.task.features for item in items], 7),
-        targets=_table([(item.ar, item.pr) for item in items], 2),
+        targets=_table([(item.ar if teaches(item) else None, item.pr) for item in items], 2),
         weights=np.array([1 / sizes[item.origin, item.source] for item in items]),
         given=np.array([SIZE not in known[i.strategy.method] or i.strategy.get(SIZE) is not None for i in items], bool),
         items=items,
@@ -146,8 +154,9 @@ def coverage(experience: Sequence[Experience], methods: Sequence[Method]) -> dic
     """Count per method what its records teach.
 
     Returns:
-        For every method with records: `records`; `used` (those in Eq. 3) and `with_ar` among them; `without_pr` (left
-        out) and `without_pr_with_ar` among them; `clamped`: used records beyond an end of the grid.
+        For every method with records: `records`; `used` (those in Eq. 3) and `with_ar` among them (those that teach
+        AR); `without_pr` (left out) and `without_pr_with_ar` among them; `clamped`: used records beyond an end of the
+        grid.
     """
     cards = {method.id: method for method in methods}
     counts: dict[str, dict[str, int]] = {}
@@ -160,7 +169,7 @@ def coverage(experience: Sequence[Experience], methods: Sequence[Method]) -> dic
         used, with_ar = item.pr is not None, item.ar is not None
         row["records"] += 1
         row["used"] += used
-        row["with_ar"] += used and with_ar
+        row["with_ar"] += used and teaches(item)
         row["without_pr"] += not used
         row["without_pr_with_ar"] += not used and with_ar
         row["clamped"] += used and bool(locate(item, card).clamped)

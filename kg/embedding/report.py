@@ -1,9 +1,11 @@
 """How good the embeddings are: link prediction on held-out triples, and AR on papers NN_exp has not read.
 
 Both are measured on vectors learnt from 95% of the triples: the other 5% are ranked (filtered, realistic ranks,
-PyKEEN), and the same vectors are where every fold starts. A fold trains Eq. 3 on all papers but one and predicts
-that one. Only papers with an AR in Eq. 3 are folds; our own trials are left out. PR is compared only where HP2
-was not taken from the very PR to be predicted.
+PyKEEN), and the same vectors are where every fold starts. A fold trains on everything but one paper and predicts
+that one. Only papers with an AR in Eq. 3 are folds; our own trials are left out, and our own tables are no folds and
+no part of the constants. PR is compared only where HP2 was not taken from the very PR to be predicted.
+
+Errors are absolute, so the constant that counts is the median; the mean is there because it is usual.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pykeen.evaluation import RankBasedEvaluator
+from scipy.stats import spearmanr
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
@@ -25,6 +29,7 @@ from torch import Tensor, nn
 
 from kg.cards import SIZE, enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining, logarithms, mean_vectors
+from kg.embedding.law import fit, judge, lessons, weighted_median
 from kg.embedding.learn import Progress, clamp_rows, name_entities
 from kg.embedding.records import Records, coverage, map_records
 from kg.embedding.threads import one_thread
@@ -36,6 +41,10 @@ HELD_OUT = 0.05
 """Share of the triples that is ranked."""
 
 Floats = NDArray[np.float64]
+SHORT_EPOCHS, SHARE = 25, 0.25
+"""An NN_exp that is stopped early, and the share of what it adds to the law that is believed: the best of 15 tried."""
+RANKED = 4
+"""Rows that a paper needs for an order of them to mean something."""
 Predictor = Callable[[Records, Records, int], Floats]
 """(training rows, rows to predict, 0 for AR or 1 for PR) -> predictions; unknown targets are no training rows."""
 
@@ -62,8 +71,9 @@ def report(
 
     Returns:
         `links`: held_out, mrr, hits_at_10 and the same by relation and side. `ar` and `pr`: n rows, papers, and for
-        NN_exp and the three trivial predictors the mean absolute error over all rows (`mae`) and as a mean over the
-        papers (`mae_by_paper_mean`); `papers_detail`. `coverage` as `records.coverage`. `seconds`.
+        the law, NN_exp and the trivial predictors the mean absolute error over all rows (`mae`) and as a mean over the
+        papers (`mae_by_paper_mean`), and the mean rank correlation within papers (`rank`) where they do not say the
+        same of all rows; `papers_detail`. `first_guess` as `law.judge`. `coverage` as `records.coverage`. `seconds`.
     """
     begin = time.perf_counter()
     triples = sorted(set(triples))
@@ -72,7 +82,7 @@ def report(
     entities = name_entities(strategies, methods, triples)
     records = map_records(published, methods, {name: row for row, name in enumerate(entities)})
     papers = sorted(
-        {i.source for i, target in zip(records.items, records.targets, strict=True) if target[0] == target[0]}
+        {i.source for i, ar in zip(records.items, records.targets[:, 0], strict=True) if ar == ar and not i.own}
     )
     steps = epochs + len(papers)
 
@@ -92,11 +102,17 @@ def report(
         "links": links,
         "ar": _summary(folds, 0),
         "pr": _summary(folds, 1),
+        "first_guess": _verdict(published),
         "coverage": coverage(published, methods),
         "seed": seed,
         "epochs": epochs,
         "seconds": time.perf_counter() - begin,
     }
+
+
+def _verdict(published: Sequence[Experience]) -> dict[str, Any]:
+    verdict = judge(published)
+    return {**asdict(verdict), "used": verdict.used}
 
 
 def _links(
@@ -148,25 +164,43 @@ def _rank(model: GraphModel, mapped: Tensor, known: list[Tensor]) -> dict[str, A
 def _fold(
     training: Records, held: Records, vectors: Tensor, seed: int, epochs: int
 ) -> tuple[Records, dict[str, Floats]]:
-    """Train Eq. 3 on some papers, and predict another with everything: (rows × 2) by predictor."""
+    """Learn some papers, and predict another with everything: (rows × 2) by predictor, NaN where it says nothing."""
+    published = training.take(np.array([not item.own for item in training.items], dtype=bool))
     predictions = {
-        name: np.stack([predictor(training, held, target) for target in (0, 1)], axis=1)
+        name: np.stack([predictor(published, held, target) for target in (0, 1)], axis=1)
         for name, predictor in TRIVIAL.items()
     }
+    law = fit(lessons(training.items))
+    size = np.zeros((len(held), 2))
+    if law is not None:
+        size[:, 0] = law.predict(held.items)
+    long, short = _beyond(training.beyond(law), held, vectors, seed, (epochs, SHORT_EPOCHS))
+    only_ar = np.array([1.0, np.nan])
+    by_size = {"law": size * only_ar, "law + NN_exp / 4": (size + SHARE * short) * only_ar}
+    return held, {"NN_exp": size + long, **by_size, **predictions}
+
+
+def _beyond(left: Records, held: Records, vectors: Tensor, seed: int, epochs: Sequence[int]) -> list[Floats]:
+    """What NN_exp says of records after so many epochs of what the law leaves: each (rows × 2)."""
     net = ExperienceNet()
-    net.fit_scales(training)
+    net.fit_scales(left)
     entities = nn.Parameter(vectors.clone())
-    lesson = ExperienceTraining(net, entities, training, seed=seed, constrain=lambda: clamp_rows(entities))
-    for _ in range(epochs):
-        lesson.epoch()
-    with torch.no_grad():
-        predicted = net.predict(mean_vectors(held, entities), net.inputs(held.features, held.excess))
-    return held, {"NN_exp": predicted.astype(np.float64), **predictions}
+    lesson = ExperienceTraining(net, entities, left, seed=seed, constrain=lambda: clamp_rows(entities))
+    found = {}
+    for epoch in range(max(epochs) + 1):
+        if epoch in epochs:
+            with torch.no_grad():
+                said = net.predict(mean_vectors(held, entities), net.inputs(held.features, held.excess))
+            found[epoch] = said.astype(np.float64)
+        if epoch < max(epochs):
+            lesson.epoch()
+    return [found[epoch] for epoch in epochs]
 
 
 def _summary(folds: Sequence[tuple[str, Records, dict[str, Floats]]], target: int) -> dict[str, Any]:
-    """Mean absolute errors over all folds."""
+    """Mean absolute errors over all folds, and rank correlations within them."""
     errors: dict[str, list[Floats]] = {}
+    ranks: dict[str, list[float]] = {}
     detail: dict[str, dict[str, float]] = {}
     for paper, held, predictions in folds:
         truth = held.targets[:, target]
@@ -175,14 +209,20 @@ def _summary(folds: Sequence[tuple[str, Records, dict[str, Floats]]], target: in
             continue
         detail[paper] = {"n": int(rows.sum())}
         for name, predicted in predictions.items():
-            missed = np.abs(predicted[rows, target] - truth[rows])
+            said = predicted[rows, target]
+            if np.isnan(said).any():
+                continue
+            missed = np.abs(said - truth[rows])
             errors.setdefault(name, []).append(missed)
             detail[paper][name] = float(missed.mean())
+            if len(said) >= RANKED and np.ptp(said) > 0 and np.ptp(truth[rows]) > 0:
+                ranks.setdefault(name, []).append(float(spearmanr(said, truth[rows]).statistic))
     return {
         "n": sum(int(row["n"]) for row in detail.values()),
         "papers": len(detail),
         "mae": {name: float(np.concatenate(parts).mean()) for name, parts in errors.items()},
         "mae_by_paper_mean": {name: float(np.mean([p.mean() for p in parts])) for name, parts in errors.items()},
+        "rank": {name: {"papers": len(found), "mean": float(np.mean(found))} for name, found in ranks.items()},
         "papers_detail": detail,
     }
 
@@ -191,6 +231,12 @@ def _known(training: Records, target: int) -> tuple[Records, Floats]:
     """The rows that have the target, and the target."""
     rows = training.take(~np.isnan(training.targets[:, target]))
     return rows, rows.targets[:, target]
+
+
+def global_median(training: Records, held: Records, target: int) -> Floats:
+    """Predict the median of all rows, every source weighing alike; 0 without any."""
+    rows, truth = _known(training, target)
+    return np.full(len(held), weighted_median(truth, rows.weights) if len(rows) else 0.0)
 
 
 def global_mean(training: Records, held: Records, target: int) -> Floats:
@@ -228,7 +274,12 @@ def ridge(training: Records, held: Records, target: int) -> Floats:
     return predicted
 
 
-TRIVIAL: dict[str, Predictor] = {"global mean": global_mean, "mean per method": method_mean, "ridge": ridge}
+TRIVIAL: dict[str, Predictor] = {
+    "global median": global_median,
+    "global mean": global_mean,
+    "mean per method": method_mean,
+    "ridge": ridge,
+}
 
 
 def _settings(records: Records) -> list[dict[str, float]]:

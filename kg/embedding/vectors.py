@@ -10,8 +10,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 
 from kg.cards import enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet
+from kg.embedding.law import Law, Verdict
 from kg.embedding.records import locate
 from kg.errors import VectorsInvalid
 from kg.schema import Experience, Method, Strategy, Task
@@ -64,6 +65,10 @@ class Vectors:
     losses: dict[str, list[float]]
     continued_from: str = ""
     new_strategies: int = 0
+    law: Law | None = None
+    """What a step costs by its size, fitted on the experience; None without any."""
+    verdict: Verdict | None = None
+    """How the law does on papers that it has not read."""
     graph: str = ""
     """Digest of the triples that were learnt; "" where there were none, or an older version did not say."""
     coverage: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -79,14 +84,26 @@ class Vectors:
         """The strategies' embeddings (n_strategies, 32)."""
         return self.entity_vectors[: len(self.strategies)]
 
-    def predict(self, task: Task) -> Floats:
-        """Predict AR and PR of every strategy on a task: (n_strategies, 2).
+    @property
+    def guess(self) -> Law | None:
+        """The law where it does better than a constant on unread papers; None: nothing is known that helps a search."""
+        return self.law if self.verdict is not None and self.verdict.used else None
 
-        AR ≥ −1, PR in [0, 1]; all zero where no experience was learnt (AutoMC paper, NN_exp of Eq. 3).
+    def predict(self, task: Task) -> Floats:
+        """Predict AR and PR of every strategy on a task, trained as long as papers do: (n_strategies, 2).
+
+        The law's AR and what NN_exp adds to it (AutoMC paper, Eq. 3). AR ≥ −1, PR in [0, 1]; all zero where no
+        experience was learnt.
         """
         net = self.experience_net()
         inputs = net.inputs(_raw(task), np.zeros(1)).expand(len(self.strategies), -1)
-        return net.predict(torch.from_numpy(self.vectors), inputs)
+        steps = [Experience(id, Strategy.parse(id), task, source="") for id in self.strategies]
+        return self._with_law(net.predict(torch.from_numpy(self.vectors), inputs), steps)
+
+    def _with_law(self, found: Floats, steps: Sequence[Experience]) -> Floats:
+        if self.law is not None:
+            found[:, 0] = np.maximum(found[:, 0] + self.law.predict(steps), -1)
+        return found
 
     def predict_step(self, strategy: Strategy, task: Task, method: Method) -> tuple[float, float]:
         """Predict AR and PR of one strategy on a task, also off the grid of its method, as a record of it would teach.
@@ -95,13 +112,14 @@ class Vectors:
             KeyError: the method was not learnt.
             ExperienceInvalid: it sets a number where its method's card has categories, or the other way round.
         """
-        place = locate(Experience(strategy.id, strategy, task, source=""), method)
+        step = Experience(strategy.id, strategy, task, source="")
+        place = locate(step, method)
         row = {name: i for i, name in enumerate(self.entities)}
         names = [one.id for one in enumerate_strategies(method)] or [method.id]
         vector = place.weights @ self.entity_vectors[[row[name] for name in names]]
         net = self.experience_net()
         inputs = net.inputs(_raw(task), np.array([place.excess]))
-        ar, pr = net.predict(torch.from_numpy(vector[None]).float(), inputs)[0]
+        ar, pr = self._with_law(net.predict(torch.from_numpy(vector[None]).float(), inputs), [step])[0]
         return float(ar), float(pr)
 
     def scale(self, task: Task) -> Floats:
@@ -130,6 +148,7 @@ class Vectors:
             **{name: getattr(self, name) for name in ("entities", "relations", "fingerprint", "seed", "epochs")},
             **{name: getattr(self, name) for name in ("continued_from", "new_strategies", "graph")},
             **{name: getattr(self, name) for name in ("losses", "coverage", "options")},
+            **{name: asdict(value) for name in ("law", "verdict") if (value := getattr(self, name)) is not None},
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".automc-{platform.node()}-{os.getpid()}-"  # as the sweep of a home knows them
@@ -157,6 +176,7 @@ class Vectors:
             if about.pop("format") != FORMAT:
                 raise VectorsInvalid(f"{path} has another format than {FORMAT}. Learn it anew: automc kg embed --full.")
             n = about.pop("strategies")
+            law, verdict = about.pop("law", None), about.pop("verdict", None)
             entities = tuple(about.pop("entities"))
             return cls(
                 strategies=entities[:n],
@@ -164,12 +184,21 @@ class Vectors:
                 relations=tuple(about.pop("relations")),
                 net={name.removeprefix(_NET): value for name, value in arrays.items() if name.startswith(_NET)},
                 **{name: arrays[name] for name in _ARRAYS},
+                law=Law(**law) if law else None,
+                verdict=_verdict(verdict),
                 **about,
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise VectorsInvalid(
                 f"{path} holds no embeddings that can be read ({error}). Learn them anew: automc kg embed --full."
             ) from error
+
+
+def _verdict(values: dict[str, Any] | None) -> Verdict | None:
+    if not values:
+        return None
+    median, law = (tuple(float(v) for v in values[name]) for name in ("median", "law"))
+    return Verdict(values["rows"], values["papers"], (median[0], median[1]), (law[0], law[1]))
 
 
 def fingerprint(triples: Iterable[Triple], experience: Iterable[str]) -> str:

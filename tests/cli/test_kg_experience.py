@@ -28,10 +28,10 @@ def sfp(tmp_path: Path) -> tuple[Path, dict]:
 
 def test_list():
     listed = json.loads(run("list", "--format", "json").stdout)
-    assert len(listed) == 292
+    assert len(listed) == 548
     ns = run("list", "--method", "ns", "--format", "json")
-    assert len(json.loads(ns.stdout)) == 62
-    assert "62 records of" in ns.stderr
+    assert len(json.loads(ns.stdout)) == 99
+    assert "99 records of" in ns.stderr
     both = json.loads(run("list", "--method", "NS", "--source", "wang_automc", "--format", "json").stdout)
     assert {row["source"] for row in both} == {"wang_automc"}
     assert len(both) == 8
@@ -42,7 +42,7 @@ def test_list():
 def test_check_of_the_packaged_files_counts_the_architectures():
     result = run("check")
     assert result.exit_code == 0, result.output
-    assert result.stderr == "292 records of 26 sources hold: 267 with AR, 208 with PR, 244 with FR.\n"
+    assert result.stderr == "548 records of 34 sources hold: 523 with AR, 464 with PR, 485 with FR.\n"
     assert result.stdout == ""
 
 

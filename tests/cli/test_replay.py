@@ -20,7 +20,7 @@ def test_a_scheme_of_a_study_on_another_model(automc, full_home, tmp_path):
     record = json.loads(done.stdout)
     assert record["scheme"] == trial.scheme.id
     assert record["forecast_removed"] == trial.pr
-    assert record["forecast_validation_nn_exp"] is not None
+    assert record["forecast_validation_experience"] is not None
     assert f"Scheme of digits-digits-1/2, {full_home / 'digits.am'} on digits: {trial.scheme.id}" in done.stderr
     assert f"Forecast: {trial.pr:.1%} removed; validation accuracy " in done.stderr
     assert "as in the study or" in done.stderr

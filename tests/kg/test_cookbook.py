@@ -106,7 +106,7 @@ def replay(scheme: str, study: str | None, accuracy: float, pr: float) -> dict[s
     """A replay as it is saved; only a study foretells the accuracy."""
     return {
         "id": f"replay:{study}", "scheme": scheme, "study": study, "accuracy": accuracy, "pr": pr, "forecast_pr": 0.24,
-        "forecast_accuracy_study": 0.8 if study else None, "forecast_accuracy_nn_exp": 0.79,
+        "forecast_accuracy_study": 0.8 if study else None, "forecast_accuracy_experience": 0.79,
     }  # fmt: skip
 
 

@@ -73,11 +73,11 @@ def test_ratios_follow_from_what_is_printed(tmp_path):
 
 def test_packaged_records():
     experiences, papers = read_experience()
-    assert len(experiences) == len({e.id for e in experiences}) == 292
+    assert len(experiences) == len({e.id for e in experiences}) == 548
     assert {e.source for e in experiences} == {p.id for p in papers}
     assert {m.id for m in read_cards()} == {e.strategy.method for e in experiences}
     assert Counter(e.confidence for e in experiences) == {
-        "verified-two-sources": 40, "verified-one-source": 193, "authors-table-unverified": 59,
+        "verified-two-sources": 40, "verified-one-source": 193, "authors-table-unverified": 59, "measured": 256,
     }  # fmt: skip
     assert sum(e.pr is None for e in experiences) == 84
     assert sum(e.pr_derived for e in experiences) == 18
@@ -86,8 +86,26 @@ def test_packaged_records():
 
 def test_size_target_is_kept_only_where_the_source_set_it():
     experiences, _ = read_experience()
-    assert {e.source for e in experiences if e.strategy.get("HP2") is not None} == {"wang_automc"}
+    assert {e.source for e in experiences if e.strategy.get("HP2") is not None and not e.own} == {"wang_automc"}
     assert Counter(e.strategy.get("HP2") for e in experiences if e.source == "wang_automc") == {0.4: 36, 0.7: 12}
+
+
+def test_what_automc_measured_says_how_and_what_is_faulty_says_why(tmp_path):
+    experiences, _ = read_experience()
+    own = [e for e in experiences if e.own]
+    assert {e.confidence for e in own} == {"measured"}
+    assert all(e.iterations and e.train_images and e.code and e.seed is not None and e.details["version"] for e in own)
+    assert not any(e.iterations or e.code for e in experiences if not e.own)
+    faulty = Counter((e.source, e.strategy.method) for e in experiences if e.not_taught)
+    assert faulty == {
+        ("wang_automc", "LMA"): 8, ("wang_automc", "LeGR"): 8, ("wang_automc", "HOS"): 8, ("wang_automc", "LFB"): 8,
+        ("automc_random", "SFP"): 8, ("automc_progressive", "SFP"): 1,
+    }  # fmt: skip
+    fields = {"iterations": 40, "train_images": 500, "code": "abc", "seed": 3, "not_taught": "half of it was lost"}
+    (one,), _ = read_experience([write(tmp_path, lambda content: content["records"][0].update(fields))])
+    assert {name: getattr(one, name) for name in fields} == fields
+    with pytest.raises(ExperienceInvalid, match="iterations"):
+        read_experience([write(tmp_path, lambda content: content["records"][0].update(iterations=0))])
 
 
 def test_printed_examples():

@@ -18,10 +18,8 @@ from automc.training.recipe import Recipe
 from benchmarks import transfer
 from benchmarks.resumable import claim
 from kg import studies as in_graph
-from kg.embedding.vectors import Vectors
 from kg.errors import NotInGraph
-from kg.nodes import read_task
-from kg.schema import Scheme, Strategy
+from kg.schema import Scheme
 
 LFB = "LFB[HP1=0.1,HP2=0.137,HP15=1,HP16=MSE]"
 
@@ -82,7 +80,7 @@ def test_a_trial_is_replayed_with_its_forecast_and_both_are_in_the_graph(home: P
     assert row["trial"] == f"digits-digits-1/{trial.ordinal}"
     assert row["scheme"] == trial.scheme.id
     assert row["forecast_accuracy_study"] == expected.accuracy_study
-    assert row["forecast_accuracy_nn_exp"] == expected.accuracy_nn_exp is not None
+    assert row["forecast_accuracy_experience"] == expected.accuracy_experience is not None
     assert (row["accuracy"], row["params"], row["flops"]) == (done.after.accuracy, done.after.params, done.after.flops)
     assert row["pr"] == pytest.approx(1 - done.after.params / done.before.params)
     assert [step["strategy"] for step in row["steps"]] == [step.id for step in trial.scheme.steps]
@@ -96,37 +94,35 @@ def test_a_trial_is_replayed_with_its_forecast_and_both_are_in_the_graph(home: P
     assert (kept["scheme"], kept["trial"], kept["study"]) == (row["scheme"], None, "digits-digits-1")
 
 
-def test_nn_exp_sees_what_a_record_would_teach(home: Path) -> None:
+def test_experience_goes_by_the_size_of_the_step(home: Path) -> None:
     done = compress(home, LFB)
     (step,) = done.forecast.steps
     vectors = knowledge.newest()
     assert vectors is not None
-    cards = {method.id: method for method in knowledge.methods()}
-    with knowledge.graph() as store:
-        (task,) = store.read("MATCH (:Replay)-[:ON_TASK]->(t:Task) RETURN properties(t) AS p").column("p")
-    ar, _ = vectors.predict_step(done.scheme.steps[0], read_task(task), cards["LFB"])
-    assert step.nn_exp_ar == pytest.approx(ar)
-    assert done.forecast.accuracy_nn_exp == pytest.approx(min(1.0, done.before.accuracy * (1 + ar)))
+    assert vectors.guess is not None
+    n = api.open_subject(str(home / "other.am"), api.reference("digits"), fraction=RECIPE.fraction).splits.train.n
+    iterations = methods.get("LFB").iterations(done.scheme.steps[0], RECIPE, n)
+    share = done.scheme.steps[0].number("HP2")
+    ar = -vectors.guess.slope("LFB", iterations, done.before.accuracy) * share / (1 - share)
+    assert step.experience_ar == pytest.approx(ar)
+    assert ar < 0
+    assert done.forecast.accuracy_experience == pytest.approx(min(1.0, done.before.accuracy * (1 + ar)))
     # And it says how little that rests on.
     seen = vectors.coverage["LFB"]["with_ar"]
-    assert f"has seen {seen} of LFB with an accuracy" in done.forecast.basis
-    assert "extrapolates" in done.forecast.basis
+    assert f"has {seen} of LFB with an accuracy" in done.forecast.basis
     assert (step.study_ar, done.forecast.accuracy_study) == (None, None)
     assert done.forecast.removed == pytest.approx(0.137)
-    # On the grid it is what the search starts from.
-    first = Strategy.parse(vectors.strategies[0])
-    both = vectors.predict_step(first, read_task(task), cards[first.method])
-    assert both == pytest.approx(vectors.predict(read_task(task))[0].tolist(), abs=1e-5)
 
 
-def test_no_forecast_is_above_all_right(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_forecast_is_above_all_right(home: Path) -> None:
     origin = replay.find("digits-digits-1:1")
     assert origin is not None
     better = replace(origin, trial=replace(origin.trial, ar=9.0))
-    monkeypatch.setattr(Vectors, "predict_step", lambda *_: (9.0, 0.1))
     subject = api.open_subject(str(home / "other.am"), api.reference("digits"), device="cpu")
     expected = replay.forecast(subject, origin.trial.scheme, RECIPE, better)
-    assert (expected.accuracy_study, expected.accuracy_nn_exp) == (1.0, 1.0)
+    assert expected.accuracy_study == 1.0
+    assert expected.accuracy_experience is not None
+    assert expected.accuracy_experience < subject.accuracy, "no step by size gains"
 
 
 def test_another_recipe_is_pointed_out(home: Path) -> None:
@@ -136,7 +132,7 @@ def test_another_recipe_is_pointed_out(home: Path) -> None:
     shutil.rmtree(home / "vectors")
     expected = replay.forecast(subject, origin.trial.scheme, api.Recipe(), origin)
     assert expected.differences == ("unit_epochs 0.05 there, 10.0 here", "fraction 0.2 there, 1.0 here")
-    assert (expected.accuracy_nn_exp, expected.basis) == (None, "")
+    assert (expected.accuracy_experience, expected.basis) == (None, "")
 
 
 def test_what_is_no_trial_is_refused_before_anything_slow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,10 +85,11 @@ def test_without_experience_a_search_has_no_first_guess(full_home):
     study = create(full_home)
     recipe, task, n = study.spec.recipe, study.subject.task(), study.subject.splits.train.n
     told = StrategySpace(study.vectors, task, {}, recipe, n).space
-    assert told.prior.shape == (len(told.strategies), 2)
+    assert told.slope.shape == (len(told.methods),)
+    assert (told.slope > 0).all()
     bare = knowledge.ablated(use_experience=False, only=["SFP"], epochs=1)
     space = StrategySpace(bare, task, {}, recipe, n).space
-    assert space.prior is None
+    assert space.slope is None
     assert {Strategy.parse(s).method for s in space.strategies} == {"SFP"}
 
 

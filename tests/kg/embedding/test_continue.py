@@ -114,7 +114,7 @@ def test_old_vectors_hardly_move_and_new_ones_do(
     turned = (unit(grown.entity_vectors[new]) * unit(placed.entity_vectors[new])).sum(axis=1)
     assert len(new) == 100 + 2 + 4
     assert np.mean(cosine) > 0.98, np.mean(cosine)
-    assert np.mean(turned) < 0.9, np.mean(turned)
+    assert np.mean(turned) < 0.95, np.mean(turned)
     assert (grown.continued_from, grown.new_strategies, grown.epochs) == (old.id, 100, 120)
 
 

@@ -16,7 +16,7 @@ from kg.embedding.learn import fingerprint, learn
 from kg.embedding.vectors import Vectors
 from kg.errors import NotInGraph, VectorsInvalid
 from kg.experience import read_experience
-from kg.schema import Experience, Method, Task
+from kg.schema import Experience, Method, Strategy, Task
 
 Triple = tuple[str, str, str]
 World = dict[str, Any]
@@ -147,6 +147,8 @@ def test_save_and_load(learnt: Vectors, tmp_path: Any) -> None:
         "seed",
         "epochs",
         "losses",
+        "law",
+        "verdict",
         "coverage",
         "options",
     ):
@@ -169,8 +171,12 @@ def test_the_real_cards(triples_of: Callable[[Sequence[Method]], list[Triple]]) 
     assert vectors.vectors.shape == (4525, 32)
     assert vectors.losses["graph"][-1] < vectors.losses["graph"][0]
     assert vectors.losses["experience"][-1] < vectors.losses["experience"][0]
-    assert sum(row["records"] for row in vectors.coverage.values()) == 292
+    assert sum(row["records"] for row in vectors.coverage.values()) == 548
     assert sum(row["without_pr"] for row in vectors.coverage.values()) == 84
     predicted = vectors.predict(experience[0].task)
+    first = Strategy.parse(vectors.strategies[0])
+    alone = vectors.predict_step(first, experience[0].task, next(m for m in methods if m.id == first.method))
+    assert alone == pytest.approx(predicted[0].tolist(), abs=1e-5)
+    assert vectors.guess is vectors.law is not None
     assert np.isfinite(predicted).all()
     assert predicted.std(axis=0).min() > 0, "strategies differ"

@@ -31,7 +31,12 @@ def test_report_counts_and_errors(
     # p1's rows weigh 1/2 each, p2's one AR row 1/2.
     expected = abs((0.5 * -0.01 + 0.5 * -0.2 + 0.5 * -0.03) / 1.5 - -0.005)
     assert ar["papers_detail"]["p3"]["global mean"] == pytest.approx(expected)
-    assert set(ar["mae"]) == {"NN_exp", "global mean", "mean per method", "ridge"}
+    trivial = {"global median", "global mean", "mean per method", "ridge"}
+    assert set(ar["mae"]) == {"NN_exp", "law", "law + NN_exp / 4", *trivial}
+    assert set(found["pr"]["mae"]) == {"NN_exp", *trivial}, "a law by size says nothing of sizes"
+    assert found["first_guess"]["papers"] == ar["papers"]
+    # The weighted median of p1's two rows and p2's one is −0.03.
+    assert ar["papers_detail"]["p3"]["global median"] == pytest.approx(0.025)
     assert all(np.isfinite(list(ar["mae"].values())))
     assert found["pr"]["n"] == 2, "r3 set its HP2 itself, and K has none; the others' HP2 is their PR"
     again = report(methods, triples, experience, seed=1, epochs=40)
