@@ -18,6 +18,7 @@ Labels = Tensor
 """int64, of the shape of the tensor that it belongs to; 0 where an element is no channel's."""
 
 _FAR = 2**62
+_MANY = 2048
 
 _MOVING = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze",
@@ -102,10 +103,11 @@ def follow(
             return [torch.zeros(t.shape, dtype=torch.int64) for t in outputs]
         found: list[Labels] | None = _apply(record, func, name, args, kwargs, outputs)
         if found is not None and [f.shape for f in found] == [t.shape for t in outputs]:
-            return found
+            writable = any(returned.alias_info for returned in func._schema.returns)
+            return found if writable else [_spread(labels) for labels in found]
     except (RuntimeError, IndexError, ValueError, TypeError, KeyError, AttributeError):
         pass  # the rule was not made for these arguments: bind
-    if not any(bool(labels.any()) for labels in known):
+    if not any(anyone(labels) for labels in known):
         return [_nobody(t.shape) for t in outputs]
     why = record.bound(known) or f"{name.strip('_')}, which it enters, cannot be followed"
     for labels in known:
@@ -158,12 +160,17 @@ def _given(record: Record, tensor: Tensor) -> Labels:
 
 def compact(*labels: Labels) -> tuple[Labels, ...]:
     """Broadcast against each other, and leave out the dimensions along which all are alike by construction."""
-    shape = torch.broadcast_shapes(*(each.shape for each in labels))  # type: ignore[no-untyped-call]
-    wide = [each.expand(shape) for each in labels]
-    for d in range(wide[0].ndim):
-        if wide[0].shape[d] > 1 and all(w.stride(d) == 0 for w in wide):
-            wide = [w.narrow(d, 0, 1) for w in wide]
-    return tuple(wide)
+    wide = torch.broadcast_tensors(*labels) if len(labels) > 1 else labels  # type: ignore[no-untyped-call]
+    strides = [w.stride() for w in wide]
+    for d, size in enumerate(wide[0].shape):
+        if size > 1 and not any(stride[d] for stride in strides):
+            wide = tuple(w.narrow(d, 0, 1) for w in wide)
+    return wide
+
+
+def anyone(labels: Labels) -> bool:
+    """Whether any of these elements is a channel's."""
+    return bool(compact(labels)[0].any())
 
 
 def _alike(labels: Labels, dim: int) -> bool:
@@ -171,11 +178,24 @@ def _alike(labels: Labels, dim: int) -> bool:
     return labels.shape[dim] > 1 and labels.stride(dim) == 0
 
 
+def _spread(labels: Labels) -> Labels:
+    """Spread many labels over the dimensions along which all are alike, so that what follows has few to compare."""
+    (small,) = compact(labels)
+    if small.numel() < _MANY:
+        return labels
+    for d in range(small.ndim):
+        first = small.narrow(d, 0, 1)
+        if torch.equal(first, small.narrow(d, small.shape[d] - 1, 1)) and bool((small == first).all()):
+            small = first
+    return small.expand(labels.shape)
+
+
 def varies(labels: Labels, dims: Sequence[int]) -> bool:
     """Whether different channels lie along these dimensions."""
     dims = [d for d in dims if labels.shape[d] > 1 and labels.stride(d) != 0]
     if not dims or not labels.numel():
         return False
+    (labels,) = compact(labels)
     highest, lowest = labels.amax(dims), labels.masked_fill(labels == 0, _FAR).amin(dims)
     return bool((highest > lowest).any())
 
@@ -195,7 +215,7 @@ def _moved(record: Record, func: Any, name: str, args: Any, kwargs: Any) -> list
         seen.append(value)
         if len(seen) > 1 and not value.is_floating_point() and name != "copy_":
             labels = record.labels(value)
-            if labels is not None and bool(labels.any()):
+            if labels is not None and anyone(labels):
                 raise ValueError("the index depends on channels")
             return value.cpu()
         labels = _given(record, value)
@@ -241,7 +261,7 @@ def _padded(labels: Labels, pads: Sequence[int]) -> Labels:
 def _spatial(record: Record, labels: Labels, dims: int, shape: Sequence[int]) -> Labels:
     """Pools and resizing mix what lies along the last `dims` dimensions."""
     axes = list(range(labels.ndim - dims, labels.ndim))
-    highest = labels.amax(axes, keepdim=True)
+    highest = compact(labels)[0].amax(axes, keepdim=True)
     if varies(labels, axes):
         record.couple(labels, highest)
     return highest.expand(tuple(shape))
@@ -256,6 +276,7 @@ def _reduced(record: Record, labels: Labels, dims: Any, shape: Sequence[int], av
     axes = [int(d) % labels.ndim for d in (axes if isinstance(axes, list | tuple) else [axes])] if labels.ndim else []
     if not axes:
         return labels.expand(tuple(shape))
+    whole, (labels,) = labels.shape, compact(labels)
     highest = labels.amax(axes, keepdim=True)
     lowest = labels.masked_fill(labels == 0, _FAR).amin(axes, keepdim=True)
     if bool((highest > lowest).any()):
@@ -265,19 +286,19 @@ def _reduced(record: Record, labels: Labels, dims: Any, shape: Sequence[int], av
             if averages:
                 record.pin(labels, "the code averages over its channels")
             highest = torch.zeros_like(highest)
-    return highest.reshape([n for d, n in enumerate(highest.shape) if d not in axes]).reshape(tuple(shape))
+    left = highest.expand([1 if d in axes else n for d, n in enumerate(whole)])
+    return left.reshape([n for d, n in enumerate(whole) if d not in axes]).reshape(tuple(shape))
 
 
 def _pointwise(record: Record, given: Sequence[Labels], shape: Sequence[int], add: bool = False) -> Labels:
     """Couple what meets. What is spread over different channels, as one gate over all of them, meets none of them."""
     wide = [labels.reshape([1] * (len(shape) - labels.ndim) + list(labels.shape)) for labels in given]
-    many = [[varies(labels, [d]) for d in range(len(shape))] for labels in wide]
     kept = [
         labels
-        for i, labels in enumerate(wide)
-        if bool(labels.any())
+        for labels in wide
+        if anyone(labels)
         and not any(
-            shape[d] > 1 and labels.shape[d] == 1 and any(other[d] for j, other in enumerate(many) if j != i)
+            shape[d] > 1 and labels.shape[d] == 1 and any(varies(other, [d]) for other in wide if other is not labels)
             for d in range(len(shape))
         )
     ]

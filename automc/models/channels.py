@@ -9,6 +9,7 @@ labels. What an operation does to labels is `channel_rules`' business.
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from automc.models import channel_rules as rules
 from automc.models.layers import Side, channel_axis, computed, extended, passes, shrinkable, sides, width
@@ -32,6 +33,8 @@ from automc.models.modes import flags_kept, unheard
 
 _TRAIL = "_automc_trail"
 _IMAGE = "the image's own channels"
+_FEW = 1024
+"""Pairs that are not worth sorting before the end."""
 
 
 class OutOfTime(Exception):
@@ -77,6 +80,7 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.direct: set[tuple[str, str]] = set()  # layers with nothing between them
         self.log: list[str] = []  # of the last pass: layers and operations
         self.shapes: list[tuple[tuple[int, ...], ...]] = []  # of the outputs, by pass
+        self.stuck: set[str] = set()  # layers whose channels entered the operation that raised, in no layer
         self.differs = False  # whether the training pass computes otherwise
         self._pairs: list[Tensor] = []  # coupled labels, as a · 2³² + b
         self._sums: list[Tensor] = []
@@ -118,7 +122,7 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         both = (a != 0) & (b != 0) & (a != b)
         pairs = (torch.minimum(a, b)[both] << 32) + torch.maximum(a, b)[both]
         if len(pairs):
-            self._pairs.append(torch.unique(pairs))
+            self._pairs.append(torch.unique(pairs) if len(pairs) > _FEW else pairs)
 
     def pin(self, labels: Tensor, reason: str) -> None:
         """Say that these channels must stay, and why."""
@@ -191,7 +195,8 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._paused += 1
 
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            then(module, args, kwargs, output)
+            with _disable_current_modes():
+                then(module, args, kwargs, output)
             self._paused -= 1
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after, with_kwargs=True)]
@@ -243,7 +248,11 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if time.thread_time() > self._deadline:
             raise OutOfTime
-        output = func(*args, **(kwargs or {}))
+        try:
+            output = func(*args, **(kwargs or {}))
+        except Exception:
+            self.stuck = set() if self._paused else self._makers(args, kwargs or {})
+            raise
         if self._paused:
             return output
         self._paused += 1
@@ -252,6 +261,17 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._paused -= 1
         return output
+
+    def _makers(self, args: Any, kwargs: Any) -> set[str]:
+        """Layers whose channels these tensors hold."""
+        starts = [port.start for port in self.ports]
+        found: set[str] = set()
+        for tensor in pytree.tree_leaves((args, kwargs)):
+            trail = self._trail(tensor)
+            atoms = torch.unique(rules.compact(trail.labels)[0]).tolist() if trail is not None else []
+            ports = [self.ports[bisect_right(starts, atom) - 1] for atom in atoms if atom]
+            found |= {p.name for p, atom in zip(ports, filter(None, atoms), strict=True) if atom < p.start + p.width}
+        return found
 
     def _follow(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
         inputs = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
@@ -266,7 +286,7 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not known and not rules.creates(func):
             return
         made = rules.follow(self, func, args, kwargs, outputs, known)
-        sources = {t.maker for t in (self._trail(t) for t in inputs) if t is not None and t.labels.any()}
+        sources = {t.maker for t in (self._trail(t) for t in inputs) if t is not None and rules.anyone(t.labels)}
         maker = sources.pop() if len(sources) == 1 else None
         for tensor, labels in zip(outputs, made, strict=True):
             self._leave(tensor, labels, maker)

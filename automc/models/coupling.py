@@ -17,7 +17,11 @@ from automc.models.layers import Side, cut, parts
 
 
 class Lost(Exception):
-    """Why the channels of a model cannot be followed."""
+    """Why the channels of a model cannot be followed; `layers`: those whose channels an operation could not take."""
+
+    def __init__(self, why: str, layers: Iterable[str] = ()) -> None:
+        super().__init__(why)
+        self.layers = frozenset(layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def trace(
     except OutOfTime:
         raise Lost("looking for them took longer than it may") from None
     except Exception as error:  # a forward pass can raise anything
-        raise Lost(f"the forward pass raises {type(error).__name__}: {error}") from error
+        raise Lost(f"the forward pass raises {type(error).__name__}: {error}", found.stuck) from error
     return found
 
 
@@ -223,14 +227,19 @@ def _group(found: Channels, block: _Block, stream: bool) -> Group | str:
         name, module, side = ports[p].name, ports[p].module, ports[p].side
         taken = rows[units].reshape(len(units), -1)
         number = parts(module, side)
-        spread = np.stack([np.bincount(r // (ports[p].width // number), minlength=number) for r in taken])
-        if (spread != spread[0, 0]).any():
+        if number > 1 and not _even(taken // (ports[p].width // number), number):
             return f"its channels are spread unevenly over {name}"
         has = next(module.parameters(recurse=False), None) is not None
         (members if has else bare).append(Member(name, module, side, taken))
     copies = len(units[0]) * block.rows[root].shape[1]
     rank = not bare and _factors(found, members)
     return Group(ports[root].name, len(units), copies, stream, rank, tuple(members), tuple(bare))
+
+
+def _even(parts_of: np.ndarray, number: int) -> bool:
+    """Whether each row of part numbers has every part equally often."""
+    spread = np.stack([np.bincount(row, minlength=number) for row in parts_of])
+    return bool((spread == spread[0, 0]).all())
 
 
 def _factors(found: Channels, members: Sequence[Member]) -> bool:
@@ -254,7 +263,7 @@ def delete(groups: Sequence[Group], removed: Sequence[Sequence[int]], modules: M
         cut(modules[name], side, rows)
 
 
-def partition(found: Channels, gone: Mapping[tuple[str, Side], np.ndarray] | None = None) -> list[int]:
+def partition(found: Channels, gone: Mapping[tuple[str, Side], np.ndarray] | None = None) -> np.ndarray:
     """Return the classes of all channels, numbered in the order in which they first occur; without those `gone`.
 
     Two models whose partitions are equal couple their channels alike.
@@ -265,5 +274,8 @@ def partition(found: Channels, gone: Mapping[tuple[str, Side], np.ndarray] | Non
         these = classes[p.start : p.start + p.width]
         lost = (gone or {}).get((p.name, p.side))
         left.append(these if lost is None else np.delete(these, lost))
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(c, len(numbers)) for c in np.concatenate(left or [np.zeros(0, int)]).tolist()]
+    _, first, inverse = np.unique(np.concatenate(left or [np.zeros(0, int)]), return_index=True, return_inverse=True)
+    order = np.empty_like(first)
+    order[np.argsort(first)] = np.arange(len(first))
+    numbers: np.ndarray = order[inverse]
+    return numbers

@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from automc.errors import Infeasible
-from automc.models.coupling import Group, Lost, Member, delete, kept, partition, pins, read_groups, removed_rows, trace
+from automc.models.coupling import Group, Lost, Member, delete, kept, pins, read_groups, trace
+from automc.models.flexible import compare, flexible
 from automc.models.layers import depthwise, parts
 from automc.models.proof import NO_TIME, unproved
 
@@ -41,10 +42,6 @@ class Plan:
     def units(self) -> int:
         """Units removed in all."""
         return sum(len(units) for units in self.removed)
-
-
-DRAWS = 3
-"""Cuts that are tried on copies before a group counts as one that can shrink."""
 
 
 class Groups:
@@ -83,54 +80,12 @@ class Groups:
         self._build_counter()
 
     def _refuse_rigid(self) -> None:
-        """Leave out groups that the code after them expects in their full width, as `x.view(-1, 320)` does.
-
-        No label shows that: units are removed from every group of a copy, whose channels must then be coupled as
-        before. Where they are not, halves of the groups are tried.
-        """
-        fine = self._accepted((), self.groups)
+        fine = flexible(self.model, self._example, self._found, self.groups, self._half)
         for group in self.groups:
             if not any(group is one for one in fine):
                 late = time.thread_time() > self._half
                 self.refused[group.root] = NO_TIME if late else "the code after it counts on this number of channels"
         self.groups = fine
-
-    def _accepted(self, fine: tuple[Group, ...], more: Sequence[Group]) -> tuple[Group, ...]:
-        """Return `fine` and those of `more` that can shrink beside them."""
-        if not more or time.thread_time() > self._half:
-            return fine
-        together = (*fine, *more)
-        if all(self._runs_without(_some(together, draw), together) for draw in range(DRAWS)):
-            return together
-        if len(more) == 1:
-            return fine
-        half = len(more) // 2
-        return self._accepted(self._accepted(fine, more[:half]), more[half:])
-
-    def _runs_without(self, units: Sequence[Sequence[int]], groups: Sequence[Group]) -> bool:
-        """Whether a copy of the model without these units runs, and couples its channels as the model does."""
-        model = copy.deepcopy(self.model)
-        delete(groups, units, dict(model.named_modules()))
-        try:
-            self._compare(model, groups, units, self._deadline)
-        except Lost:
-            return False
-        return True
-
-    def _compare(
-        self, model: nn.Module, groups: Sequence[Group], units: Sequence[Sequence[int]], deadline: float
-    ) -> None:
-        """Compare the channels of a cut model with those of the whole one.
-
-        Raises:
-            Lost: it does not run, gives other shapes, or couples its channels otherwise.
-        """
-        found = trace(model, self._example, {}, deadline, training=self._found.differs)
-        wanted = self._found.shapes[: len(found.shapes)]
-        if found.shapes != wanted:
-            raise Lost(f"it gives outputs of shape {found.shapes} instead of {wanted}")
-        if partition(found) != partition(self._found, removed_rows(groups, units)):
-            raise Lost("its layers are coupled otherwise than before")
 
     def _refuse_unproved(self) -> None:
         bad = unproved(self.model, self._example, self.groups, self._deadline, training=self._found.differs)
@@ -342,7 +297,7 @@ class Groups:
     def _cut(self, model: nn.Module, plan: Plan) -> None:
         delete(self.groups, plan.removed, dict(model.named_modules()))
         try:
-            self._compare(model, self.groups, plan.removed, time.thread_time() + SECONDS)
+            compare(self._found, model, self._example, self.groups, plan.removed, time.thread_time() + SECONDS)
         except Lost as error:
             raise Infeasible(
                 f"After removing channels the model is not what it was: {error}. It counts on fixed numbers of "
@@ -354,16 +309,6 @@ class Groups:
                 f"After removing channels the model has {actual} parameters instead of {plan.params}: its layers are "
                 "coupled in a way that could not be traced."
             )
-
-
-def _some(groups: Sequence[Group], draw: int) -> list[list[int]]:
-    """Random units of each group: one at first, then any number that may go."""
-    rng = np.random.default_rng(draw)
-    most = [max(1, group.units - group.min_units) for group in groups]
-    return [
-        rng.permutation(group.units)[: rng.integers(1, cap + 1) if draw else 1].tolist()
-        for group, cap in zip(groups, most, strict=True)
-    ]
 
 
 def _formula(module: nn.Module) -> tuple[int, int, int, int]:

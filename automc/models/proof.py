@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from automc.models.channels import buffers_kept, set_mode, tensors_in
@@ -88,7 +89,7 @@ def _wrong(
 
 
 class _Still(TorchFunctionMode):
-    """Leaves out what is random in every pass, and notes whether all was computed in double precision."""
+    """Leaves out what is random in every pass, and notes whether anything double became less precise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +100,10 @@ class _Still(TorchFunctionMode):
             return args[0]
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor) and made.is_floating_point() and made.dtype != torch.float64:
-            self.double = False
+            self.double &= not any(  # what the code makes of nothing is the same each time
+                isinstance(given, Tensor) and given.dtype == torch.float64
+                for given in pytree.tree_leaves((args, kwargs))
+            )
         return made
 
 
@@ -171,7 +175,7 @@ class _Twin:
         producers = [(m, p) for m, p in _exchanges(group) if m.side == "out"]
         with torch.no_grad():
             effect = sum(
-                float(((new - self.tensors[name]) * self.slopes[name]).sum())
+                float(torch.vdot(new.sub_(self.tensors[name]).flatten(), self.slopes[name].flatten()))
                 for name, new in self._exchanged(producers).items()
                 if name in self.slopes
             )
@@ -206,6 +210,9 @@ class _Twin:
             number = parts(module, "in")
             weight = now("weight")
             size = weight.shape[1]
+            if number == 1:
+                new[f"{member.name}.weight"] = weight[:, places]
+                return
             blocks = weight.view(number, -1, *weight.shape[1:])
             local = places.view(number, size) % size
             moved = torch.stack([block[:, at] for block, at in zip(blocks, local, strict=True)])
@@ -233,12 +240,13 @@ def _enliven(model: nn.Module, draw: torch.Generator) -> None:
         for parameter in (p for m in model.modules() if not passes(m) for p in m.parameters(recurse=False)):
             if not parameter.is_floating_point() or not parameter.numel():
                 continue
-            first = parameter.flatten()[0]
-            if parameter.numel() > 1 and bool((parameter == first).all()):
+            first, last = parameter.flatten()[[0, -1]]
+            if parameter.numel() > 1 and first == last and bool((parameter == first).all()):
                 spread = 1.0 if abs(float(first)) < 0.1 else float(first)
                 parameter.copy_(noise(parameter) - 0.5 if first == 0 else spread * (noise(parameter) + 0.5))
-            elif bool((parameter == 0).any()):
-                parameter.copy_(torch.where(parameter == 0, 0.1 * (noise(parameter) - 0.5), parameter))
+            elif len(zeros := (parameter.flatten() == 0).nonzero().flatten()):
+                flat = parameter.view(-1)
+                flat[zeros] = 0.1 * (noise(flat[zeros]) - 0.5)
 
 
 def _neutral(norm: _BatchNorm) -> bool:
