@@ -13,7 +13,7 @@ from automc.bounds import check
 from automc.errors import AutoMCError
 from automc.home import home
 from kg.errors import NotInGraph
-from kg.schema import LABELS, RELATIONSHIPS, Strategy
+from kg.schema import Strategy
 
 if TYPE_CHECKING:
     from kg.store import GraphStore
@@ -178,21 +178,19 @@ def similar(strategy: str, k: int = 10, method: str | None = None) -> list[tuple
 
 
 def contents() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return all nodes, each with its properties and "_label", and all relationships of the graph."""
-    nodes: list[dict[str, Any]] = []
-    rels: list[dict[str, Any]] = []
+    """Return all nodes, each with its properties and "_label", and all relationships of the graph.
+
+    Raises:
+        NotInGraph: there is no graph.
+        SchemaInvalid: a node has not exactly one label and an id of its own.
+    """
+    from kg.store.copy import read_contents
+
     with graph(create=False) as store:
-        for label in LABELS:
-            rows = store.read(f"MATCH (n:{label}) RETURN properties(n) AS p", timeout=None).column("p")
-            nodes += [{"_label": label, **row} for row in rows]
-        for type in RELATIONSHIPS:
-            table = store.read(
-                f"MATCH (a)-[r:{type}]->(b) RETURN labels(a)[0] AS from_label, a.id AS from_id, "
-                "labels(b)[0] AS to_label, b.id AS to_id, properties(r) AS properties",
-                timeout=None,
-            )
-            rels += [{"type": type, **row} for row in table.dicts()]
-    return nodes, rels
+        found = read_contents(store)
+    names = ("type", "from_label", "from_id", "to_label", "to_id", "properties")
+    nodes = [{"_label": label, **properties} for label, properties in found.nodes]
+    return nodes, [dict(zip(names, rel, strict=True)) for rel in found.rels]
 
 
 def as_script() -> tuple[str, tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kg.errors import GraphUnavailable, MigrationInvalid, NotInGraph, SchemaInvalid
+from kg.schema import LABELS
 from kg.store.base import BATCH, GraphStore
 from kg.store.migrate import migrate, pending
 from kg.store.values import unkept
@@ -50,33 +51,55 @@ class Contents:
 
 
 def read_contents(store: GraphStore) -> Contents:
-    """Read a whole graph.
+    """Read a whole graph, in pages: a server need not hold it in one answer.
+
+    Nodes are those that were there at the beginning, known labels first. What another process adds meanwhile is left
+    out, and a relationship that has lost an end to another process goes with it.
 
     Raises:
         SchemaInvalid: a node cannot be named: it has not exactly one label and a string id of its own.
     """
-    # Relationships first: what another process adds meanwhile has its ends among the nodes.
-    rels = store.read(
-        "MATCH (a)-[r]->(b) RETURN type(r) AS type, labels(a) AS start, a.id AS start_id, labels(b) AS end, "
-        "b.id AS end_id, properties(r) AS properties",
-        timeout=None,
-    )
-    nodes = store.read("MATCH (n) RETURN labels(n) AS labels, properties(n) AS properties", timeout=None)
-    found: list[Node] = []
-    names: set[tuple[str, str]] = set()
-    for labels, properties in nodes.rows:
-        id = properties.get("id")
-        if len(labels) != 1 or not isinstance(id, str) or (labels[0], id) in names:
+    pages = list(_pages(_ids(store)))
+    found = [(label, properties) for label, ids in pages for properties in _properties(store, label, ids)]
+    here = {(label, properties["id"]) for label, properties in found}
+    rels = [rel for label, ids in pages for rel in _leaving(store, label, ids)]
+    return Contents(tuple(found), tuple(rel for rel in rels if {(rel[1], rel[2]), (rel[3], rel[4])} <= here))
+
+
+def _ids(store: GraphStore) -> dict[str, list[str]]:
+    """The ids of all nodes, by label."""
+    table = store.read("MATCH (n) RETURN labels(n) AS labels, n.id AS id", timeout=None)
+    found: dict[str, dict[str, None]] = {label: {} for label in LABELS}
+    for labels, id in table.rows:
+        if len(labels) != 1 or not isinstance(id, str) or id in found.setdefault(labels[0], {}):
             raise SchemaInvalid(
                 f"The graph in {store.place} has a node ({':'.join(labels)} id={id!r}) that cannot be copied: each "
                 "needs exactly one label, and a text as id that no other node of this label has."
             )
-        names.add((labels[0], id))
-        found.append((labels[0], properties))
-    return Contents(
-        tuple(found),
-        tuple((type, start[0], start_id, end[0], end_id, p) for type, start, start_id, end, end_id, p in rels.rows),
+        found[labels[0]][id] = None
+    return {label: list(ids) for label, ids in found.items()}
+
+
+def _pages(names: dict[str, list[str]]) -> Iterator[tuple[str, list[str]]]:
+    for label, ids in names.items():
+        for start in range(0, len(ids), BATCH):
+            yield label, ids[start : start + BATCH]
+
+
+def _properties(store: GraphStore, label: str, ids: list[str]) -> list[dict[str, Any]]:
+    query = f"UNWIND $ids AS id MATCH (n:{quoted(label)} {{id: id}}) RETURN properties(n) AS properties"
+    return store.read(query, {"ids": ids}, timeout=None).column("properties")
+
+
+def _leaving(store: GraphStore, label: str, ids: list[str]) -> list[Rel]:
+    """The relationships that start at these nodes."""
+    table = store.read(
+        f"UNWIND $ids AS id MATCH (a:{quoted(label)} {{id: id}})-[r]->(b) RETURN type(r) AS type, a.id AS start, "
+        "labels(b) AS labels, b.id AS end, properties(r) AS properties",
+        {"ids": ids},
+        timeout=None,
     )
+    return [(type, label, start, labels[0], end, p) for type, start, labels, end, p in table.rows if labels]
 
 
 def copy(source: GraphStore, target: GraphStore, migrations: Path, *, replace: bool = False) -> Contents:

@@ -2,91 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-import time
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
-from trim_method import Trim
+from steps import RECIPE, A, B, C, executed, plain_accuracy, result, trim
 
 from automc import methods
-from automc.datasets import DataRef
-from automc.errors import DataError, EnvironmentFault, MethodError
-from automc.execution import probe as probing
-from automc.execution.jobs import Final, accuracy_on_test, execute, final, local_workers, probe, probe_with, run_job
-from automc.execution.monitor import Monitor
+from automc.errors import DataError, EnvironmentFault
+from automc.execution.jobs import execute, local_workers
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench, Setup, open_bench
 from automc.execution.step import model_after
 from automc.models import structure
 from automc.models.load import load
-from automc.training.loop import fit
-from automc.training.recipe import Recipe
 from kg.schema import Scheme, Strategy
-
-RECIPE = Recipe(unit_epochs=1.0)
-
-
-def trim(hp2: float, hp1: float = 0.4, **settings: Any) -> Strategy:
-    return Strategy("Trim", (("HP1", hp1), ("HP2", hp2), *settings.items()))
-
-
-A, B, C = trim(0.12), trim(0.2), trim(0.3, 0.6)
-"""On digits: 3, 3 and 5 iterations."""
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ResNet-8 that knows the digits a little."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    loaded = load("resnet8", classes=10, channels=1)
-    path = folder / "base.am"
-    structure.save(path, loaded.model, loaded.source, metadata={})
-    bench = open_bench(Setup(path, DataRef("digits"), RECIPE, folder / "cache"))
-    fit(bench.model, bench.train, iterations=60, recipe=replace(RECIPE, lr=0.1), seed=0)
-    structure.save(path, bench.model, bench.source, metadata={})
-    return path
-
-
-@pytest.fixture
-def setup(base: Path, tmp_path: Path) -> Setup:
-    return Setup(base, DataRef("digits"), RECIPE, tmp_path / "cache", imports=("trim_method",))
-
-
-@pytest.fixture
-def bench(setup: Setup) -> Bench:
-    return open_bench(setup)
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv("AUTOMC_TEST_LOG", str(path))
-    return path
-
-
-def executed(log: Path) -> list[str]:
-    return log.read_text().splitlines()
-
-
-def result(outcome: StepOutcome) -> dict[str, Any]:
-    """What must not depend on when and where a step ran."""
-    measured = {"seconds", "cached", "details"}
-    return {name: value for name, value in outcome.as_dict().items() if name not in measured}
-
-
-@torch.no_grad()
-def plain_accuracy(model: nn.Module, bench: Bench, x: torch.Tensor, y: torch.Tensor) -> float:
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (bench.dataset.mean, bench.dataset.std))
-    return float((model.eval()((x / 255 - mean) / std).argmax(1) == y).float().mean())
 
 
 def test_start_measures_the_original(bench: Bench) -> None:
@@ -194,10 +129,10 @@ def test_order_and_workers_change_nothing(setup: Setup, log: Path, tmp_path: Pat
     elsewhere = replace(setup, cache=tmp_path / "elsewhere")
     with local_workers(elsewhere, 2) as workers:
         # Children first, so that both workers want the same parents at the same time.
-        tickets = {workers.submit(scheme, 60.0): scheme for scheme in reversed(schemes)}
+        tickets = {workers.submit(scheme, 3600.0): scheme for scheme in reversed(schemes)}
         found: dict[Scheme, StepOutcome] = {}
         while len(found) < len(tickets):
-            found.update((tickets[ticket], outcome) for ticket, outcome in workers.collect(60.0))
+            found.update((tickets[ticket], outcome) for ticket, outcome in workers.collect(600.0))
     assert {scheme: result(outcome) for scheme, outcome in found.items()} == alone
     assert Counter(executed(log)) == {A.id: 1, B.id: 2, C.id: 2}
 
@@ -228,58 +163,14 @@ def test_what_a_method_does_wrong_is_a_status(bench: Bench, log: Path) -> None:
 def test_a_worker_killed_inside_a_step_leaves_its_key_free(setup: Setup, bench: Bench, log: Path) -> None:
     scheme = Scheme((trim(0.1, HP8="hang"),))
     with local_workers(setup, 1) as workers:
-        hang = workers.submit(scheme, 1.0)
-        until = time.monotonic() + 60.0
-        while not executed(log) and time.monotonic() < until:
-            workers.collect(0.1)
+        hang = workers.submit(scheme, 3600.0)
+        while not executed(log):
+            assert workers.collect(0.1) == []
         assert bench.cache.is_locked(bench.key(scheme))
-        assert dict(workers.collect(60.0))[hang].status == "timeout"
+        (worker,) = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+        os.kill(int(worker), signal.SIGKILL)
+        assert dict(workers.collect(600.0))[hang].status == "crashed"
     assert not bench.cache.is_locked(bench.key(scheme))
-
-
-def test_the_key_follows_everything_that_decides_a_result(
-    setup: Setup, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(1)
-    other = load("resnet8", classes=10, channels=1)
-    structure.save(tmp_path / "other.am", other.model, other.source, metadata={})
-    scheme = Scheme((A,))
-    setups = [
-        replace(setup, base=tmp_path / "other.am"),
-        replace(setup, data=DataRef("digits", augment="crop-flip")),
-        replace(setup, data=DataRef("digits", mean=(0.5,), std=(0.5,))),
-        replace(setup, recipe=replace(RECIPE, lr=0.02)),
-        replace(setup, recipe=replace(RECIPE, fraction=0.5)),
-        replace(setup, run_seed=1),
-        replace(setup, keep=("conv*",)),
-        replace(setup, keep=("conv*",), still=("conv*",)),
-    ]
-    keys = [bench.key(scheme), bench.key(Scheme((B,))), bench.key(Scheme())] + [s.key(scheme) for s in setups]
-    assert replace(setup, cache=tmp_path / "x", cache_bytes=5, imports=()).key(scheme) == keys[0]
-    monkeypatch.setattr(Trim, "version", 2)
-    keys.append(bench.key(scheme))
-    assert len(set(keys)) == len(keys)
-    with pytest.raises(MethodError, match="Nonsense"):
-        execute(bench, Scheme((Strategy("Nonsense"),)))
-
-
-def test_twins_are_executed_once_and_the_second_is_answered_from_the_first(bench: Bench, log: Path) -> None:
-    # 0.4 and 0.41 of an epoch of these images round to the same number of iterations; 0.6 does not.
-    twin, other = trim(0.12, 0.41), trim(0.12, 0.6)
-    first = execute(bench, Scheme((A, B)))
-    again = execute(bench, Scheme((twin, B)))
-    assert (first.cached, again.cached) == (False, True)
-    assert result(again) == result(first)
-    assert executed(log) == [A.id, B.id]
-    monitor = Monitor()
-    schemes = [Scheme((A,)), Scheme((twin,)), Scheme((other,))]
-    seeds = [bench.context(scheme, monitor).seed for scheme in schemes]
-    assert seeds[0] == seeds[1] != seeds[2]
-    assert len({bench.key(scheme) for scheme in schemes}) == 2
-    # On more images they are no twins, and the final run gives each a seed of its own.
-    wider = replace(bench, rest=bench.train.take(bench.train.n // 4))
-    lengths = {methods.get("Trim").iterations(s.steps[-1], RECIPE, wider.rest.n) for s in schemes[:2]}
-    assert len({wider.final_context(s, monitor).seed for s in schemes[:2]}) == len(lengths)
 
 
 def test_images_are_opened_once_and_those_of_the_final_run_only_for_it(setup: Setup, log: Path) -> None:
@@ -290,13 +181,6 @@ def test_images_are_opened_once_and_those_of_the_final_run_only_for_it(setup: Se
     assert "images" in vars(part.train)
     assert "images" in vars(part.validation)
     assert "images" not in vars(part.rest)
-
-
-def test_a_seed_changes_what_is_learned(setup: Setup, bench: Bench) -> None:
-    models = [model_after(b, Scheme((A,))) for b in (bench, open_bench(replace(setup, run_seed=1)))]
-    first, second = (next(model.parameters()) for model in models)
-    assert first.shape == second.shape
-    assert not torch.equal(first, second)
 
 
 def test_a_cache_that_cannot_be_written_costs_no_result(setup: Setup, bench: Bench) -> None:
@@ -318,67 +202,6 @@ def test_what_does_not_open_says_why(setup: Setup, tmp_path: Path) -> None:
     structure.save(tmp_path / "seven.am", seven.model, seven.source, metadata={})
     with pytest.raises(DataError, match="7 outputs"):
         open_bench(replace(setup, base=tmp_path / "seven.am"))
-
-
-def test_the_final_run_uses_all_but_validation_and_saves_what_it_measured(setup: Setup, tmp_path: Path) -> None:
-    halved = replace(setup, recipe=replace(RECIPE, fraction=0.25))
-    bench = halved.open()
-    seen: list[tuple[int, int]] = []
-    scheme = Scheme((A, C))
-    out = tmp_path / "final.am"
-    outcome = final(halved, scheme, out, {"study": "s-1"}, lambda done, of: seen.append((done, of)))
-    # 1,438 training images, 359 of them validation: 8.43 batches of 128; HP1 is 0.4 and 0.6.
-    assert outcome.iterations == 3 + 5
-    assert seen == [(done, 8) for done in range(1, 9)]
-    assert outcome.status == "ok"
-    loaded = structure.read(out)
-    held = bench.splits.validation
-    assert outcome.accuracy == pytest.approx(plain_accuracy(loaded.model, bench, held.x, held.y), abs=1e-6)
-    assert sum(p.numel() for p in loaded.model.parameters()) == outcome.params
-    about = loaded.metadata
-    assert about["study"] == "s-1"
-    assert Scheme.parse(about["scheme"]) == scheme
-    assert Recipe(**about["recipe"]) == RECIPE
-    assert about["figures"] == {"accuracy": outcome.accuracy, "params": outcome.params, "flops": outcome.flops}
-    test = bench.splits.test
-    assert test is not None
-    tested = accuracy_on_test(halved, out)
-    assert tested == pytest.approx(plain_accuracy(loaded.model, bench, test.x, test.y), abs=1e-6)
-    json.dumps(about)
-
-
-def test_a_final_run_that_fails_writes_nothing(setup: Setup, tmp_path: Path) -> None:
-    out = tmp_path / "final.am"
-    outcome = run_job(setup.open(), Final(Scheme((A, trim(0.1, HP8="refuse"))), out), Monitor())
-    assert (outcome.status, out.exists()) == ("infeasible", False)
-    assert "step 2" in outcome.reason
-
-
-def test_a_probe_waits_for_the_device_before_it_reads_the_clock(
-    bench: Bench, log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[torch.device] = []
-    monkeypatch.setattr(probing, "synchronise", waited.append)
-    found = probing.probe_method(bench, probing.Probe(A))
-    assert found.status == "ok"
-    assert len(waited) >= probing.ITERATIONS + 1, "each iteration, and the evaluation that is timed"
-    assert set(waited) == {bench.device}
-
-
-def test_a_probe_finds_what_cannot_work_and_how_long_iterations_take(setup: Setup, log: Path) -> None:
-    tokens = {"Trim": trim(0.04), "Refuse": trim(0.04, HP8="refuse"), "Break": trim(0.04, HP8="break")}
-    reports = [probe(setup, tokens)]
-    with local_workers(setup, 1) as workers:
-        reports.append(probe_with(workers, tokens))
-    for report in reports:
-        assert report.reasons["Trim"] is None
-        assert report.infeasible["Refuse"] == "there is no batch norm here"
-        assert report.infeasible["Break"].startswith("crashed: ValueError")
-        assert list(report.seconds_per_iteration) == ["Trim"]
-        assert 1e-4 < report.seconds_per_iteration["Trim"] < 5.0
-        assert 1e-3 < report.overhead_seconds < 20.0
-    assert not list(setup.cache.glob("outcomes/*/*.json"))
-    assert not list((setup.cache / "weights").iterdir())
 
 
 @pytest.mark.parametrize("order", [("NS", "LFB", "SFP"), ("LFB", "SFP", "NS")])
@@ -403,44 +226,3 @@ def test_real_methods_compose_in_any_order(bench: Bench, order: tuple[str, ...])
     for path in bench.cache.folder.glob("outcomes/*/*.json"):
         path.unlink()
     assert result(execute(bench, scheme)) == result(first)
-
-
-MODEL = """
-from torch import nn
-from mynet import Net
-def build(classes=10): return Net(classes)
-"""
-MYNET = """
-import torch
-from torch import nn
-from blocks import act
-class Net(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        self.fc = nn.Linear(64, classes)
-    def forward(self, x): return self.fc(act(x.flatten(1)))
-"""
-
-
-def test_the_key_covers_what_an_outcome_rests_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that an imported file imports, the shared code's version, packages, and the kind of device."""
-    for name, text in {"model": MODEL, "mynet": MYNET, "blocks": "import torch\nact = torch.relu\n"}.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    spec = f"{tmp_path / 'model.py'}:build"
-
-    def key() -> str:
-        torch.manual_seed(0)
-        loaded = load(spec)
-        structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={})
-        return open_bench(Setup(tmp_path / "m.am", DataRef("digits"), Recipe(), tmp_path / "cache")).key(Scheme())
-
-    first = key()
-    assert key() == first
-    (tmp_path / "blocks.py").write_text("import torch\nact = torch.sin\n")
-    second = key()
-    assert second != first
-    for name, value in (("CORE_VERSION", 10_000), ("RESTS_ON", ("numpy",))):
-        with monkeypatch.context() as patch:
-            patch.setattr(f"automc.execution.setup.{name}", value)
-            assert key() != second, name
-    assert key() == second

@@ -18,7 +18,7 @@ from worker_jobs import open_state, run_job
 from automc.errors import DataError, EnvironmentFault
 from automc.execution.outcome import StepOutcome
 from automc.execution.worker import Order
-from automc.execution.workers import LocalWorkers
+from automc.execution.workers import _STOP_SECONDS, LocalWorkers, Running
 
 
 @pytest.fixture
@@ -27,18 +27,32 @@ def workers() -> Iterator[LocalWorkers]:
         yield started
 
 
-def drain(workers: LocalWorkers, within: float = 600.0) -> dict[int, StepOutcome]:
-    until, found = time.monotonic() + within, {}
-    while time.monotonic() < until:
-        finished = workers.collect(timeout=1.0)
+GUARD = 600.0
+"""Seconds after which something hangs, however busy the machine is."""
+
+
+def drain(workers: LocalWorkers) -> dict[int, StepOutcome]:
+    """The outcomes of all jobs."""
+    found: dict[int, StepOutcome] = {}
+    while finished := workers.collect(GUARD):
         found.update(finished)
-        if not finished and not workers.running():
-            break
     return found
 
 
-def gone(pid: int, within: float) -> bool:
-    until = time.monotonic() + within
+def under_way(workers: LocalWorkers, ticket: int, done: int) -> Running:
+    """A job as it is once it has told that `done` iterations are done; its limit has been looked at since."""
+    until = time.monotonic() + GUARD
+    while time.monotonic() < until:
+        for job in workers.running():
+            if (job.ticket, job.done) == (ticket, done):
+                assert workers.collect(timeout=0.05) == []
+                return job
+        workers.collect(timeout=0.01)
+    raise AssertionError(f"job {ticket} has not come to {done} iterations")
+
+
+def gone(pid: int) -> bool:
+    until = time.monotonic() + GUARD
     while time.monotonic() < until:
         try:
             os.kill(pid, 0)
@@ -57,7 +71,7 @@ def test_runs_every_job_once_on_both_workers(workers: LocalWorkers) -> None:
     assert sorted(found) == tickets
     assert [found[ticket].details["value"] for ticket in tickets] == list(range(12))
     assert {outcome.details["state"] for outcome in found.values()} == {"state"}
-    assert workers.collect(timeout=5.0) == []
+    assert workers.collect() == []
 
 
 @pytest.mark.parametrize(
@@ -92,79 +106,78 @@ def test_a_hang_is_killed_at_its_limit_and_replaced(workers: LocalWorkers) -> No
     drain(workers)
     hang = workers.submit(("hang", None), timeout=0.5)
     patient = workers.submit(("hang", None), timeout=3600.0)
-    [(ticket, outcome)] = workers.collect(timeout=600.0)
+    [(ticket, outcome)] = workers.collect(GUARD)
     assert ticket == hang != drain_start
     assert outcome.status == "timeout"
     assert outcome.seconds >= 0.5
     assert [job.ticket for job in workers.running()] == [patient]
     after = workers.submit(("echo", 5))
-    [(ticket, outcome)] = workers.collect(timeout=600.0)
+    [(ticket, outcome)] = workers.collect(GUARD)
     assert (ticket, outcome.status) == (after, "ok")
 
 
-def test_the_limit_is_one_for_a_step_and_stands_still_while_waiting(workers: LocalWorkers) -> None:
-    several = workers.submit(("steps", 8), timeout=3.0)
-    waiting = workers.submit(("wait", 3.5), timeout=3.0)
-    found = drain(workers)
-    assert found[several].status == "ok"
-    assert found[waiting].status == "ok"
-
-
-def test_progress_can_be_read(workers: LocalWorkers) -> None:
-    ticket = workers.submit(("steps", 4))
-    until = time.monotonic() + 600
-    seen = []
-    while time.monotonic() < until and not seen:
-        workers.collect(timeout=0.1)
-        seen = [job for job in workers.running() if job.of]
-    assert (seen[0].ticket, seen[0].done, seen[0].of) == (ticket, 3, 10)
+def test_the_limit_is_one_for_a_step_and_stands_still_while_waiting(workers: LocalWorkers, tmp_path: Path) -> None:
+    """Steps of 3000 s by the job's own account, of which two would be too long for one."""
+    several = workers.submit(("steps", tmp_path), timeout=4000.0)
+    for done in (1, 2):
+        job = under_way(workers, several, done)
+        assert (job.of, job.seconds // 1000) == (10, 3)
+        (tmp_path / str(done)).touch()
+    assert drain(workers)[several].status == "ok"
+    (tmp_path / "1").unlink()
+    waiting = workers.submit(("wait", tmp_path), timeout=4000.0)
+    assert under_way(workers, waiting, 1).seconds == 0.0
+    (tmp_path / "1").touch()
+    assert drain(workers)[waiting].status == "ok"
+    short = workers.submit(("steps", tmp_path / "nowhere"), timeout=2000.0)
+    assert drain(workers)[short].status == "timeout"
 
 
 def test_stop_ends_even_stubborn_jobs() -> None:
     workers = LocalWorkers(Order("state", open_state, run_job), count=2)
     workers.start()
     workers.submit(("echo", 0))
-    pid = workers.collect(timeout=600.0)[0][1].details["pid"]
-    workers.submit(("stubborn", 3600))
-    workers.submit(("stubborn", 3600))
-    workers.collect(timeout=0.5)
+    pid = workers.collect(GUARD)[0][1].details["pid"]
+    for ticket in [workers.submit(("stubborn", 3600)) for _ in range(2)]:
+        under_way(workers, ticket, 1)
+    assert _STOP_SECONDS < 5.0, "what a Ctrl-C may take"
     workers.stop()
     workers.stop()
-    assert gone(pid, 600.0)
+    assert gone(pid)
 
 
 def test_a_state_that_cannot_be_opened_raises_its_own_error() -> None:
     with LocalWorkers(Order("unreadable", open_state, run_job), count=1) as workers:
         workers.submit(("echo", 0))
         with pytest.raises(DataError, match="gone"):
-            workers.collect(timeout=600.0)
+            workers.collect(GUARD)
 
 
 def test_workers_that_die_while_loading_are_not_started_for_ever() -> None:
     with LocalWorkers(Order("deadly", open_state, run_job), count=1) as workers:
         workers.submit(("echo", 0))
         with pytest.raises(EnvironmentFault, match="SIGKILL"):
-            workers.collect(timeout=600.0)
+            workers.collect(GUARD)
 
 
 PARENT = """
     import sys
     sys.path[:0] = {paths!r}
     from automc.execution.worker import Order
-    from automc.execution.workers import LocalWorkers
+    from automc.execution.workers import _STOP_SECONDS, LocalWorkers, Running
     from worker_jobs import open_state, run_job
     workers = LocalWorkers(Order("state", open_state, run_job), count=2)
     workers.start()
     workers.submit(("echo", 0)); workers.submit(("echo", 1))
     pids = set()
     while len(pids) < 2:
-        pids |= {{outcome.details["pid"] for _, outcome in workers.collect(20.0)}}
+        pids |= {{outcome.details["pid"] for _, outcome in workers.collect(600.0)}}
         if len(pids) < 2:
             workers.submit(("echo", 0)); workers.submit(("echo", 1))
-    print(*pids, flush=True)
     workers.submit(("hang", None))
     try:
-        while workers.collect(60.0) or workers.running():
+        print(*pids, flush=True)
+        while workers.collect(600.0) or workers.running():
             pass
     except KeyboardInterrupt:
         workers.stop()
@@ -186,17 +199,14 @@ def test_no_worker_outlives_a_killed_parent() -> None:
     parent.kill()
     parent.wait()
     # One of them is idle, the other inside a job that never ends.
-    assert all(gone(pid, 5.0) for pid in pids)
+    assert all(gone(pid) for pid in pids)
 
 
-def test_ctrl_c_of_the_terminal_ends_everything_within_five_seconds() -> None:
+def test_ctrl_c_of_the_terminal_ends_everything() -> None:
     parent = start_parent()
     assert parent.stdout is not None
     pids = [int(pid) for pid in parent.stdout.readline().split()]
-    time.sleep(0.3)
-    started = time.monotonic()
     os.killpg(parent.pid, signal.SIGINT)
     assert parent.stdout.readline().strip() == "stopped"
-    parent.wait(5)
-    assert time.monotonic() - started < 5.0
-    assert all(gone(pid, 0.5) for pid in pids)
+    parent.wait(GUARD)
+    assert all(gone(pid) for pid in pids)

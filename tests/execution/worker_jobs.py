@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from automc.errors import DataError
@@ -21,6 +22,16 @@ def open_state(setup: Any) -> Any:
     return setup
 
 
+def elapse(monitor: Monitor, seconds: float) -> None:
+    """Make a step look as if it had begun that much earlier; a clock that stands still goes on standing."""
+    monitor._cells[2] -= seconds
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+
+
 def run_job(state: Any, job: tuple[str, Any], monitor: Monitor) -> StepOutcome:
     kind, value = job
     if kind == "kill":
@@ -34,6 +45,7 @@ def run_job(state: Any, job: tuple[str, Any], monitor: Monitor) -> StepOutcome:
             time.sleep(0.05)
     elif kind == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        monitor.progress(1, 2)
         time.sleep(value)
     elif kind == "memory":
         limit = 400 << 20
@@ -43,12 +55,16 @@ def run_job(state: Any, job: tuple[str, Any], monitor: Monitor) -> StepOutcome:
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     elif kind == "steps":
-        for _ in range(value):
+        for done in (1, 2):
             monitor.begin()
-            monitor.progress(3, 10)
-            time.sleep(0.4)
+            elapse(monitor, 3000.0)
+            monitor.progress(done, 10)
+            wait_for(value / str(done))
     elif kind == "wait":
+        elapse(monitor, 3000.0)
         monitor.wait()
-        time.sleep(value)
+        elapse(monitor, 3000.0)
+        monitor.progress(1, 10)
+        wait_for(value / "1")
         monitor.begin()
     return StepOutcome("ok", details={"value": value, "pid": os.getpid(), "state": state})

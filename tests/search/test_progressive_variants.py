@@ -71,15 +71,22 @@ def test_a_strategy_that_did_well_is_asked_again(new_space):
     """After one of the sampled prefixes; all else being equal, the one with the better mean is preferred."""
     space = new_space(per_level=1, methods=3, prior=False)
     good = np.flatnonzero((space.method == 0) & (space.hp2 == 0.2))[0]
-    told = [step((i,), -0.01 if i == good else -0.4 * space.hp2[i] - 0.1, space.hp2[i]) for i in range(15)]
-    asked = []
-    for seed in range(20):
-        search = ProgressiveMean(space, LIMITS, seed)
-        search.tell(told)
-        asked += [scheme[-1] for scheme in search.ask(2)]
-    count = np.bincount(asked, minlength=15)
     alike = [i for i in np.flatnonzero(space.hp2 == 0.2) if i != good]
-    assert count[good] > 3 * count[alike].max(), count
+    shares = {}
+    for better in (True, False):
+        told = [
+            step((i,), -0.01 if better and i == good else -0.4 * space.hp2[i] - 0.1, space.hp2[i]) for i in range(15)
+        ]
+        asked = []
+        for seed in range(20):
+            search = ProgressiveMean(space, LIMITS, seed)
+            search.tell(told)
+            asked += [scheme[-1] for scheme in search.ask(2)]
+        shares[better] = np.bincount(asked, minlength=15) / len(asked)
+    # Of fifteen strategies it is every second choice; had it done no better than the others, it would be none.
+    assert shares[True][good] > 0.4, shares
+    assert shares[True][good] > 3 * shares[True][alike].max(), shares
+    assert shares[False][good] < 0.1, shares
 
 
 def test_own_sizes_are_a_flag_away(new_space):

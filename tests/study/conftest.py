@@ -1,8 +1,36 @@
-"""Makes the helper modules of this folder importable."""
+"""Makes the helper modules of this folder importable, and a home in which a study was run."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+SEARCHED = "digits-digits-1"
+
+
+@pytest.fixture(scope="session")
+def searched_once(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the prepared home with `digits-digits-1`, a study of six steps that is done. Copy it."""
+    from study_tools import create, run
+
+    folder = tmp_path_factory.mktemp("searched") / "home"
+    shutil.copytree(prepared_home, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOMC_HOME", str(folder))
+        patch.delenv("AUTOMC_GRAPH", raising=False)
+        study = create(folder, "6steps")
+        assert study.spec.id == SEARCHED
+        run(study)
+    return folder
+
+
+@pytest.fixture
+def searched(searched_once: Path, automc_home: Path) -> str:
+    """The name of that study, in a copy of that home for this test alone."""
+    shutil.copytree(searched_once, automc_home)
+    return SEARCHED
