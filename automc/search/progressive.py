@@ -30,10 +30,8 @@ class Choice:
 
     nodes: tuple[tuple[float, float], ...] = ((-1.732, 1 / 6), (0.0, 2 / 3), (1.732, 1 / 6))
     """Where a gain is evaluated, (deviations from the predicted accuracy, weight): its expectation, by quadrature."""
-    front: float = 0.5
-    """Weight of the front beyond the target beside what is recommended of it, in [0, 1]."""
     on_the_way: float = 0.25
-    """Weight of the front over all sizes, beside those."""
+    """Weight of the front over all sizes, beside what is gained where the target is met."""
     repeat: float = 0.25
     """What a gain is multiplied with for each one of the same method and HP2 that is chosen or pending."""
     explore: float = 0.05
@@ -183,8 +181,8 @@ class ProgressiveSearch(Searcher):
         total = np.zeros(len(spread))
         for deviations, weight in choice.nodes:
             at = predicted + np.stack([deviations * spread, np.zeros(len(spread))], axis=1)
-            gain = (1 - choice.front) * self._recommended(at, seen)
-            gain += choice.front * hypervolume_gain(at, seen, (least, gamma)) / (width * (1 - gamma))
+            gain = (1 - self.limits.front) * self._recommended(at, seen)
+            gain += self.limits.front * hypervolume_gain(at, seen, (least, gamma)) / (width * (1 - gamma))
             total += weight * (gain + choice.on_the_way * hypervolume_gain(at, seen, (half, 0.0)) / half)
         return total
 

@@ -69,6 +69,11 @@ class Run:
         reached = np.flatnonzero(self.volumes >= share)
         return float(reached[0] + 1) if len(reached) else math.inf
 
+    def seconds_to(self, share: float) -> float:
+        """Return the seconds until that share; infinite where the budget ended first."""
+        steps = self.steps_to(share)
+        return math.inf if math.isinf(steps) else float(self.seconds[int(steps) - 1])
+
     def volume_at(self, seconds: npt.ArrayLike) -> FloatArray:
         """Return the volume after so many seconds of the table's cost."""
         done = np.searchsorted(self.seconds, np.asarray(seconds), side="right")

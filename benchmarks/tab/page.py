@@ -24,15 +24,16 @@ PROTOTYPE = {
     "progressive-blind": ("progressive, no model", 0.873, 0.933, 0.966),
     "progressive-mean": ("progressive, per-strategy mean", 0.919, 0.963, 0.985),
     "progressive-mean-own-size": ("progressive, per-strategy mean", 0.919, 0.963, 0.985),
-    "progressive": ("progressive, F_mo", 0.891, 0.957, 0.984),
+    "progressive-net": ("progressive, F_mo", 0.891, 0.957, 0.984),
     "progressive-own-size": ("progressive, F_mo", 0.891, 0.957, 0.984),
 }
 """What a prototype reached on the same tree: 30 seeds, budget 100, γ 0.3."""
 CLOSE = 0.02
 """A difference from the prototype's mean after 50 steps that is not explained."""
 WHAT = {
-    "progressive": "Algorithm 2 with F_mo (a recurrent network, trained online); the size is planned from HP2",
-    "progressive-own-size": "the same, the size predicted by F_mo too, as Eq. 5 has it",
+    "progressive": "Algorithm 2 with F_mo (a Bayesian linear model, and a recurrent network once it predicts better)",
+    "progressive-net": "Algorithm 2 with the recurrent network alone, trained online as Eq. 5 has it; sizes as in progressive",
+    "progressive-own-size": "the same, the size predicted by the network too",
     "progressive-mean": "Algorithm 2 with the mean of what each strategy did so far in place of F_mo",
     "progressive-mean-own-size": "the same, with the strategy's mean size too",
     "progressive-blind": "a random new step on a scheme of the frontier; no model",
@@ -86,6 +87,8 @@ def write_page(runs: Sequence[Run], about: dict[str, Any]) -> str:
         "",
         *results(by_name, horizon),
         "",
+        *ahead(by_name),
+        "",
         "![Hypervolume against executed steps](hypervolume-steps.png)",
         "![Hypervolume against seconds](hypervolume-seconds.png)",
         "",
@@ -100,8 +103,8 @@ def write_page(runs: Sequence[Run], about: dict[str, Any]) -> str:
         "",
         "Spearman's correlation of predicted and real step rates, on the steps that were chosen and on as many random",
         "admissible ones, from 8 measured steps on. What is chosen is alike, so its correlation is biased downwards or",
-        "upwards; the random column says what the model knows. Medians over seeds. The searchers without `own-size` plan",
-        "the size and use only the AR.",
+        "upwards; the random column says what the model knows. Medians over seeds. The searchers without `own-size` take",
+        "only the AR from the model; they plan the size and correct the plan by what it missed.",
         "",
         *qualities(by_name),
         "",
@@ -110,7 +113,7 @@ def write_page(runs: Sequence[Run], about: dict[str, Any]) -> str:
         *sizes(about["sizes"]),
     ]
     if about["is_tree"] and budget == 100:
-        lines += ["", "## Beside the prototype", "", *beside_prototype(by_name), "", *notes(by_name, about["sizes"])]
+        lines += ["", "## Beside the prototype", "", *beside_prototype(by_name), "", *notes(by_name)]
     return "\n".join(lines) + "\n"
 
 
@@ -248,7 +251,34 @@ def mean_at_half(by_name: Runs, name: str) -> float:
     return float(np.mean([at(50)(run) for run in by_name[name]]))
 
 
-def notes(by_name: Runs, misses: Sequence[tuple[int, float, float, float, float]]) -> list[str]:
+def ahead(by_name: Runs) -> list[str]:
+    """Return how soon each searcher has most of the front, in the median, and what part of that `progressive` needs."""
+    if "progressive" not in by_name:
+        return []
+    found = {n: [float(np.median([to(r) for r in runs])) for to in (_steps, _seconds)] for n, runs in by_name.items()}
+    lines = [
+        f"| searcher | steps to {ENOUGH:.0%} | seconds to {ENOUGH:.0%} | `progressive` needs of them |",
+        "|---|---|---|---|",
+    ]
+    ours = found["progressive"]
+    for name, (steps, seconds) in sorted(found.items(), key=lambda item: item[1]):
+        parts = ", ".join(f"{own / other:.0%}" for own, other in zip(ours, (steps, seconds), strict=True))
+        over = math.isinf(steps)
+        lines.append(
+            f"| {name} | {'> budget' if over else f'{steps:.0f}'} | {'' if over else f'{seconds:.0f}'} | {'' if over else parts} |"
+        )
+    return lines
+
+
+def _steps(run: Run) -> float:
+    return run.steps_to(ENOUGH)
+
+
+def _seconds(run: Run) -> float:
+    return run.seconds_to(ENOUGH)
+
+
+def notes(by_name: Runs) -> list[str]:
     """Return what a reader should take from the page, and why ours differs from the prototype where it does."""
     differs = {
         name: mean_at_half(by_name, name) - volumes[1] for name, (_, *volumes) in PROTOTYPE.items() if name in by_name
@@ -256,18 +286,6 @@ def notes(by_name: Runs, misses: Sequence[tuple[int, float, float, float, float]
     far = {name: value for name, value in differs.items() if abs(value) > CLOSE}
     listed = ", ".join(f"`{name}` ({value:+.4f})" for name, value in far.items()) or "none"
     lines = [f"After 50 steps the means that differ from the prototype's by more than {CLOSE:g}: {listed}.", ""]
-    if {"progressive", "progressive-own-size", "progressive-mean", "progressive-mean-own-size"} <= by_name.keys():
-        f_mo, means = (differs[f"{name}-own-size"] - differs[name] for name in ("progressive", "progressive-mean"))
-        left = max(abs(differs[name]) for name in ("progressive-own-size", "progressive-mean-own-size"))
-        lines += bullet(
-            "**Our model-based searchers lack the size here, not the accuracy.** They plan a step's size from HP2, a share "
-            "of the *original* parameters, as AutoMC's methods execute it. The strategies of this tree remove a share of "
-            "their *input*: in the table above that share is nearly the same at every depth, and the plan misses it by "
-            f"{misses[1][4]:.2f} in second and {misses[-1][4]:.2f} in third steps. A correction by the method's mean miss cannot "
-            "follow, because the miss depends on the depth. With the size learned instead, and nothing else changed, F_mo "
-            f"gains {f_mo:+.3f} (paired tests above) and the mean {means:+.3f} after 50 steps; both are then within {left:.3f} of the "
-            "prototype. Where methods remove a share of the original the plan is right, so studies keep it."
-        )
     return [*lines, *(line for text in READING for line in bullet(text))]
 
 

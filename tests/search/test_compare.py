@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.tab.compare import compare, write
 from benchmarks.tab.measures import Run, measure, size_misses
-from benchmarks.tab.page import PROTOTYPE, notes, paired, paired_tests, spread
+from benchmarks.tab.page import PROTOTYPE, ahead, notes, paired, paired_tests, spread
 from benchmarks.tab.table import TREE, Table
 
 SHORT = ("random", "evolution", "progressive-blind", "progressive-mean-own-size", "progressive-mean")
@@ -116,8 +116,21 @@ def test_notes_name_what_is_far_from_the_prototype():
         name: [Run(name, 0, np.full(100, mean), np.arange(100.0), 0.5, 0.0, {})]
         for name, mean in (("random", near), ("evolution", far))
     }
-    first = notes(made, [])[0]
+    first = notes(made)[0]
     assert first.endswith("by more than 0.02: `evolution` (+0.0500).")
+
+
+def test_it_is_told_what_part_of_anothers_steps_and_seconds_is_needed():
+    def made(name, steps):
+        return [Run(name, 0, np.where(np.arange(100) < steps - 1, 0.5, 0.96), 2.0 * np.arange(1, 101), 0.5, 0.0, {})]
+
+    lines = ahead({"progressive": made("progressive", 20), "good": made("good", 40), "never": made("never", 200)})
+    assert lines[2:] == [
+        "| progressive | 20 | 40 | 100%, 100% |",
+        "| good | 40 | 80 | 50%, 50% |",
+        "| never | > budget |  |  |",
+    ]
+    assert ahead({"good": made("good", 40)}) == []
 
 
 def test_quartiles_are_values_that_occurred_and_unreached_ones_say_so():

@@ -59,11 +59,10 @@ def test_where_accuracy_is_guaranteed_steps_that_keep_it_are_asked_first(new_spa
     space = replace(space, prior=np.stack([np.where(large, -0.25, -0.01), space.hp2], axis=1))
 
     def share(limits: Limits) -> float:
-        front = Choice(front=1.0)
-        asked = [s[0] for seed in range(20) for s in ProgressiveSearch(space, limits, seed, choice=front).ask(1)]
+        asked = [s[0] for seed in range(20) for s in ProgressiveSearch(space, limits, seed).ask(1)]
         return float(large[asked].mean())
 
-    free = replace(LIMITS, gamma=0.04)
+    free = replace(LIMITS, gamma=0.04, front=1.0)
     assert share(free) > 0.6
     assert share(replace(free, least_accuracy=0.98 * LIMITS.base_accuracy)) < 0.4
 
@@ -123,7 +122,7 @@ def test_its_own_size_is_a_flag_away(new_space):
 
 def test_the_expected_gain_is_that_of_draws(new_space):
     """By quadrature against 20,000 draws of each candidate's accuracy, the formula written out."""
-    search = ProgressiveSearch(new_space(), LIMITS, 0, choice=Choice(front=0.4, on_the_way=0.2))
+    search = ProgressiveSearch(new_space(), replace(LIMITS, front=0.4), 0, choice=Choice(on_the_way=0.2))
     rng = np.random.default_rng(0)
     seen = np.array([[0.9, 0.0], [0.8, 0.35], [0.6, 0.7]])
     candidates = np.stack([rng.uniform(0.55, 0.88, 12), rng.uniform(0.1, 0.8, 12)], axis=1)
@@ -140,7 +139,7 @@ def test_what_is_recommended_weighs_most_or_the_front_does(new_space):
     """One candidate would be the most accurate that meets γ, the other the smallest by far."""
     candidates, seen = np.array([[0.86, 0.31], [0.6, 0.8]]), np.array([[0.9, 0.0], [0.8, 0.35]])
     for front, first in ((0.0, 0), (1.0, 1)):
-        search = ProgressiveSearch(new_space(), LIMITS, 0, choice=Choice(front=front, on_the_way=0.0))
+        search = ProgressiveSearch(new_space(), replace(LIMITS, front=front), 0, choice=Choice(on_the_way=0.0))
         assert np.argmax(search._gain(candidates, np.zeros(2), seen)) == first
 
 
