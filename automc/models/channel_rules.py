@@ -7,7 +7,7 @@ channels that enter it must stay, with its name for a reason. So nothing that is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -81,6 +81,15 @@ class Record(Protocol):
 
     def labels(self, tensor: Tensor) -> Labels | None:
         """Labels of a tensor, None where they are unknown."""
+
+
+def tensors_of(values: Any) -> Iterator[Tensor]:
+    """Tensors among an operation's arguments or results, in their order."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, list | tuple | dict):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from tensors_of(value)
 
 
 def name_of(func: Any) -> str:
@@ -315,8 +324,7 @@ def _pointwise(record: Record, given: Sequence[Labels], shape: Sequence[int], ad
 
 
 def _met(record: Record, name: str, args: Any, kwargs: Any, outputs: Sequence[Tensor]) -> list[Labels]:
-    inputs = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-    given = [_given(record, t) for t in inputs]
+    given = [_given(record, t) for t in tensors_of((args, kwargs))]
     labels = _pointwise(record, given, outputs[0].shape, name.strip("_") in ("add", "sub", "rsub"))
     if name.endswith("_") and isinstance(args[0], Tensor) and not torch.equal(*compact(given[0], labels)):
         given[0].copy_(labels)  # a view writes through to what it is a view of

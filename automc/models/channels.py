@@ -266,7 +266,7 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Layers whose channels these tensors hold."""
         starts = [port.start for port in self.ports]
         found: set[str] = set()
-        for tensor in pytree.tree_leaves((args, kwargs)):
+        for tensor in rules.tensors_of((args, kwargs)):
             trail = self._trail(tensor)
             atoms = torch.unique(rules.compact(trail.labels)[0]).tolist() if trail is not None else []
             ports = [self.ports[bisect_right(starts, atom) - 1] for atom in atoms if atom]
@@ -274,11 +274,11 @@ class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
     def _follow(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
-        inputs = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        inputs = list(rules.tensors_of((args, kwargs)))
         for tensor in inputs:
             if id(tensor) in self._weights and self._weights[id(tensor)][0] is tensor:
                 self._read_elsewhere(self._weights[id(tensor)][1])
-        outputs = [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor)]
+        outputs = list(rules.tensors_of(output))
         if not outputs:
             return
         self.log.append(str(func))

@@ -1,14 +1,15 @@
-"""Which groups can shrink, tried on copies of the model.
+"""Which groups can shrink, tried on a copy of the model.
 
 Code may count on a layer's full width, as `x.view(-1, 320)` does, and no label shows that. So units are removed from
-all groups of a copy, which must run and couple its channels as the model does.
+all groups of the copy, which must run and couple its channels as the model does.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from automc.models.channels import Channels
 from automc.models.coupling import Group, Lost, delete, partition, removed_rows, trace
 
 DRAWS = 3
-"""Cuts that are tried on copies before a group counts as one that can shrink."""
+"""Cuts that are tried on a copy before a group counts as one that can shrink."""
 
 
 def flexible(
@@ -32,6 +33,8 @@ def flexible(
         groups: all of them.
         until: of `time.thread_time()`; what was not tried by then is left out.
     """
+    own = (*model.parameters(), *model.buffers())  # cuts and passes do not write to them
+    model = copy.deepcopy(model, {id(tensor): tensor for tensor in own})
     fine, draw, held = groups, 0, 0
     while held < DRAWS:  # what is left must bear every draw
         left = _accepted(model, example, found, fine, draw, until)
@@ -98,16 +101,33 @@ def _culprit(suspects: Sequence[Group], lost: Lost | None) -> str | None:
 def _without(
     model: nn.Module, example: Tensor, found: Channels, groups: Sequence[Group], draw: int, until: float
 ) -> Lost | None:
-    """Return why a copy without some units of these groups does not run, or couples its channels otherwise."""
+    """Return why this model without some units of these groups does not run, or couples its channels otherwise."""
     units = _some(groups, draw)
-    own = (*model.parameters(), *model.buffers())  # cuts and passes do not write to them
-    smaller = copy.deepcopy(model, {id(tensor): tensor for tensor in own})
-    delete(groups, units, dict(smaller.named_modules()))
-    try:
-        compare(found, smaller, example, groups, units, until)
-    except Lost as lost:
-        return lost
+    with _cut(model, groups, units):
+        try:
+            compare(found, model, example, groups, units, until)
+        except Lost as lost:
+            return lost
     return None
+
+
+@contextmanager
+def _cut(model: nn.Module, groups: Sequence[Group], units: Sequence[Sequence[int]]) -> Iterator[None]:
+    """Remove units for a while: layers get other tensors and widths, and then their own back."""
+    modules = dict(model.named_modules())
+    layers = {modules[member.name] for group in groups for member in (*group.members, *group.bare)}
+    before = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in layers]
+    try:
+        delete(groups, units, modules)
+        yield
+    finally:
+        for layer, state, parameters, buffers in before:
+            layer.__dict__.clear()
+            layer.__dict__.update(state)
+            layer._parameters.clear()
+            layer._parameters.update(parameters)
+            layer._buffers.clear()
+            layer._buffers.update(buffers)
 
 
 def _some(groups: Sequence[Group], draw: int) -> list[list[int]]:

@@ -34,6 +34,9 @@ RATIO = {torch.float64: 1e-5, torch.float32: 1e-2}
 SEEN = {torch.float64: 1e-7, torch.float32: 1e-3}
 """Least change by the producers alone, of the largest output, that is told from rounding; by the precision inside."""
 
+_BLOCK = 2**20
+"""Elements that are moved at once: fresh memory costs more than what is done with it."""
+
 NOT_COUPLED = "exchanging its channels changes the outputs: they are coupled in a way that could not be followed"
 NOT_SEEN = "its channels hardly reach the outputs, so that their coupling cannot be proved"
 NOT_FINITE = "the outputs are not finite numbers, so that the coupling cannot be proved"
@@ -174,26 +177,28 @@ class _Twin:
         """
         producers = [(m, p) for m, p in _exchanges(group) if m.side == "out"]
         with torch.no_grad():
-            effect = sum(
-                float(torch.vdot(new.sub_(self.tensors[name]).flatten(), self.slopes[name].flatten()))
-                for name, new in self._exchanged(producers).items()
-                if name in self.slopes
-            )
+            effect = sum(self._slope(member.name, places) for member, places in _places(producers))
         if abs(effect) > 100 * SEEN[self.precision] or time.thread_time() > deadline:
             return abs(effect)
         return self.change(producers)
 
     def _exchanged(self, members: Iterable[tuple[Member, np.ndarray]]) -> dict[str, Tensor]:
         """Return the tensors of these members' layers with their rows exchanged, by name."""
-        index: dict[tuple[str, str], tuple[Member, np.ndarray]] = {}
-        for member, order in members:
-            wide = np.arange(width(member.module, member.side))
-            _, places = index.setdefault((member.name, member.side), (member, wide))
-            places[member.rows.flatten()] = member.rows[order].flatten()
         new: dict[str, Tensor] = {}
-        for member, places in index.values():
+        for member, places in _places(members):
             self._exchange(new, member, torch.from_numpy(places))
         return new
+
+    def _slope(self, layer: str, places: np.ndarray) -> float:
+        """Change of the mixed outputs, by their slopes, when these rows of a layer are exchanged."""
+        change, source = 0.0, torch.from_numpy(places).to(self.x.device)
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            if name in self.slopes:
+                old, slopes = self.tensors[name], self.slopes[name]
+                rows = max(1, _BLOCK * len(places) // old.numel())
+                for moved, at, slope in zip(*(t.split(rows) for t in (source, old, slopes)), strict=True):  # type: ignore[no-untyped-call]
+                    change += float(((old[moved] - at) * slope).sum())
+        return change
 
     def _exchange(self, new: dict[str, Tensor], member: Member, places: Tensor) -> None:
         def now(name: str) -> Tensor:
@@ -221,6 +226,16 @@ class _Twin:
             for name in ("weight", "bias", "running_mean", "running_var"):
                 if f"{member.name}.{name}" in self.tensors:
                     new[f"{member.name}.{name}"] = now(name)[places]
+
+
+def _places(members: Iterable[tuple[Member, np.ndarray]]) -> Iterator[tuple[Member, np.ndarray]]:
+    """Bring together, for each side of a layer, which of its rows comes where."""
+    index: dict[tuple[str, str], tuple[Member, np.ndarray]] = {}
+    for member, order in members:
+        wide = np.arange(width(member.module, member.side))
+        _, places = index.setdefault((member.name, member.side), (member, wide))
+        places[member.rows.flatten()] = member.rows[order].flatten()
+    yield from index.values()
 
 
 def _exchanges(group: Group) -> Iterator[tuple[Member, np.ndarray]]:
