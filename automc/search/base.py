@@ -97,10 +97,10 @@ class Limits:
     """Upper bound of ΣHP2."""
     least_accuracy: float | None = None
     """Accuracy on validation that must be kept; None: as much as can be had."""
-    front: float = 0.5
-    """Weight of the whole front beyond the target beside what will be recommended of it, in [0, 1]."""
     timed: bool = False
     """Whether the budget is time, so that a step's cost counts."""
+    front: float = 0.5
+    """Weight of the whole front beyond the target beside what will be recommended of it, in [0, 1]."""
 
     def accuracy_short(self, accuracy: float) -> float:
         """Return by how much an accuracy falls short of the least one; 0 where there is none."""
