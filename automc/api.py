@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from automc.bounds import Size, check, sides
 from automc.datasets import DataRef
 from automc.datasets.splits import content_hash
 from automc.errors import MethodError
-from automc.execution.jobs import final
+from automc.execution.jobs import Recovery, final, recover_saved
+from automc.execution.setup import Setup
 from automc.files import Kind, claim, marked, write_atomically
 from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
 from automc.models.runtimes import Comparison, checked
-from automc.study import Budget, Listener, Study, gauge, replay, widths
+from automc.study import Budget, Listener, Study, gauge, replay, spending, widths
 from automc.study.doctor import Diagnosis, examine, scratch
 from automc.study.limits import asked
 from automc.study.measured import Measured as Measured
@@ -34,6 +36,7 @@ from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training.loop import train_model
 from automc.training.recipe import Recipe
+from automc.training.recover import Extent
 from kg.errors import SchemaInvalid
 from kg.schema import Scheme
 
@@ -110,6 +113,8 @@ class Compressed:
     test_after: float | None
     seconds: float
     forecast: SchemeForecast
+    recovery: Recovery | None
+    """What training on has brought; None where it was not asked for."""
     validation_images: int
     test_images: int | None
     pace: Comparison | None
@@ -122,8 +127,8 @@ def compress(
     model: str, data: str | DataRef, scheme: str | Path | Scheme, *, out: str | Path = "compressed.am",
     weights: str | Path | None = None, recipe: Recipe | None = None, precision: str = "auto", device: str = "auto",
     runtime: str = "torch", auto_widths: bool = False, run_seed: int = 0, keep: tuple[str, ...] = (),
-    keep_shape: tuple[str, ...] = (), train_frozen: bool = False, progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    keep_shape: tuple[str, ...] = (), train_frozen: bool = False, recover: str = "none",
+    progress: Progress | None = None, say: Callable[[str], None] | None = None, on_recovery: Progress | None = None,
     on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None, force: bool = False,
 ) -> Compressed:  # fmt: skip
     """Run a scheme on a model and save the result; it trains on all images but validation, or the recipe's fraction.
@@ -137,7 +142,9 @@ def compress(
         train_frozen: cut and train what the model's factory froze, too.
         runtime: "torch" or "onnx": what will run the smaller model, and times it beside the model before.
         auto_widths: let the recipe's `round_to` be what pays in that runtime on this processor; timed once.
-        say: is told what was measured for that.
+        recover: how long the saved model trains on, with the model before as its teacher: "30m", "20epochs" or "none".
+        progress: called with the iterations done and in all of the scheme; `on_recovery` with the share of that.
+        say: is told what was measured, and of the recovery.
         on_forecast: called before the first step with what is expected, and where the scheme comes from.
         force: replace whatever file `out` is; else only an earlier result of `compress` or `search`.
 
@@ -149,6 +156,7 @@ def compress(
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
     check("--run-seed", run_seed)
+    extent = spending.extent(recover)
     place = checked(runtime)
     origin = replay.find(scheme) if isinstance(scheme, str) else None
     wanted = origin.trial.scheme if origin else read_scheme(scheme)
@@ -169,17 +177,35 @@ def compress(
         outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
         if outcome.status != "ok":
             raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
-        smaller = structure.read(saved).model.to(subject.device)
         write_atomically(target, saved.read_bytes())
+        trained = partial(_train_on, setup, saved, recipe, target, say or str, on_recovery or progress)
+        recovery = None if extent is None else trained(extent)
+        smaller = structure.read(saved).model.to(subject.device)
     after = open_figures(smaller, subject)
     return Compressed(
         scheme=wanted, path=target, before=Figures(subject.accuracy, subject.params, subject.flops),
         after=after, reached=bool(outcome.reached), reason=outcome.reason,
         test_before=subject.test_accuracy(), test_after=subject.test_accuracy(smaller), seconds=outcome.seconds,
-        forecast=expected, validation_images=subject.splits.validation.n, test_images=subject.test_images,
+        forecast=expected, recovery=recovery,
+        validation_images=subject.splits.validation.n, test_images=subject.test_images,
         pace=gauge.pace(subject, smaller, place),
-        unrecorded=replay.write(subject, wanted, origin, expected, outcome, after, recipe, run_seed),
+        unrecorded=replay.write(
+            subject, wanted, origin, expected, outcome, after, recipe, run_seed,
+            recovery.as_dict() if recovery else None,
+        ),
     )  # fmt: skip
+
+
+def _train_on(
+    setup: Setup, saved: Path, recipe: Recipe, target: Path, say: Callable[[str], object], progress: Progress | None,
+    extent: Extent,
+) -> Recovery:  # fmt: skip
+    """Let a saved model recover, and copy it to `target`, where the one before lies already."""
+    say(f"Saved: {target}. It trains on, with the model before as its teacher, for {extent}.")
+    found = recover_saved(setup, saved, extent, everything=recipe.fraction == 1, progress=progress)
+    say(found.text)
+    write_atomically(target, saved.read_bytes())
+    return found
 
 
 def doctor(

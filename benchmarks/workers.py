@@ -47,7 +47,7 @@ class Steps:
     def __init__(self, count: int) -> None:
         self._strategies = [Strategy("NS", (("HP2", i),)) for i in range(count)]
 
-    def scheme(self, indices: SchemeIndices) -> Scheme:
+    def scheme(self, indices: SchemeIndices, _: float = 0.0) -> Scheme:
         """Return the scheme behind indices."""
         return Scheme(tuple(self._strategies[i] for i in indices))
 
@@ -55,7 +55,7 @@ class Steps:
         """Return the indices of a scheme."""
         return tuple(int(step.number("HP2")) for step in scheme.steps)
 
-    def expected(self, _: Reason | None) -> dict[str, object]:
+    def expected(self, _: Reason | None, __: float = 0.0) -> dict[str, object]:
         """Return nothing: nothing is predicted."""
         return {}
 

@@ -135,6 +135,12 @@ def compress(
     keep: o.Keep = None,
     keep_shape: o.KeepShape = None,
     train_frozen: o.TrainFrozen = False,
+    recover: Annotated[
+        str,
+        typer.Option(
+            "--recover", help="How long the saved model trains on, with MODEL as its teacher: 30m, 20epochs or none."
+        ),
+    ] = "none",
     run_seed: o.RunSeed = 0,
     device: o.Device = "auto",
     augment: o.Augment = None,
@@ -152,12 +158,13 @@ def compress(
         for line in _foretold(expected, origin):
             say(line)
 
-    with progress("compressing") as bar:
+    with progress("compressing") as bar, progress("recovery") as later:
         done = api.compress(
             model, reading.ref(data, augment), scheme, out=out, weights=weights, recipe=how.recipe(),
             precision=how.precision, device=device, run_seed=run_seed, keep=tuple(keep or ()),
             keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen,
-            progress=lambda did, of: bar(did, of, {}), on_forecast=foretell, force=force,
+            progress=lambda did, of: bar(did, of, {}), on_forecast=foretell, force=force, recover=recover,
+            on_recovery=lambda did, of: later(did, of, {}),
             runtime=how.runtime, auto_widths=how.auto_widths, say=say,
         )  # fmt: skip
     before, after, forecast = done.before, done.after, done.forecast
@@ -167,6 +174,8 @@ def compress(
         "validation_before": before.accuracy, "validation_after": after.accuracy,
         **interval("validation_after", after.accuracy, done.validation_images), "test_before": done.test_before,
         "test_after": done.test_after, **interval("test_after", done.test_after, done.test_images), "reached": done.reached, "seconds": done.seconds,
+        "recovery_seconds": done.recovery and done.recovery.seconds,
+        "recovery_iterations": done.recovery and done.recovery.iterations,
         "runtime": how.runtime, "time_ratio": done.pace and done.pace.ratio,
         "time_ratio_low": done.pace and done.pace.low, "time_ratio_high": done.pace and done.pace.high,
         "forecast_removed": forecast.removed, "forecast_validation_study": forecast.accuracy_study,

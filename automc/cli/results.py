@@ -67,9 +67,10 @@ def _show_all(study: str, done: list[Trial], format: Format) -> None:
 
 def _show_front(study: str, record: dict[str, Any], done: list[Trial], protocol: Protocol, format: Format) -> None:
     from automc.cli.watch import plot_trials, say_first, show_trials
+    from automc.study.ending import settled
     from automc.study.headline import headline
 
-    choice, front, final = protocol.recommended(done), protocol.front(done), record.get("final")
+    choice, front, final = settled(record, protocol, done), protocol.front(done), record.get("final")
     chosen = choice.trial if choice else None
     first = headline(done, chosen, final, protocol.base["accuracy"], protocol.validation_images)
     if format is Format.json:

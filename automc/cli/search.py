@@ -11,7 +11,20 @@ from automc.cli import options as o
 from automc.cli.output import Format, FormatOption, guarded, say, show
 from automc.files import claim
 
-Budget = Annotated[str, typer.Option("--budget", help="Time or executed steps: 30m, 2h, 40steps.")]
+Budget = Annotated[
+    str,
+    typer.Option(
+        "--budget", help="Time until the model is saved, or steps that the search executes: 30m, 2h, 40steps."
+    ),
+]
+Recover = Annotated[
+    str,
+    typer.Option(
+        "--recover",
+        help="How long the saved model trains on, with the original as teacher, of the budget: 30m, 20epochs, none; "
+        "auto: as long as the budget leaves.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", help="Worker processes; default one per core, one on a GPU, which can take several."),
@@ -31,10 +44,13 @@ def search(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the searcher.")] = 0,
     run_seed: o.RunSeed = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Also copy the recommended model here.")] = None,
-    final: Annotated[str, typer.Option("--final", help="full: run the recommended scheme once more; none: keep the trial's model.")] = "full",
+    final: Annotated[str, typer.Option("--final", help="full: run the best schemes once more, and save the best; none: keep the trial's model.")] = "full",
+    recover: Recover = "auto",
     own_experience: Annotated[bool, typer.Option("--own-experience/--no-own-experience", help="Learn from what earlier studies measured.")] = True,
     graph: Annotated[bool, typer.Option("--graph/--no-graph", help="Ablation: learn the embeddings without the graph's links.")] = True,
     experience: Annotated[bool, typer.Option("--experience/--no-experience", help="Ablation: learn and search without any experience.")] = True,
+    front: Annotated[float, typer.Option("--front", help="What the rest of the front is worth beside the recommended scheme, in [0, 1].")] = 0.5,
+    grid_only: Annotated[bool, typer.Option("--grid-only", help="The paper's search: no strategies off its grid, and no method straight to the target first.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help="Ablation: use this method alone; repeatable.")] = None,
     how: o.RecipeOptions = o.RecipeOptions(),
     keep: o.Keep = None,
@@ -76,7 +92,8 @@ def search(
             keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen, step_timeout=step_timeout,
             auto_widths=how.auto_widths, runtime=how.runtime,
             cache_bytes=parse_bytes(cache_size), final=final == "full", use_graph=graph, use_experience=experience,
-            only=tuple(only or ()),
+            only=tuple(only or ()), grid_only=grid_only, recover=recover,
+            front=front,
         )  # fmt: skip
     _run(study, out, format)
 

@@ -34,6 +34,24 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2%}"
 
 
+def _budget(plan: Plan) -> list[str]:
+    """Say how the budget is divided, and how long it takes."""
+    spec, spending = plan.spec, plan.spending
+    step = f"a step takes about {duration(plan.step_seconds)}; about {duration(plan.seconds)} to go"
+    lines = [f"  budget      {spec.budget} with {spec.workers} worker(s) on {spec.device}: {step}"]
+    parts = ["the finalists' runs"] if spec.final else []
+    if spending.rest:
+        parts.append("training on the best of them")
+    elif spending.recovery is not None:
+        parts.append(f"training on for {spending.recovery}")
+    if parts and spending.end_seconds is not None:
+        lines[0] = lines[0].replace(":", f", until the model is saved: {spending.search} to search,", 1)
+        lines.append(f"              then {duration(plan.final_seconds)} for {' and '.join(parts)}")
+    elif parts:
+        lines.append(f"              then about {duration(plan.final_seconds)} for {' and '.join(parts)}")
+    return lines
+
+
 class Watch(Listener):
     """Prints what a study tells on stderr; a context manager, because a bar must be taken down."""
 
@@ -95,11 +113,15 @@ class Watch(Listener):
             self.say(f"              {name}: {count:,} masked, {plan.infeasible[name]}")
         for name, count in space.beyond.items():
             self.say(f"              {name}: {count:,} masked, they would remove more than it can on this model")
-        after = f", then about {duration(plan.final_seconds)} for the final run" if plan.final_seconds else ""
-        self.say(
-            f"  budget      {spec.budget} with {spec.workers} worker(s) on {spec.device}: a step takes about "
-            f"{duration(plan.step_seconds)}; about {duration(plan.seconds)} to go{after}"
-        )
+        if space.closing:
+            self.say(
+                f"              {space.closing:,} more, off the grid, remove exactly what is missing to the target"
+            )
+        if plan.first:
+            names = ", ".join(scheme.steps[0].method for scheme in plan.first)
+            self.say(f"  first       each method straight to the target: {names}")
+        for line in _budget(plan):
+            self.say(line)
         if plan.done:
             self.say(f"  resumed     {plan.done} trials are in the graph already")
 
@@ -117,7 +139,7 @@ class Watch(Listener):
         """Move the bar."""
         if self._bar is None or self._plan is None:
             return
-        budget = self._plan.spec.budget
+        budget = self._plan.spending.search
         done, of = (spent_steps, budget.steps) if budget.steps else (spent_seconds, budget.seconds or 1.0)
         self._update("searching", done, of)
 
@@ -162,6 +184,9 @@ def show_trials(
     if format is not Format.table:
         columns = ("recommended", *FRONT_COLUMNS[1:], *(limit.figure for limit in protocol.limits), *told)
     show(columns, rows, format, title)
+    off = [str(t.ordinal) for t in trials if not t.grid]
+    if off and format is Format.table:
+        print(f"  off the paper's grid, with HP2 solved for the target: {', '.join(off)}")
 
 
 def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial | None, format: Format) -> None:

@@ -12,6 +12,7 @@ from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench, Setup
 from automc.execution.step import describe, execute, run_step
+from automc.methods.base import StepContext
 from automc.models import structure
 from automc.training import evaluate
 from kg.schema import Scheme
@@ -26,6 +27,8 @@ class Final:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     everything: bool = True
     """Train on all images but validation; False: on the recipe's fraction, like a step of a search."""
+    run_seed: int | None = None
+    """Another one than the study's."""
 
 
 class _Whole(Monitor):
@@ -58,6 +61,7 @@ def final(
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     everything: bool = True,
+    run_seed: int | None = None,
 ) -> StepOutcome:
     """Execute a scheme from M, save the model and return its figures.
 
@@ -65,12 +69,12 @@ def final(
     `seconds` and `iterations` are of all steps, the figures of the model that was saved; details hold the
     outcome of every step. The artefact's metadata are recipe, scheme, seed, data and figures, and what the
     caller adds (graph ids …), which wins. Where a step does not end well, nothing is written.
-    `progress` is called with the iterations done and in all of the scheme.
+    `progress` is called with the iterations done and in all of the scheme. `run_seed` takes the place of the setup's.
 
     Raises:
         EnvironmentFault: the file cannot be written; what was there is left as it was.
     """
-    return run_final(setup.open(), Final(scheme, out, metadata or {}, everything), Monitor(), progress)
+    return run_final(setup.open(), Final(scheme, out, metadata or {}, everything, run_seed), Monitor(), progress)
 
 
 def run_final(
@@ -78,7 +82,11 @@ def run_final(
 ) -> StepOutcome:
     """Run the job: see `final`."""
     original = execute(bench, Scheme(), monitor)
-    prepare = bench.final_context if job.everything else bench.context
+    seed = bench.setup.run_seed if job.run_seed is None else job.run_seed
+
+    def prepare(scheme: Scheme, monitor: Monitor) -> StepContext:
+        return (bench.final_context if job.everything else bench.context)(scheme, monitor, seed)
+
     context = prepare(job.scheme, monitor)
     planned = [methods.get(s.method).iterations(s, context.recipe, context.data.n) for s in job.scheme.steps]
     whole = _Whole(monitor, planned, progress)
@@ -102,6 +110,7 @@ def run_final(
     about = {
         **describe(bench, job.scheme, outcome),
         "recipe": context.recipe.as_dict(),
+        "run_seed": seed,
         "original_figures": {name: getattr(original, name) for name in ("accuracy", "params", "flops")},
         "seconds": outcome.seconds,
         **job.metadata,

@@ -117,20 +117,23 @@ class Bench:
         versions = {step.method: methods.get(step.method).version for step in scheme.steps}
         return _sha256([self.identity, self._signature(scheme, self.setup.recipe, self.train.n), versions])
 
-    def context(self, scheme: Scheme, monitor: Monitor) -> StepContext:
+    def context(self, scheme: Scheme, monitor: Monitor, run_seed: int | None = None) -> StepContext:
         """What the scheme's last step may use; its seed follows from the run seed and the steps' signatures alone."""
-        return self._context(scheme, monitor, self.train, self.setup.recipe)
+        return self._context(scheme, monitor, self.train, self.setup.recipe, run_seed)
 
-    def final_context(self, scheme: Scheme, monitor: Monitor) -> StepContext:
+    def final_context(self, scheme: Scheme, monitor: Monitor, run_seed: int | None = None) -> StepContext:
         """Like `context`, on all training images but validation."""
-        return self._context(scheme, monitor, self.rest, replace(self.setup.recipe, fraction=1.0))
+        return self._context(scheme, monitor, self.rest, replace(self.setup.recipe, fraction=1.0), run_seed)
 
-    def _context(self, scheme: Scheme, monitor: Monitor, data: TrainData, recipe: Recipe) -> StepContext:
+    def _context(
+        self, scheme: Scheme, monitor: Monitor, data: TrainData, recipe: Recipe, run_seed: int | None
+    ) -> StepContext:
+        chosen = self.setup.run_seed if run_seed is None else run_seed
         return StepContext(
             data=data,
             recipe=recipe,
             original_params=self.original_params,
-            seed=step_seed(self.setup.run_seed, self._signature(scheme, recipe, data.n)),
+            seed=step_seed(chosen, self._signature(scheme, recipe, data.n)),
             device=self.device,
             keep=self.setup.keep,
             still=self.setup.still,

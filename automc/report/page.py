@@ -18,6 +18,7 @@ from automc.bounds import size_text
 from automc.models import structure
 from automc.report.plot import Line, Mark, svg
 from automc.search.pareto import hypervolume
+from automc.study.ending import settled
 from automc.study.finish import slower
 from automc.study.headline import headline
 from automc.study.limits import drop_text
@@ -49,7 +50,7 @@ def page(study: str) -> str:
     record, trials = load_record(study), load_trials(study)
     spec = StudySpec.from_dict(record["spec"])
     protocol = Protocol.of(spec, record)
-    choice = protocol.recommended(trials)
+    choice = settled(record, protocol, trials)
     chosen = choice.trial if choice else None
     done = [t for t in trials if t.status == "ok"]
     by_scheme = {t.scheme: t for t in trials}
@@ -173,6 +174,7 @@ def command(spec: StudySpec) -> str:
         ("--root", data.root, None), ("--size", size_text(data.size), None), ("--augment", data.augment, None),
         ("--val", data.val, None), ("--device", spec.device, "cpu"), ("--workers", spec.workers, None),
         ("--runtime", spec.runtime, "torch"), ("--final", "full" if spec.final else "none", "full"),
+        ("--recover", spec.recover, "auto"), ("--front", spec.front, 0.5),
     )  # fmt: skip
     for flag, value, default in options:
         if value != default:
@@ -188,4 +190,5 @@ def command(spec: StudySpec) -> str:
         for pattern in patterns:
             words += [option, pattern]
     words += ["--train-frozen"] if spec.train_frozen else []
+    words += ["--grid-only"] if spec.grid_only else []
     return shlex.join(str(word) for word in words)

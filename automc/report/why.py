@@ -8,6 +8,7 @@ from typing import Any
 from automc.errors import StudyError
 from automc.knowledge import explain as known
 from automc.knowledge import graph
+from automc.study.ending import settled
 from automc.study.protocol import Protocol, Recommendation
 from automc.study.spec import StudySpec
 from automc.study.study import load_record, load_trials
@@ -42,13 +43,13 @@ def why(study: str, wanted: str) -> Account:
     record, trials = load_record(study), load_trials(study)
     spec = StudySpec.from_dict(record["spec"])
     protocol = Protocol.of(spec, record)
-    choice = protocol.recommended(trials)
+    choice = settled(record, protocol, trials)
     target = _find(study, trials, wanted, choice)
     with graph(create=False) as store:
         evidence = known.read_evidence(store)
     by_scheme = {trial.scheme: trial for trial in trials}
     steps = [
-        _step(Scheme(target.scheme.steps[:length]), by_scheme, spec.searcher, evidence)
+        _step(Scheme(target.scheme.steps[:length]), by_scheme, spec.searcher, evidence, record.get("first") or ())
         for length in range(1, len(target.scheme) + 1)
     ]
     return {
@@ -108,7 +109,9 @@ def _beats(one: Trial, other: Trial) -> bool:
     return mine != its and mine[0] >= its[0] and mine[1] >= its[1]
 
 
-def _step(scheme: Scheme, by_scheme: Mapping[Scheme, Trial], searcher: str, evidence: known.Evidence) -> Account:
+def _step(
+    scheme: Scheme, by_scheme: Mapping[Scheme, Trial], searcher: str, evidence: known.Evidence, first: Sequence[str]
+) -> Account:
     trial = by_scheme[scheme]
     siblings = [t for t in by_scheme.values() if t.scheme.steps and t.scheme.parent == scheme.parent and t is not trial]
     siblings.sort(key=lambda t: (-(t.accuracy or 0.0), t.ordinal))
@@ -119,7 +122,7 @@ def _step(scheme: Scheme, by_scheme: Mapping[Scheme, Trial], searcher: str, evid
         "trial": trial.ordinal,
         "predicted": {"step_ar": trial.predicted_step_ar, "step_pr": trial.predicted_step_pr} if predicted else None,
         "measured": {"step_ar": trial.step_ar, "step_pr": trial.step_pr, "status": trial.status},
-        "how": _how(trial, searcher),
+        "how": _how(trial, searcher, trial.scheme.id in first),
         "rivals": [
             {"strategy": strategy, "step_ar": ar, "step_pr": pr, "why_not": _why_weighed(trial, ar, pr)}
             for strategy, ar, pr in trial.rivals
@@ -143,8 +146,10 @@ def _known(evidence: known.Evidence, scheme: Scheme) -> Account | None:
         return None
 
 
-def _how(trial: Trial, searcher: str) -> str:
-    """How a searcher came to a step."""
+def _how(trial: Trial, searcher: str, first: bool) -> str:
+    """How a study came to a step."""
+    if first:
+        return "One of the first trials: each method straight to the target, before the searcher is asked."
     asked = f"Asked for in round {trial.round}"
     if trial.predicted_step_ar is None:
         return f"{asked} by the {searcher} search, which predicted nothing for it."

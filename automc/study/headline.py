@@ -51,7 +51,7 @@ class Headline:
 
     test: Share | None
     validation: Share
-    """Of the trial whose scheme was chosen by it."""
+    """Of the trial whose scheme was chosen by it; of the saved model where that has trained on."""
     base_test: float | None
     base_validation: float
 
@@ -105,9 +105,11 @@ def headline(
     if of is None or of.accuracy is None:
         return None
     tested = None if final is None else final["test_accuracy"]
+    # A model that trained on is no longer that of the trial: validation chose among its own states.
+    said = final["accuracy"] if final is not None and final.get("recovery") else of.accuracy
     return Headline(
         None if final is None or tested is None else Share.of(tested, final.get("test_images")),
-        Share.of(of.accuracy, images),
+        Share.of(said, images),
         None if final is None else final["base_test_accuracy"],
         base_validation,
     )

@@ -18,6 +18,7 @@ from automc.study.protocol import Protocol
 from automc.study.schedule import Round, Schedule
 from automc.study.space import SpaceReport, StrategySpace
 from automc.study.spec import MAX_REMOVED, StudySpec
+from automc.study.spending import Spending
 from automc.study.task import Subject
 from automc.study.trial import Figures, Trial
 from kg.schema import Scheme
@@ -31,8 +32,12 @@ class Plan:
 
     study: str
     spec: StudySpec
+    spending: Spending
+    """How its budget is divided."""
     base: Figures
     space: SpaceReport
+    first: tuple[Scheme, ...]
+    """What is executed before the searcher is asked."""
     infeasible: dict[str, str]
     n_train: int
     n_validation: int
@@ -41,6 +46,7 @@ class Plan:
     seconds: float
     """Forecast of the whole search."""
     final_seconds: float
+    """Forecast of what follows it."""
     done: int
     """Trials that are in the graph already."""
     saw_validation: bool
@@ -72,13 +78,14 @@ class Loop:
     def __init__(
         self, spec: StudySpec, subject: Subject, space: StrategySpace, forecast: Forecast, trials: Sequence[Trial],
         elapsed: float, listener: Listener, keep_models: Callable[[list[Scheme]], None], outbox: Outbox,
-        protocol: Protocol, gauge: Callable[[Trial], Trial],
+        protocol: Protocol, gauge: Callable[[Trial], Trial], first: Sequence[Scheme] = (),
     ) -> None:  # fmt: skip
         """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds.
 
         `keep_models` is called with the schemes of the front, whose models must not be evicted, when they change;
         `outbox` takes trials to the graph; `gauge` returns a trial with what the protocol needs of it beyond its step's
-        outcome, and is called while no step runs where that is a latency.
+        outcome, and is called while no step runs where that is a latency; `first` is executed before the searcher is
+        asked for anything.
         """
         self.spec = spec
         self.subject = subject
@@ -89,6 +96,7 @@ class Loop:
         self._outbox = outbox
         self.protocol = protocol
         self._gauge = gauge
+        self._first = first
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
         self._timed = protocol.limited("latency_ms")
         self._measured = -1
@@ -106,7 +114,7 @@ class Loop:
     def run(self, workers: Workers) -> None:
         """Search. What the graph holds is told again; what was asked and has no outcome yet is executed first."""
         searcher = searcher_named(self.spec.searcher)(self.space.space, self._limits(), self.spec.seed)
-        schedule = Schedule(searcher, self.space, self.trials, self.spec.window, self.spec.budget.steps)
+        schedule = Schedule(searcher, self.space, self.trials, self.spec.window, self.spec.budget.steps, self._first)
         running: dict[int, tuple[Scheme, Round]] = {}
         self._complete()
         while True:
@@ -151,10 +159,10 @@ class Loop:
 
     def _limits(self) -> Limits:
         """Return what the searcher is told of the target: it plans in parameters and accuracy."""
-        space, length = self.space.space, self.spec.max_length
-        reachable = length * float(max(space.hp2[space.mask], default=0.0))
-        aim, least = self.protocol.aim(reachable), self.protocol.least_accuracy
-        return Limits(aim, self.base.accuracy, length, MAX_REMOVED, least)
+        length = self.spec.max_length
+        aim, least = self.protocol.aim(length * self.space.largest), self.protocol.least_accuracy
+        timed = self.spec.budget.seconds is not None
+        return Limits(aim, self.base.accuracy, length, MAX_REMOVED, least, self.spec.front, timed)
 
     def _complete(self) -> bool:
         """Measure, while no step runs, what the protocol needs of trials beyond outcomes; tell whether it was due."""
@@ -194,7 +202,8 @@ class Loop:
         parent = self._figures(scheme.parent)
         trial = Trial.of(of_round.planned[scheme], of_round.number, scheme, outcome, self.base, parent)
         expected = of_round.expected if scheme.id == of_round.target else {}
-        trial = replace(trial, told=of_round.told, target=of_round.target, **expected)
+        grid = self.space.on_grid(scheme)
+        trial = replace(trial, told=of_round.told, target=of_round.target, grid=grid, **expected)
         trial = trial if self._timed else self._gauge(trial)
         if outcome.cached:
             self._charged += outcome.seconds / beside

@@ -145,6 +145,10 @@ class Protocol:
         distinct = {(t.accuracy, t.params): t for t in reversed(chosen)}
         return sorted(distinct.values(), key=lambda t: (t.pr or 0.0, t.ordinal))
 
+    def standard_error(self, accuracy: float) -> float:
+        """Return that of an accuracy, a share measured on `validation_images`."""
+        return math.sqrt(accuracy * (1 - accuracy) / max(1, self.validation_images))
+
     def recommended(self, trials: Sequence[Trial]) -> Recommendation | None:
         """Return the trial to take from the front, None without a front.
 
@@ -158,7 +162,7 @@ class Protocol:
             change = f"{self.base['accuracy']:.2%} -> {front[-1].accuracy:.2%}, n = {self.validation_images:,}"
             return Recommendation(front[-1], f"the smallest model with {self.asked} ({change})")
         best = max(t.accuracy or 0.0 for t in front)
-        error = math.sqrt(best * (1 - best) / max(1, self.validation_images))
+        error = self.standard_error(best)
         trial = front[recommend(np.array([(t.accuracy, t.pr) for t in front], dtype=float), error)]
         if trial.accuracy == best:
             within = f"removes at least {self.gamma:.0%} of the parameters" if self.gamma_alone else f"has {self.asked}"

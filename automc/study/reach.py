@@ -11,6 +11,7 @@ from automc.execution.probe import reach
 from automc.models.keeping import Held
 from automc.models.measure import artefact_bytes
 from automc.search.history import largest_sum
+from automc.study.closing import closes
 from automc.study.doctor import scratch
 from automc.study.space import BEYOND, widest
 from automc.study.spec import MAX_REMOVED, StudySpec
@@ -65,6 +66,13 @@ def most_removed(levels: Levels, length: int, far: Mapping[str, float] | None = 
     return min(largest_sum(within, length, MAX_REMOVED), together)
 
 
+def with_closing(spec: StudySpec, levels: Levels, share: float, far: Mapping[str, float] | None = None) -> Levels:
+    """Return the levels with what a closing step of each method may remove at most, where the study has such steps."""
+    if not closes(spec) or not share:
+        return levels
+    return {name: {*values, min(share, (far or {}).get(name, 1.0))} for name, values in levels.items() if set(values)}
+
+
 _SHARE_OF_A_LAYER = 0.9
 """The largest HP6 of the cards."""
 
@@ -85,6 +93,7 @@ def insist_reachable(
         StudyError: more must go than the longest schemes can remove; names the most that is possible.
     """
     share, option = wanted(spec, base or {})
+    levels = with_closing(spec, levels, share, far)
     most = most_removed(levels, spec.max_length, far)
     if share <= most + BEYOND:
         return
@@ -130,7 +139,8 @@ def insist_possible(spec: StudySpec, subject: Subject, held: Held) -> None:
         bench = setup.open()
         # The last ones of the registry are the quickest to ask.
         for name in reversed(strategies):
-            if share <= most_removed({n: all_levels[n] for n in far}, spec.max_length, far) + BEYOND:
+            asked = with_closing(spec, {n: all_levels[n] for n in far}, share, far)
+            if share <= most_removed(asked, spec.max_length, far) + BEYOND:
                 return
             far[name], reason = reach(bench, strategies[name])
             if reason:

@@ -201,16 +201,18 @@ def _guess(
 
 def write(
     subject: Subject, scheme: Scheme, origin: Origin | None, expected: SchemeForecast, outcome: StepOutcome,
-    after: Figures, recipe: Recipe, run_seed: int,
+    after: Figures, recipe: Recipe, run_seed: int, recovery: dict[str, Any] | None = None,
 ) -> str:  # fmt: skip
     """Write forecast and measurement to the graph, where there is one; return why that failed, empty if it did not.
 
     The model is saved by then, so a graph that is away is a remark and no error. The same run twice is one node.
+    `recovery` is what training on has brought, after which the model was measured.
     """
     if not graph_exists():
         return ""
     task = subject.task()
     same = f"{scheme.id}|{task.id}|{recipe.as_dict()}|{run_seed}|{origin.id if origin else ''}"
+    same += f"|{recovery['iterations']}" if recovery else ""
     replay = {
         "id": f"replay:{sha256(same.encode()).hexdigest()[:16]}", "scheme": scheme, "ended": now(),
         "run_seed": run_seed, "recipe": recipe.as_dict(), "study": origin.study if origin else None,
@@ -222,6 +224,7 @@ def write(
         "pr": 1 - after.params / subject.params, "fr": 1 - after.flops / subject.flops,
         "steps": [_measured(step) for step in outcome.details["steps"]],
         "seconds": outcome.seconds, "reached": outcome.reached, "reason": outcome.reason,
+        "recovery": recovery,
     }  # fmt: skip
     try:
         # The run may have taken hours: a busy graph is worth a minute.

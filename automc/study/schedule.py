@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from automc.search.base import Searcher
 from automc.study.space import StrategySpace
+from automc.study.spec import LEAST_WINDOW
 from automc.study.trial import Trial
 from kg.embedding.threads import one_thread
 from kg.schema import Scheme
@@ -40,20 +41,23 @@ class Schedule:
     """Asks a searcher and tells it, in an order that depends on outcomes alone."""
 
     def __init__(
-        self, searcher: Searcher, space: StrategySpace, trials: Mapping[Scheme, Trial], window: int, steps: int | None
-    ) -> None:
+        self, searcher: Searcher, space: StrategySpace, trials: Mapping[Scheme, Trial], window: int, steps: int | None,
+        first: Sequence[Scheme] = (),
+    ) -> None:  # fmt: skip
         """Stand where the trials left off.
 
         Args:
             trials: those of the study, by scheme; a live view, to which finished ones are added.
             window: rounds that may be under way.
             steps: the budget, in trials; None where it is not counted in steps.
+            first: schemes of one step that come before anything the searcher asks for.
         """
         self._searcher = searcher
         self._space = space
         self._trials = trials
         self._window = window
         self._steps = steps
+        self._first = first
         self._under_way: deque[Round] = deque()
         self._asked = self._told = self._ordinal = self._executed = 0
         self._taken = {t.ordinal for t in trials.values()}
@@ -64,12 +68,20 @@ class Schedule:
     def advance(self, may_ask: bool) -> None:
         """Ask as far as the window and the budget of steps allow, and tell what must be told for that."""
         while may_ask:
-            if not self._dry and self._left() > 0 and self._asked - self._told < self._window:
+            if not self._dry and self._left() > 0 and self._asked - self._told < self._window and self._in_turn():
                 self._dry = not self._ask()
             elif self._under_way and self._done(self._under_way[0]):
                 self._tell()
             else:
                 return
+
+    def _in_turn(self) -> bool:
+        """Whether the searcher may be asked, or first schemes are left.
+
+        It hears of all first schemes before, unless that would leave workers without work: then there are many.
+        """
+        begun = self._asked < len(self._first) or self._told >= len(self._first)
+        return begun or self._window > LEAST_WINDOW
 
     def waiting(self) -> Iterator[tuple[Scheme, Round]]:
         """Yield what can be executed now: planned, not executed, and its parent is ok; in ordinal order."""
@@ -109,13 +121,17 @@ class Schedule:
         return bool(planned)
 
     def _asked_for(self) -> tuple[Scheme, Mapping[str, Any]]:
-        """Return what the searcher asks for now, START for nothing, and its reason. On one thread, like `_tell`."""
+        """Return what comes now, START for nothing, and the searcher's reason. On one thread, like `_tell`."""
+        if self._asked < len(self._first):
+            return self._first[self._asked], {}
         pending = [self._space.indices(scheme) for of_round in self._under_way for scheme in of_round.planned]
         with one_thread():
             asked = self._searcher.ask(1, pending)
         if not asked:
             return Scheme(), {}
-        return self._space.scheme(asked[0]), self._space.expected(self._searcher.why(asked[0]))
+        before = self._trials.get(self._space.scheme(asked[0][:-1]))
+        removed = (before.pr if before else None) or 0.0
+        return self._space.scheme(asked[0], removed), self._space.expected(self._searcher.why(asked[0]), removed)
 
     def _planned(self, target: Scheme) -> dict[Scheme, int]:
         """Return what the target takes and no earlier round has, as far as the budget goes, with ordinals."""

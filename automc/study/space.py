@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from automc import methods
 from automc.search.base import FloatArray, Reason, Space
+from automc.study.closing import DIGITS, siblings, solved, template
 from automc.training.recipe import Recipe
 from kg.embedding.vectors import Vectors
 from kg.schema import Scheme, Strategy, Task
@@ -29,6 +31,8 @@ class SpaceReport:
     """Strategies that plan to remove more than their method can on this model, per method that works."""
     distinct: int
     """Searchable strategies that differ once lengths are rounded to iterations: of twins, one is asked for."""
+    closing: int = 0
+    """Strategies off the grid that remove what is missing to the target, of which the same holds."""
 
     @property
     def searchable(self) -> int:
@@ -64,7 +68,8 @@ class StrategySpace:
         mask = runs[method] & first_of_twins(self.strategies, recipe, n_train)
         cost = [registry[s.method].relative_cost(s) if s.method in registry else 0.0 for s in self.strategies]
         hp2 = np.array([s.number("HP2") for s in self.strategies])
-        far = hp2 > np.array([(reach or {}).get(name, 1.0) for name in names])[method] + BEYOND
+        most = np.array([(reach or {}).get(name, 1.0) for name in names]) + BEYOND
+        far = hp2 > most[method]
         beyond = runs[method] & far
         self.space = Space(
             strategies=vectors.strategies,
@@ -76,8 +81,11 @@ class StrategySpace:
             mask=mask & ~far,
             task=np.asarray(vectors.scale(task), dtype=np.float32),
             slope=self._slope(vectors, task, names, recipe, n_train),
+            reach=most,
         )
         counts = {name: int(np.sum(method == i)) for i, name in enumerate(names)}
+        self._recipe, self._n_train, self._runs = recipe, n_train, runs[method]
+        self._aim, self._templates = 0.0, tuple[Strategy, ...]()
         self.report = SpaceReport(
             total=len(self.strategies),
             without_code={n: c for n, c in counts.items() if n not in registry},
@@ -101,16 +109,81 @@ class StrategySpace:
 
         return np.array([law.slope(name, usual(name), task.accuracy) for name in names])
 
+    @property
+    def largest(self) -> float:
+        """The most that a step on the grid plans to remove; 0 where none may be asked for."""
+        return float(max(self.space.hp2[: len(self.strategies)][self._allowed], default=0.0))
+
+    def allowed(self) -> list[Strategy]:
+        """Return the strategies on the grid that may be asked for."""
+        return [s for s, allowed in zip(self.strategies, self._allowed, strict=True) if allowed]
+
+    def promising(self) -> list[str]:
+        """Return the names of the methods, those first that lose least by experience; as they are without any."""
+        names = list(self.space.methods)
+        if self.space.slope is None:
+            return names
+        return [names[m] for m in np.argsort(self.space.slope, kind="stable")]
+
+    def runnable(self) -> list[Strategy]:
+        """Return the strategies on the grid whose method works on this model, twins and all."""
+        return [s for s, runs in zip(self.strategies, self._runs, strict=True) if runs]
+
+    @property
+    def _allowed(self) -> npt.NDArray[np.bool_]:
+        return self.space.mask[: len(self.strategies)]
+
     def admissible(self) -> dict[str, set[float]]:
         """Return what the strategies that are not masked plan to remove (HP2), by method."""
-        chosen = [s for s, allowed in zip(self.strategies, self.space.mask, strict=True) if allowed]
+        chosen = self.allowed()
         return {name: {s.number("HP2") for s in chosen if s.method == name} for name in self.space.methods}
 
-    def scheme(self, indices: tuple[int, ...]) -> Scheme:
-        """Return the scheme behind indices."""
-        return Scheme(tuple(self.strategies[i] for i in indices))
+    def closing_at(self, aim: float) -> StrategySpace:
+        """Return this space with the strategies that remove what a prefix has left of `aim`, behind those of the grid.
 
-    def expected(self, reason: Reason | None) -> dict[str, Any]:
+        Such a strategy has the vector and the first guess of its sibling on the grid whose HP2 is nearest to the aim.
+        """
+        found = siblings(self.strategies)
+        near = [min(places, key=lambda i: abs(self.space.hp2[i] - aim)) for places in found.values()]
+        one = [places[0] for places in found.values()]
+        first = first_of_twins([self.strategies[i] for i in one], self._recipe, self._n_train)
+        able = np.array([any(self._runs[i] for i in places) for places in found.values()], dtype=bool)
+        old = self.space
+        more = copy.copy(self)
+        more._aim, more._templates = aim, tuple(found)
+        more._index = {**self._index, **{t: len(self.strategies) + n for n, t in enumerate(found)}}
+        more.space = replace(
+            old,
+            strategies=(*old.strategies, *(t.id for t in found)),
+            method=np.concatenate([old.method, old.method[one]]),
+            embeddings=np.concatenate([old.embeddings, old.embeddings[near]]),
+            hp2=np.concatenate([old.hp2, np.full(len(found), np.nan)]),
+            cost=np.concatenate([old.cost, old.cost[one]]),
+            mask=np.concatenate([old.mask, first & able]),
+            prior=None if old.prior is None else np.concatenate([old.prior, old.prior[near]]),
+            closing=np.arange(len(old.strategies) + len(found)) >= len(old.strategies),
+        )
+        more.report = replace(self.report, closing=int(np.sum(first & able)))
+        return more
+
+    def step(self, index: int, removed: float = 0.0) -> Strategy:
+        """Return the strategy behind an index; one that closes removes what `removed` has left of the aim.
+
+        Args:
+            removed: share of the original parameters that the steps before have removed, as measured.
+        """
+        if index < len(self.strategies):
+            return self.strategies[index]
+        missing = max(0.0, self._aim - removed)
+        strategy = solved(self._templates[index - len(self.strategies)], missing)
+        # On the grid it would be that strategy, of which the searcher was told under another index.
+        return solved(strategy, missing + 10.0**-DIGITS) if strategy in self._index else strategy
+
+    def scheme(self, indices: tuple[int, ...], removed: float = 0.0) -> Scheme:
+        """Return the scheme behind indices; `removed` of all but its last step, see `step`."""
+        return Scheme(tuple(self.step(i, removed) for i in indices))
+
+    def expected(self, reason: Reason | None, removed: float = 0.0) -> dict[str, Any]:
         """Return what a searcher expected of a step as fields of its trial; none where it predicts nothing."""
         if reason is None:
             return {}
@@ -118,12 +191,16 @@ class StrategySpace:
             "predicted_step_ar": reason.step_ar,
             "predicted_step_pr": reason.step_pr,
             "drawn": reason.drawn,
-            "rivals": tuple((self.space.strategies[i], ar, pr) for i, ar, pr in reason.rivals),
+            "rivals": tuple((self.step(i, removed).id, ar, pr) for i, ar, pr in reason.rivals),
         }
 
     def indices(self, scheme: Scheme) -> tuple[int, ...]:
-        """Return the indices of a scheme of this space."""
-        return tuple(self._index[step] for step in scheme.steps)
+        """Return the indices of a scheme of this space; a step off the grid is one that closes."""
+        return tuple(self._index[step if step in self._index else template(step)] for step in scheme.steps)
+
+    def on_grid(self, scheme: Scheme) -> bool:
+        """Tell whether all steps of a scheme are strategies of the paper's grid."""
+        return all(step in self._index for step in scheme.steps)
 
 
 def first_of_twins(strategies: Sequence[Strategy], recipe: Recipe, n_train: int) -> npt.NDArray[np.bool_]:

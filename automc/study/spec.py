@@ -45,10 +45,9 @@ class Budget:
         """
         compact = str(text).strip().lower().replace(" ", "")
         steps = re.fullmatch(r"([0-9]{1,18})steps?", compact)
-        parts = re.findall(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(sec|min|s|m|h|d)", compact)
-        if not steps and (not parts or "".join(a + b for a, b in parts) != compact):
+        amount = int(steps.group(1)) if steps else seconds_in(compact)
+        if amount is None:
             raise StudyError(f"--budget {str(text)[:40]!r} is not understood. Write 30m, 2h, 90s, 1h30m or 40steps.")
-        amount = int(steps.group(1)) if steps else sum(float(number) * _UNITS[unit] for number, unit in parts)
         if not amount:
             raise StudyError(
                 f"--budget {str(text)[:40]!r} leaves nothing to spend. Give at least 1step or some seconds."
@@ -60,6 +59,15 @@ class Budget:
             return f"{self.steps} steps"
         seconds = self.seconds or 0.0
         return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def seconds_in(text: str) -> float | None:
+    """Read "30m", "2h", "90s" or "1h30m"; None where the text is none of these."""
+    compact = text.strip().lower().replace(" ", "")
+    parts = re.findall(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(sec|min|s|m|h|d)", compact)
+    if not parts or "".join(a + b for a, b in parts) != compact:
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def window_for(workers: int) -> int:
@@ -98,6 +106,9 @@ class StudySpec:
     """Seconds; None: five times the forecast of the step, at least a minute."""
     cache_bytes: int = 20 * 2**30
     final: bool = True
+    """Run the best schemes once more from M, and save the best of these runs; False: save the trial's own model."""
+    recover: str = "auto"
+    """How long the saved model trains on: "30m", "20epochs", "none"; "auto": while a budget of seconds lasts."""
     use_graph: bool = True
     """False: ablation, vectors are learned without the graph's links."""
     use_experience: bool = True
@@ -111,6 +122,10 @@ class StudySpec:
     """What the smaller model may have of FLOPs, file size and latency."""
     runtime: Runtime = "torch"
     """What the smaller model is made for: latencies are those of this runtime."""
+    grid_only: bool = False
+    """Search on the paper's grid alone: no strategies that close the distance to the target, no first trials."""
+    front: float = 0.5
+    """What the front beyond the target is worth to the search beside the scheme that it will recommend, in [0, 1]."""
     max_drop: float | None = None
     """Validation accuracy that it may lose, in [0, 1), where the smallest model within is to be recommended."""
 
@@ -126,7 +141,7 @@ class StudySpec:
             check("--gamma", self.gamma, StudyError)
         for option, value in (
             ("--max-length", self.max_length), ("--workers", self.workers), ("--seed", self.seed),
-            ("--run-seed", self.run_seed), ("--cache-size", self.cache_bytes),
+            ("--run-seed", self.run_seed), ("--cache-size", self.cache_bytes), ("--front", self.front),
         ):  # fmt: skip
             check(option, value, StudyError)
         if self.step_timeout is not None:
@@ -177,6 +192,8 @@ class StudySpec:
             }
             # Once the schemes asked for in a round; such studies go on with asks of one.
             known = {name: value for name, value in values.items() if name != "round_size"}
+            # Studies of before there was anything else.
+            known = {"grid_only": True, "recover": "none", **known}
             return cls(**{**known, **parts})
         except (TypeError, KeyError, ValueError, AutoMCError) as error:
             raise StudyError(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
-import os
-import platform
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,10 +22,13 @@ from automc.home import home
 from automc.models import structure
 from automc.models.runtimes import runner
 from automc.search import get as searcher_named
-from automc.study.finish import finish
+from automc.study.closing import SHARE, closes, straight
+from automc.study.ending import Ending, settled
 from automc.study.forecast import Forecast
 from automc.study.gauge import base_figures, gauge_with
 from automc.study.loop import Listener, Loop, Plan
+from automc.study.machine import default_workers as default_workers
+from automc.study.machine import versions as versions
 from automc.study.moved import reopened
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
@@ -37,6 +37,7 @@ from automc.study.reach import grid_levels, insist_possible, insist_reachable
 from automc.study.result import Result
 from automc.study.space import StrategySpace, lightest, widest
 from automc.study.spec import Budget, StudySpec
+from automc.study.spending import Spending
 from automc.study.task import Subject, open_subject
 from automc.study.trial import Figures, Trial
 from automc.study.widths import settle_recipe
@@ -46,8 +47,6 @@ from kg.embedding.vectors import Vectors
 from kg.errors import KGError, NotInGraph
 from kg.schema import Scheme, Strategy
 from kg.store import lock
-
-VERSIONED = ("automc", "torch", "torch-pruning", "pykeen", "numpy")
 
 
 class Study:
@@ -94,6 +93,7 @@ class Study:
         # Checked before anything slow: a typo must not cost a minute.
         asked = StudySpec("", model, data, gamma, budget, recipe, workers=1 if workers is None else workers, **options)
         searcher_named(asked.searcher)
+        Spending.of(asked)
         for method in asked.only:
             methods.get(method)
         insist_reachable(asked, grid_levels(asked.only))
@@ -146,6 +146,7 @@ class Study:
             )
         spec = StudySpec.from_dict(record["spec"]).with_budget(budget)
         spec = spec.with_workers(workers)
+        Spending.of(spec)
         base = folder(name) / "base.am"
         if not base.is_file():
             raise StudyError(
@@ -183,7 +184,7 @@ class Study:
                 loop.run(workers)
             loop.settle()
             done = sorted(loop.trials.values(), key=lambda t: t.ordinal)
-            return self._finish(done, listener)
+            return self._finish(done, forecast, loop.seconds, listener)
         except BaseException as error:
             self._stopped("interrupted" if isinstance(error, KeyboardInterrupt) else "stopped", loop)
             if loop is not None and loop.undelivered:
@@ -206,6 +207,7 @@ class Study:
             self.vectors, self.subject.task(), infeasible, self.spec.recipe, self.subject.splits.train.n,
             reach=self.record["probe"].get("reach"),
         )  # fmt: skip
+        space, first = self._beyond_the_grid(space, forecast, listener)
         outbox = open_outbox(self.spec, self.subject, listener.say)
         outbox.settle()
         trials, record = insist(lambda: (load_trials(self.spec.id), load_record(self.spec.id)), listener.say)
@@ -220,12 +222,28 @@ class Study:
         def keep_models(schemes: list[Scheme]) -> None:
             bench.cache.pin((bench.key(scheme) for scheme in schemes), owner=self.spec.id)
 
+        spec = self.spec.with_budget(Spending.of(self.spec).search)
         loop = Loop(
-            self.spec, self.subject, space, forecast, trials, elapsed, listener, keep_models, outbox,
-            self.protocol, gauge_with(bench, self.protocol),
+            spec, self.subject, space, forecast, trials, elapsed, listener, keep_models, outbox,
+            self.protocol, gauge_with(bench, self.protocol), first,
         )  # fmt: skip
-        listener.plan(self._plan(space, forecast, infeasible, trials, elapsed))
+        listener.plan(self._plan(space, first, forecast, infeasible, trials, elapsed))
         return loop
+
+    def _beyond_the_grid(
+        self, space: StrategySpace, forecast: Forecast, listener: Listener
+    ) -> tuple[StrategySpace, tuple[Scheme, ...]]:
+        """Return the space with strategies that close at the target, and the first trials, which the study keeps."""
+        if not closes(self.spec):
+            return space, ()
+        aim = self.protocol.aim(self.spec.max_length * space.largest)
+        if self.record.get("first") is None:
+            seconds = Spending.of(self.spec).search.seconds
+            most = None if seconds is None else SHARE * seconds * self.spec.workers
+            reach = self.record["probe"].get("reach") or {}
+            found = straight(space.runnable(), aim, reach, forecast.step, most, space.promising())
+            self._save_at_last(listener, first=[scheme.id for scheme in found])
+        return space.closing_at(aim), tuple(Scheme.parse(name) for name in self.record["first"])
 
     def _probe(self, workers: Workers, listener: Listener) -> tuple[dict[str, str], Forecast]:
         """Try each method once on one batch, at the study's first start; what came of it is part of the study."""
@@ -249,49 +267,49 @@ class Study:
     def _plan(
         self,
         space: StrategySpace,
+        first: tuple[Scheme, ...],
         forecast: Forecast,
         infeasible: dict[str, str],
         trials: Sequence[Trial],
         spent: float,
     ) -> Plan:
-        searchable = [s for s, allowed in zip(space.strategies, space.space.mask, strict=True) if allowed]
-        n_train, budget = self.subject.splits.train.n, self.spec.budget
+        searchable, spending = space.allowed(), Spending.of(self.spec)
+        n_train, budget = self.subject.splits.train.n, spending.search
         step = forecast.mean(searchable)
         steps_left = max(0, (budget.steps or 0) - len(trials))
         beside = min(self.spec.workers, self.spec.window, max(1, steps_left))
         seconds = max(0.0, budget.seconds - spent) if budget.seconds else step * steps_left / beside
-        # A scheme that is recommended takes three steps or so, one after another.
-        final_seconds = 3 * forecast.mean(searchable, self.subject.splits.rest.n) if self.spec.final else 0.0
         return Plan(
-            study=self.spec.id, spec=self.spec, space=space.report, infeasible=infeasible, n_train=n_train,
+            study=self.spec.id, spec=self.spec, spending=spending, space=space.report, first=first,
+            infeasible=infeasible, n_train=n_train,
             base=Figures(self.subject.accuracy, self.subject.params, self.subject.flops),
             n_validation=self.subject.splits.validation.n, step_seconds=step, seconds=seconds,
-            final_seconds=final_seconds, done=len(trials), saw_validation=self.subject.saw_validation,
+            final_seconds=self._final_seconds(forecast.mean(searchable, self.subject.splits.rest.n), spending),
+            done=len(trials), saw_validation=self.subject.saw_validation,
             protocol=self.protocol,
         )  # fmt: skip
 
-    def _finish(self, trials: list[Trial], listener: Listener) -> Result:
-        base = Figures(self.subject.accuracy, self.subject.params, self.subject.flops)
-        chosen = self.protocol.recommended(trials)
-        outcome: dict[str, Any] | None = None
-        if chosen is None:
-            self._save_at_last(listener, status="unmet", ended=now())
-        else:
-            done = {"recommended": chosen.trial.scheme.id, "why": chosen.why}
-            self._save_at_last(listener, status="done", ended=now(), **done)
-            outcome = self._final(chosen.trial, listener)
-        front = tuple(self.protocol.front(trials))
-        return Result(self.spec, base, tuple(trials), front, chosen, outcome, self.protocol)
+    def _final_seconds(self, step: float, spending: Spending) -> float:
+        """Return the forecast of what follows the search; `step` is that of a step on all images."""
+        if spending.end_seconds is not None:
+            return spending.end_seconds
+        runs = max(3.0, spending.runs(None, self.spec.budget.steps or 0)) if self.spec.final else 0.0
+        return runs * step + ((spending.recovery and spending.recovery.seconds) or 0.0)
 
-    def _final(self, trial: Trial, listener: Listener) -> dict[str, Any]:
-        """Return the figures of the saved model; what was saved before is not made again."""
-        out = folder(self.spec.id) / "final.am"
-        known: dict[str, Any] | None = self.record.get("final")
-        if known and known["scheme"] == trial.scheme.id and out.is_file():
-            return known
-        result = finish(self.spec, self.setup, self.subject, self.protocol, trial, out, listener)
-        self._save_at_last(listener, final=result)
-        return result
+    def _finish(self, trials: list[Trial], forecast: Forecast, elapsed: float, listener: Listener) -> Result:
+        base = Figures(self.subject.accuracy, self.subject.params, self.subject.flops)
+
+        def note(**values: Any) -> None:
+            self._save_at_last(listener, **values)
+
+        met = self.protocol.recommended(trials) is not None
+        note(status="done" if met else "unmet", ended=now())
+        outcome = Ending(
+            self.spec, self.setup, self.subject, self.protocol, forecast, self.record, note, listener, elapsed
+        ).of(trials)
+        front = tuple(self.protocol.front(trials))
+        chosen = settled(self.record, self.protocol, trials)
+        return Result(self.spec, base, tuple(trials), front, chosen, outcome, self.protocol)
 
     def _save(self, **values: Any) -> None:
         self.record.update(values)
@@ -344,17 +362,6 @@ def delete(name: str) -> None:
             studies.delete_study(store, name)
         PrefixCache(home() / "cache").unpin(name)
         shutil.rmtree(folder(name), ignore_errors=True)
-
-
-def default_workers(device: str) -> int:
-    """Return one worker per core this process may use on a CPU, one on a GPU."""
-    return len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    found = {name: importlib.metadata.version(name) for name in VERSIONED}
-    return {**found, "python": platform.python_version()}
 
 
 def _vectors(spec: StudySpec, listener: Listener) -> Vectors:

@@ -64,6 +64,8 @@ class Trial:
     """Its spread: upper minus lower quartile."""
     base_latency_ms: float | None = None
     """Of the base model, timed in turns with this one."""
+    grid: bool = True
+    """False: a step's HP2 was solved for the target, and is not on the paper's grid."""
 
     @classmethod
     def of(

@@ -50,7 +50,7 @@ def fit(
     model: nn.Module, data: TrainData, *, iterations: int, recipe: Recipe, seed: int,
     lr: float | None = None, loss: Loss | None = None, gradient_hook: GradientHook | None = None,
     after_update: UpdateHook | None = None, warmup: int = 0, progress: Callable[[int, int], None] | None = None,
-    still: Sequence[str] = (),
+    still: Sequence[str] = (), part: tuple[float, float] = (0.0, 1.0),
 ) -> FitReport:  # fmt: skip
     """Train `model` in place for `iterations` updates of SGD with Nesterov momentum.
 
@@ -74,6 +74,7 @@ def fit(
         warmup: iterations of linear rise before the cosine.
         progress: called with (iterations done, iterations).
         still: patterns of layers and names of parameters that are not trained, see `models.keeping`.
+        part: of the cosine, in [0, 1], that this call is; momentum begins anew with each.
 
     Raises:
         Diverged: the loss or the weights became infinite or NaN.
@@ -95,7 +96,7 @@ def fit(
             stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
             for step in range(iterations):
                 indices, views = next(stream)
-                rate = learning_rate(step, iterations, peak, warmup)
+                rate = learning_rate(step, iterations, peak, warmup, part)
                 optimizer.param_groups[0]["lr"] = rate
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                     value = objective(model, data.views(indices, views), data.y[indices])
@@ -153,14 +154,17 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits(model, x).float(), y)
 
 
-def learning_rate(step: int, iterations: int, peak: float, warmup: int = 0) -> float:
+def learning_rate(
+    step: int, iterations: int, peak: float, warmup: int = 0, part: tuple[float, float] = (0.0, 1.0)
+) -> float:
     """Learning rate of update `step` (from 0): linear to `peak` over `warmup`, then peak·(1 + cos πt)/2.
 
-    t runs from 0 at the first update after the warm-up towards 1, which no update reaches.
+    t runs from the begin of `part`, 0, at the first update after the warm-up towards its end, 1, which none reaches.
     """
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
-    return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, iterations - warmup))) / 2
+    length, (begin, end) = max(1, iterations - warmup), part
+    return peak * (1 + math.cos(math.pi * (begin * length + (end - begin) * (step - warmup)) / length)) / 2
 
 
 def batches(data: TrainData, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Views]]:

@@ -101,7 +101,7 @@ def test_unmet_target_is_exit_3_and_the_trials_are_kept(automc, full_home):
     with in_process():
         done = automc(
             "search", full_home / "digits.am", "--data", "digits", "--gamma", "0.8", "--budget", "1step", *QUICK,
-            "--no-own-experience",
+            "--no-own-experience", "--grid-only",
         )  # fmt: skip
     assert done.exit_code == 3, done.output
     assert "No scheme removed 80% of the parameters within the budget." in done.stderr

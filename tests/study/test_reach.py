@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -24,7 +25,10 @@ LEVELS = {"NS": (0.04, 0.12, 0.4), "LFB": (0.04, 0.2)}
 
 
 def spec(gamma: float | None, length: int = 1, **more: object) -> StudySpec:
-    return StudySpec("s", "m.am", DataRef("digits"), gamma, Budget.parse("1step"), Recipe(), max_length=length, **more)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"grid_only": True, **more}
+    return StudySpec(
+        "s", "m.am", DataRef("digits"), gamma, Budget.parse("1step"), Recipe(), max_length=length, **options
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,16 @@ def test_the_most_that_is_named_can_be_asked_for(gamma, length, most):
     named = float(re.search(r"at most ([\d.]+) of the parameters", str(refused.value))[1])
     assert named == pytest.approx(most)
     insist_reachable(spec(named, length), LEVELS)
+
+
+def test_a_step_that_closes_gets_as_far_as_its_method():
+    far = {"NS": 0.15, "LFB": 0.6}
+    insist_reachable(spec(0.6, 1, grid_only=False), LEVELS, far=far)
+    with pytest.raises(StudyError, match=r"at most 0\.6 of the parameters") as refused:
+        insist_reachable(spec(0.7, 1, grid_only=False), LEVELS, far=far)
+    assert "LFB 60%" in str(refused.value)
+    with pytest.raises(StudyError, match=r"at most 0\.2 of the parameters"):
+        insist_reachable(spec(0.6, 1), LEVELS, far=far)
 
 
 def test_what_no_length_helps_is_not_told_to_be_longer():
@@ -88,14 +102,16 @@ def test_the_grids_of_the_six_methods_reach_the_largest_gamma():
 def test_nothing_is_opened_for_an_impossible_wish(automc_home):
     """The model does not exist, which would be found first otherwise."""
     with pytest.raises(StudyError, match=r"--gamma 0\.5 is out of reach: at most 0\.4 .* --max-length 1\."):
-        Study.create("nowhere.am", DataRef("digits"), gamma=0.5, budget=Budget.parse("1step"), max_length=1)
+        Study.create(
+            "nowhere.am", DataRef("digits"), gamma=0.5, budget=Budget.parse("1step"), max_length=1, grid_only=True
+        )
     assert not (automc_home / "graph").exists()
 
 
 def test_a_study_that_cannot_go_anywhere_says_so_before_its_first_trial_and_when_resumed(full_home):
     """Of a time when nobody asked: the check at its creation is switched off."""
     with patch.object(studies, "insist_reachable"), patch.object(studies, "insist_possible"):
-        study = create(full_home, "4steps", gamma=0.5, max_length=1)
+        study = create(full_home, "4steps", gamma=0.5, max_length=1, grid_only=True)
     for one in (study, Study.open(study.spec.id)):
         with pytest.raises(StudyError, match=r"--gamma 0.5 is out of reach: at most 0\.4 "):
             run(one)
@@ -133,7 +149,7 @@ def subject(tmp_path_factory, home):
 )  # fmt: skip
 def test_a_model_that_cannot_be_made_so_small_is_told_from_one_that_can(subject, gamma, more, said):
     recipe = more.pop("recipe", RECIPE)
-    wish = replace(spec(gamma, 5, **more), recipe=recipe)
+    wish = replace(spec(gamma, 5, grid_only=False, **more), recipe=recipe)
     held = subject.hold(wish.keep, (), False)
     if said is None:
         insist_possible(wish, subject, held)

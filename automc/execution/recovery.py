@@ -1,0 +1,68 @@
+"""A saved model trained on with M as its teacher, on all training images but validation, and saved in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automc.execution.setup import Setup
+from automc.models import structure
+from automc.training.recover import Extent, recover
+from automc.training.seeds import derived
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What training on has brought. Accuracies are float32 top-1 on validation, in [0, 1]."""
+
+    before: float
+    after: float
+    iterations: int
+    seconds: float
+    ended: str
+
+    @property
+    def text(self) -> str:
+        """Say it to a person."""
+        change = (
+            f"{self.before:.2%} -> {self.after:.2%}" if self.after > self.before else f"no more than {self.before:.2%}"
+        )
+        took = f"{self.iterations:,} iterations, {self.seconds:.0f} s; {self.ended}"
+        return f"Recovery: validation accuracy {change} ({took})."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def recover_saved(
+    setup: Setup, path: Path, extent: Extent, *, everything: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Recovery:  # fmt: skip
+    """Train the model in `path` on; the file is replaced, all at once, where validation says that it got better.
+
+    Until then it is the model that came, so that whoever stops this loses the time alone.
+
+    Args:
+        everything: train on all images but validation; False: on the recipe's fraction.
+        progress: of the share that is done, as (done, of).
+
+    Raises:
+        ArtefactError: the file is damaged.
+        EnvironmentFault: it cannot be written.
+    """
+    bench = setup.open()
+    loaded = structure.read(path)
+    data = bench.rest if everything else bench.train
+    done = recover(
+        loaded.model.to(bench.device), bench.model, data, bench.validation, setup.recipe, extent,
+        seed=derived(setup.run_seed, "recovery"), still=setup.still, progress=progress,
+    )  # fmt: skip
+    found = Recovery(done.before, done.after, done.iterations, done.seconds, done.ended)
+    if done.after > done.before:
+        figures = {**loaded.metadata.get("figures", {}), "accuracy": done.after}
+        about = {**loaded.metadata, "figures": figures, "recovery": found.as_dict()}
+        structure.save(path, done.model, bench.source, metadata=about, shape=bench.example.shape[1:])
+    return found

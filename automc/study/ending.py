@@ -1,0 +1,159 @@
+"""What follows a search: finalists are run again, the best is saved, and what the budget leaves trains it on.
+
+Every run is noted on the study's node when it is done, and the model is saved before it trains on: a stop loses the run
+that was under way, or the recovery alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from automc.execution.jobs import final, recover_saved
+from automc.execution.setup import Setup
+from automc.study.finalists import contenders, halve, winner
+from automc.study.finish import account, measured, own_model
+from automc.study.forecast import Forecast
+from automc.study.loop import Listener
+from automc.study.place import folder
+from automc.study.protocol import Protocol, Recommendation
+from automc.study.spec import StudySpec
+from automc.study.spending import Spending
+from automc.study.task import Subject
+from automc.study.trial import Trial
+
+Account = dict[str, Any]
+
+
+def settled(record: Account, protocol: Protocol, trials: Sequence[Trial]) -> Recommendation | None:
+    """Return what a study recommends: the scheme whose runs were best, if they were of these trials."""
+    saved = record.get("final")
+    if saved and saved.get("trials") == len(trials):
+        trial = next((t for t in trials if t.scheme.id == saved["scheme"]), None)
+        if trial is not None:
+            return Recommendation(trial, saved["why"])
+    return protocol.recommended(trials)
+
+
+@dataclass
+class Ending:
+    """The end of one study; `note` saves properties of its node, which `record` holds."""
+
+    spec: StudySpec
+    setup: Setup
+    subject: Subject
+    protocol: Protocol
+    forecast: Forecast
+    record: Account
+    note: Callable[..., None]
+    listener: Listener
+    elapsed: float
+    """Seconds that the search has taken."""
+    began: float = field(default_factory=time.monotonic)
+
+    def of(self, trials: Sequence[Trial]) -> Account | None:
+        """Return the figures of the saved model; what was done for these trials before is not done again."""
+        known: Account | None = self.record.get("final")
+        made_for = {"trials": len(trials), "budget": str(self.spec.budget), "recover": self.spec.recover}
+        if known and self._out.is_file() and all(known.get(name) == value for name, value in made_for.items()):
+            return self._recovered(known, trials)
+        choice, source = self._chosen(trials)
+        if choice is None:
+            return None
+        self._save(choice.trial, source)
+        done = {**self._account(choice.trial), **made_for, "why": choice.why, "recovered": False}
+        self.note(final=done, recommended=choice.trial.scheme.id, why=choice.why)
+        return self._recovered(done, trials)
+
+    @property
+    def _out(self) -> Path:
+        return folder(self.spec.id) / "final.am"
+
+    @property
+    def _left(self) -> float | None:
+        """Seconds that the budget leaves; None where it is in steps."""
+        whole = self.spec.budget.seconds
+        return None if whole is None else whole - self.elapsed - (time.monotonic() - self.began)
+
+    def _chosen(self, trials: Sequence[Trial]) -> tuple[Recommendation | None, Path | None]:
+        """Return the scheme to save, and the file of its best run; None for that where the trial's model is saved."""
+        recommended = self.protocol.recommended(trials)
+        if recommended is None or not self.spec.final:
+            return recommended, None
+        timed = self.spec.budget.seconds is not None
+        allowance = Spending.of(self.spec).runs(self._left, len(trials))
+        known = {t.scheme: [t.accuracy or 0.0] for t in trials} if self.spec.recipe.fraction == 1 else {}
+
+        def cost(trial: Trial) -> float:
+            n = self.subject.splits.rest.n
+            return sum(self.forecast.step(s, n) for s in trial.scheme.steps) if timed else len(trial.scheme)
+
+        done = halve(contenders(self.protocol, trials), allowance, cost, self._run, known)
+        best = winner(self.protocol, trials, done, known)
+        if best is None:
+            self.listener.say("No final run ended well. The recommended trial's own model is saved instead.")
+            return recommended, None
+        trial = best.choice.trial
+        number = 1 + max(range(len(best.runs)), key=lambda n: best.runs[n])
+        return best.choice, self._file(trial, number)
+
+    def _file(self, trial: Trial, number: int) -> Path:
+        name = sha256(trial.scheme.id.encode()).hexdigest()[:16]
+        return folder(self.spec.id) / "finals" / f"{name}-{number}.am"
+
+    def _run(self, trial: Trial, number: int) -> float | None:
+        """Run a scheme with the n-th other seed; return its validation accuracy, None where it failed."""
+        file, runs = self._file(trial, number), self.record.setdefault("finals", {})
+        key = f"{number} {trial.scheme.id}"
+        if key in runs and (runs[key] is None or file.is_file()):
+            accuracy: float | None = runs[key]
+            return accuracy
+        file.parent.mkdir(exist_ok=True)
+        what = f"final run {number} of trial {trial.ordinal}"
+        done = final(
+            self.setup, trial.scheme, file, metadata={"study": self.spec.id}, run_seed=self.spec.run_seed + number,
+            progress=lambda did, of: self.listener.progress(what, did, of),
+        )  # fmt: skip
+        if done.status == "ok":
+            self.listener.say(f"Final run {number} of trial {trial.ordinal}: validation accuracy {done.accuracy:.2%}.")
+        else:
+            self.listener.say(f"Final run {number} of trial {trial.ordinal} ended as {done.status}: {done.reason}")
+        self.note(finals={**runs, key: done.accuracy if done.status == "ok" else None})
+        return done.accuracy if done.status == "ok" else None
+
+    def _save(self, trial: Trial, source: Path | None) -> None:
+        """Put the model that is to be saved in its place; that of a run that misses the target is not.
+
+        The trial's own model takes its place. Latency is no reason: it is that of the same scheme, measured again.
+        """
+        if source is not None and not self.protocol.gamma_alone:
+            found = measured(source, trial, self.subject, self.protocol)
+            if missed := self.protocol.misses(found, leave_out="latency_ms"):
+                reasons = "; ".join(miss.text for miss in missed)
+                self.listener.say(f"The model of the final run misses the target: {reasons}. The trial's own is saved.")
+                source = None
+        shutil.copyfile(source or own_model(self.setup, trial), self._out)
+
+    def _account(self, trial: Trial) -> Account:
+        return account(self._out, trial, self.spec, self.subject, self.protocol, self.listener)
+
+    def _recovered(self, known: Account, trials: Sequence[Trial]) -> Account:
+        """Train the saved model on, if that is to be and was not done; return the figures of what is saved then."""
+        extent = None if known.get("recovered", True) else Spending.of(self.spec).recovering(self._left)
+        if extent is not None:
+            self.listener.say(f"Saved: {self._out}. It trains on, with the original as its teacher, for {extent}.")
+            done = recover_saved(
+                self.setup, self._out, extent, progress=lambda did, of: self.listener.progress("recovery", did, of)
+            )
+            self.listener.say(done.text)
+            trial = next(t for t in trials if t.scheme.id == known["scheme"])
+            known = {**known, **self._account(trial), "recovery": done.as_dict()}
+        if not known.get("recovered", True):
+            known = {**known, "recovered": True}
+            self.note(final=known)
+        return known

@@ -1,0 +1,106 @@
+"""What follows a search, on a real network: finalists' runs, the saved model, its recovery; also when stopped."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from study_tools import create, run
+
+from automc import api
+from automc.models import structure
+from automc.study import Listener, Study
+from automc.study import study as studies
+from automc.study.place import folder
+
+
+class Sayings(Listener):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+class StopsIn(Sayings):
+    """Presses Ctrl-C as soon as some long work goes on."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def progress(self, what: str, done: int, of: int) -> None:
+        if what.startswith(self.what):
+            raise KeyboardInterrupt
+
+
+def ended(study: Study) -> dict[str, Any]:
+    return studies.load_record(study.spec.id)
+
+
+def test_finalists_are_run_again_and_the_best_is_saved_and_trains_on(full_home):
+    study, listener = create(full_home, "8steps", final=True, recover="3epochs", gamma=0.2), Sayings()
+    result = run(study, listener)
+    record = ended(study)
+    runs = record["finals"]
+    assert 1 <= len(runs) <= 6
+    # Half as many steps as the search has executed, but for a first run that is longer.
+    steps = [key.count("->") + 1 for key in runs]
+    assert sum(steps) <= max(4, steps[0])
+    chosen = result.recommendation
+    assert f"1 {chosen.trial.scheme.id}" in runs
+    assert "mean validation accuracy" in chosen.why
+    assert (record["recommended"], record["why"]) == (chosen.trial.scheme.id, chosen.why)
+
+    final = result.final
+    assert final["recovered"]
+    assert final["recovery"]["before"] <= final["accuracy"]
+    loaded = structure.read(result.model)
+    assert loaded.metadata["run_seed"] != study.spec.run_seed
+    measured = api.measure(str(result.model), "digits", device="cpu")
+    assert measured.accuracy == pytest.approx(final["accuracy"])
+    assert measured.test_accuracy == pytest.approx(final["test_accuracy"])
+    assert any("It trains on" in said for said in listener.said)
+    # What is said first is of the model that trained on.
+    assert result.headline.validation.value == final["accuracy"]
+
+    # Nothing is done twice.
+    before = result.model.stat().st_mtime_ns
+    again = Sayings()
+    assert run(Study.open(study.spec.id), again).final == json.loads(json.dumps(final))
+    assert result.model.stat().st_mtime_ns == before
+    assert not [said for said in again.said if said.startswith(("Final run", "Saved"))]
+
+
+def test_a_stop_in_a_final_run_or_in_the_recovery_loses_only_that(full_home):
+    study = create(full_home, "6steps", final=True, recover="3epochs", gamma=0.2)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, StopsIn("final run 1"))
+    record = ended(study)
+    assert record["status"] == "interrupted"
+    assert "final" not in record
+    with pytest.raises(KeyboardInterrupt):
+        run(Study.open(study.spec.id), StopsIn("recovery"))
+    # The model that did not recover is saved, and can be used.
+    record, file = ended(study), folder(study.spec.id) / "final.am"
+    saved = api.measure(str(file), "digits", device="cpu")
+    assert not record["final"]["recovered"]
+    assert saved.accuracy == pytest.approx(record["final"]["accuracy"])
+    runs = sorted(file.parent.joinpath("finals").iterdir())
+    times = [path.stat().st_mtime_ns for path in runs]
+
+    listener = Sayings()
+    result = run(Study.open(study.spec.id), listener)
+    assert [path.stat().st_mtime_ns for path in runs] == times
+    assert not [said for said in listener.said if said.startswith("Final run")]
+    assert result.final["recovered"]
+    assert result.final["recovery"]["before"] == pytest.approx(saved.accuracy)
+    assert ended(study)["status"] == "done"
+
+
+def test_without_a_final_run_the_trials_own_model_is_saved_and_can_recover(full_home):
+    study = create(full_home, "4steps", final=False, recover="2epochs", gamma=0.2)
+    result = run(study)
+    assert "finals" not in ended(study)
+    assert result.final["recovery"]["before"] == pytest.approx(result.recommendation.trial.accuracy)
