@@ -33,7 +33,7 @@ from automc.training.recipe import Recipe
 from automc.training.seeds import step_seed
 from kg.schema import Scheme
 
-CORE_VERSION = 2
+CORE_VERSION = 3
 """Of what every method rests on: the training loop, evaluation, splits, augmentation, surgery, preparation, counting.
 
 Raise it with any change there after which a step gives another result: what is cached is then executed anew. What one

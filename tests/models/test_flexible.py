@@ -1,0 +1,85 @@
+"""Which groups can shrink is tried on one copy, with few tries, and costs the model nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from automc.models import flexible
+from automc.models.groups import Groups
+from automc.models.proof import _Twin
+
+
+class Heads(nn.Module):
+    """Four blocks, each with a width that its code counts on (`inner`) and one that is free (`outer`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.inner = nn.ModuleList(nn.Conv2d(8, 6, 1) for _ in range(4))
+        self.outer = nn.ModuleList(nn.Conv2d(6, 8, 1) for _ in range(4))
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for inner, outer in zip(self.inner, self.outer, strict=True):
+            y = inner(x).reshape(len(x), 2, 3, -1).relu().reshape(len(x), 6, *x.shape[2:])
+            x = torch.relu(outer(y))
+        return self.last(x.mean((2, 3)))
+
+
+def _heads() -> tuple[Heads, Tensor]:
+    torch.manual_seed(0)
+    return Heads().eval(), torch.zeros(1, 3, 8, 8)
+
+
+def test_the_operation_that_fails_names_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One try for each layer that its code counts on, and one for each draw of the rest: no search by halves."""
+    model, example = _heads()
+    tries: list[int] = []
+    compare = flexible.compare
+
+    def counted(found, smaller, example, groups, units, deadline):  # type: ignore[no-untyped-def]
+        tries.append(len(groups))
+        compare(found, smaller, example, groups, units, deadline)
+
+    monkeypatch.setattr(flexible, "compare", counted)
+    groups = Groups(model, example)
+    assert {g.root for g in groups.groups} == {"stem", *(f"outer.{i}" for i in range(4))}
+    assert {name for name, why in groups.refused.items() if "this number" in why} == {f"inner.{i}" for i in range(4)}
+    assert len(tries) == 4 + flexible.DRAWS
+
+
+def test_the_copy_that_is_tried_gets_its_tensors_back() -> None:
+    model, example = _heads()
+    groups = Groups(model, example).groups
+    before = {name: (id(p), p.shape) for name, p in model.named_parameters()}
+    widths = [(m.in_channels, m.out_channels) for m in model.modules() if isinstance(m, nn.Conv2d)]
+    with flexible._cut(model, groups, [[0] for _ in groups]):
+        assert model.stem.out_channels == 7
+        assert len(model.stem.weight) == 7
+    assert {name: (id(p), p.shape) for name, p in model.named_parameters()} == before
+    assert [(m.in_channels, m.out_channels) for m in model.modules() if isinstance(m, nn.Conv2d)] == widths
+
+
+class Positions(nn.Module):
+    """Adds a constant of single precision; `through` computes with the channels in single precision as well."""
+
+    def __init__(self, through: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.through = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), through
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        y = (y.float() if self.through else y).relu().to(x.dtype)
+        return self.second(y + torch.linspace(0, 1, 4, dtype=torch.float32).sin().to(y.dtype)).mean((2, 3))
+
+
+@pytest.mark.parametrize(("through", "precision"), [(False, torch.float64), (True, torch.float32)])
+def test_only_what_passes_through_single_precision_makes_the_proof_coarse(
+    through: bool, precision: torch.dtype
+) -> None:
+    model = Positions(through).eval()
+    assert _Twin(model, torch.zeros(1, 3, 4, 4), False, torch.float64).precision == precision
+    assert [g.root for g in Groups(model, torch.zeros(1, 3, 4, 4)).groups] == ["first"]
