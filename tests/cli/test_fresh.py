@@ -22,6 +22,7 @@ techniques:
 """
 
 
+@pytest.mark.usefixtures("small_cards")
 def test_a_sync_that_has_nothing_to_do_is_skipped_and_a_change_is_not(
     automc_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

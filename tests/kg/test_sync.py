@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,10 @@ from kg import studies, sync
 from kg.cards import read_cards
 from kg.errors import NotInGraph
 from kg.experience import read_experience
+from kg.resources import migrations_dir
 from kg.schema import Experience, Hyperparameter, Method, Paper, Scheme, Strategy, Task, Technique
-from kg.store import Changes, GraphStore
+from kg.store import Changes, GraphStore, connect
+from kg.store.migrate import migrate
 from kg.sync import SyncReport
 
 FINE_TUNE = Technique("TE3", "fine tune")
@@ -208,12 +213,25 @@ def test_a_vector_of_nobody_writes_nothing(full: GraphStore) -> None:
     assert sync.read_embeddings(full)[0] == ()
 
 
-@pytest.mark.parametrize("store", ["embedded", pytest.param("neo4j", marks=pytest.mark.neo4j)], indirect=True)
-def test_the_whole_graph(graph: GraphStore) -> None:
+@pytest.fixture(params=["embedded", pytest.param("neo4j", marks=pytest.mark.neo4j)])
+def whole(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GraphStore]:
+    """A store with all cards and experience: embedded that of the home which many tests copy, a server's made here."""
+    if request.param == "embedded":
+        home = request.getfixturevalue("prepared_home")
+        shutil.copytree(home / "graph", tmp_path / "graph")
+        with connect(tmp_path) as store:
+            yield store
+        return
+    with connect(tmp_path, request.getfixturevalue("real_neo4j")) as store:
+        migrate(store, migrations_dir())
+        sync.sync(store, read_cards(), *read_experience())
+        yield store
+
+
+def test_the_whole_graph(whole: GraphStore) -> None:
     """The five relations of the AutoMC paper, section 3.2, on its grid of 4,525 strategies, asked of the store."""
-    methods = read_cards()
+    graph, methods = whole, read_cards()
     experience, papers = read_experience()
-    sync.sync(graph, methods, experience, papers)
     on = "(s:Strategy {searchable: true})"
     ask = {
         "R1": f"MATCH {on}-[r:OF_METHOD]->(:Method) RETURN count(r) AS n",

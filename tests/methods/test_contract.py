@@ -87,7 +87,8 @@ def test_same_seed_same_result_and_another_seed_another(name: str, context) -> N
 def test_sizes_are_ordered_like_their_targets(name: str, net: str, context) -> None:
     model = build(net)
     step = context(count(model), max_iterations=1)
-    sizes = [methods.get(name).apply(model, strategy(name, HP2=hp2), step)[1] for hp2 in (0.04, 0.12, 0.2, 0.36, 0.4)]
+    asked = (0.04, 0.12, 0.2, 0.36, 0.4) if net == "vgg" else (0.04, 0.2, 0.4)
+    sizes = [methods.get(name).apply(model, strategy(name, HP2=hp2), step)[1] for hp2 in asked]
     assert all(report.reached for report in sizes)
     params = [report.params_out for report in sizes]
     assert params == sorted(set(params), reverse=True)
@@ -214,13 +215,13 @@ def test_length_of_a_step(name: str, context) -> None:
     model = build("vgg")
     method, first = methods.get(name), strategy(name, HP2=0.2)
     seen: list[tuple[int, int]] = []
-    step = context(count(model), epochs=50.0, progress=lambda done, of: seen.append((done, of)))
+    step = context(count(model), epochs=20.0, progress=lambda done, of: seen.append((done, of)))
     method.apply(model, first, step)
     wanted = method.iterations(first, step.recipe, step.data.n)
-    assert wanted == round(method.relative_cost(first) * 50 * 64 / 16)
+    assert wanted == round(method.relative_cost(first) * 20 * 64 / 16)
     assert seen == [(i + 1, wanted) for i in range(wanted)]
     seen.clear()
-    method.apply(model, first, context(count(model), epochs=50.0, max_iterations=1, progress=lambda *a: seen.append(a)))
+    method.apply(model, first, context(count(model), epochs=20.0, max_iterations=1, progress=lambda *a: seen.append(a)))
     assert 1 <= len(seen) <= 4
 
 

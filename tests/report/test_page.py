@@ -47,12 +47,23 @@ class Reader(HTMLParser):
         self.text += data
 
 
+@pytest.fixture(scope="module")
+def reported_once(prepared_home, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reported") / "home"
+    shutil.copytree(prepared_home, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOMC_HOME", str(folder))
+        patch.delenv("AUTOMC_GRAPH", raising=False)
+        study = study_tools.create(folder, "5steps", final=True)
+        return folder, study.spec, study_tools.run(study)
+
+
 @pytest.fixture
-def reported(prepared_home, automc_home):
-    shutil.copytree(prepared_home, automc_home, dirs_exist_ok=True)
-    study = study_tools.create(automc_home, "5steps", final=True)
-    result = study_tools.run(study)
-    return study.spec, result
+def reported(reported_once, automc_home):
+    """A study that is done, in a home of this test alone."""
+    folder, spec, result = reported_once
+    shutil.copytree(folder, automc_home, dirs_exist_ok=True)
+    return spec, result
 
 
 def test_the_page_says_what_the_graph_says(reported):
