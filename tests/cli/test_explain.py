@@ -185,7 +185,8 @@ def test_explain_in_words_with_citations(home):
     assert "HP2 = 0.12: parameters to remove in this step (share of the original parameters)." in said
     assert "Nearest strategies" in said
     assert said.count("[") > 10
-    assert "Table" in said
+    assert ".csv, line " in said, "a measurement of ours by its file and line"
+    assert "Table" in automc("kg", "explain", "NS[HP2=0.885]").stdout, "a paper's by its table"
     rows = automc("kg", "explain", KNOWN, "--format", "csv").stdout.splitlines()
     assert (len(rows), rows[0].split(",")[0]) == (6, "id")
 

@@ -139,6 +139,6 @@ def test_the_command_line_writes_it(reported, tmp_path, monkeypatch):
     assert out.read_text().startswith("<!doctype html>")
     (tmp_path / "file").write_text("")
     failed = CliRunner().invoke(main.app, ["report", spec.id, "--html", str(tmp_path / "file" / "page.html")])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 2
     missing = CliRunner().invoke(main.app, ["report", "no-such-study"])
     assert missing.exit_code == 2
