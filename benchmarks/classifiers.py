@@ -62,9 +62,13 @@ def fill(out: Path) -> None:
 
 
 def page(out: Path) -> str:
-    """The rows of today's methods as a page."""
-    today = {versions_of(scheme) for scheme in steps().values()}
-    found = {(row["model"], row["method"]): row for row in rows(out) if row["version"] in today}
+    """The newest row of each network and method as a page, which says which rows are of older versions."""
+    found = {(row["model"], row["method"]): row for row in rows(out)}
+    today = {method: versions_of(scheme) for method, scheme in steps().items()}
+    older = sorted(
+        {f"{r['version']} (now {today[r['method']].split()[-1]})" for r in found.values()}
+        - {f"{version} (now {version.split()[-1]})" for version in today.values()}
+    )
     setups = sorted({(r["device"], r["torch"], r["torch-pruning"]) for r in found.values()})
     lines = [
         "# torchvision's classifiers",
@@ -73,6 +77,7 @@ def page(out: Path) -> str:
         "random weights and small images; structure, not accuracy. *ok*: at most the target and less than one unit below it,",
         "finite outputs, and bit-identical ones after saving. A number tells why not. Seconds are of a shared machine.",
         "; ".join(f"{device}, torch {t}, torch-pruning {p}" for device, t, p in setups) + ".",
+        *([f"**Rows of older versions of the methods are among them**: {', '.join(older)}; what those refuse may be taken today."] if older else []),
         "",
         f"| model | parameters | image | {' | '.join(NAMES)} | seconds |",
         "|---" * (len(NAMES) + 4) + "|",
