@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from study_tools import create, in_process, run, same, stored
+from study_tools import create, in_process, known, run, same, stored
 
 from automc.execution.outcome import StepOutcome
 from automc.report.page import command, page
@@ -105,7 +105,7 @@ def test_several_limits_together_in_a_study_and_after_resuming_it(full_home, aut
 def test_the_smallest_within_a_drop_and_what_is_said_of_it(full_home, automc):
     """With a drop that all trials of a study stay within, and with one that none does."""
     words = ("search", full_home / "digits.am", "--data", "digits", "--budget", "2steps", *QUICK, "--final", "none")
-    with in_process():
+    with in_process(), known(full_home):
         done = automc(*words, "--max-drop", "99pp")
     assert done.exit_code == 0, done.output
     assert "search, at most 99pp of validation accuracy lost." in done.stderr
@@ -115,7 +115,7 @@ def test_the_smallest_within_a_drop_and_what_is_said_of_it(full_home, automc):
     said = f"Recommended: trial {smallest.ordinal}, the smallest model with at most 99pp of"
     assert said in done.stderr
 
-    with in_process():
+    with in_process(), known(full_home):
         done = automc(*words, "--max-flops", "1%", "--max-size", "10MB", "--max-drop", "99pp", "--format", "json")
     assert done.exit_code == 3, done.output
     assert json.loads(done.stdout) == []

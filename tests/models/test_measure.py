@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from automc.errors import ModelError
-from automc.models import structure, zoo
+from automc.models import measure, structure, zoo
 from automc.models.load import load
 from automc.models.measure import artefact_bytes, count_flops, count_params, latency, peak_memory
 
@@ -40,19 +40,24 @@ def test_measuring_leaves_modes_and_statistics() -> None:
     assert found.iqr_ms >= 0
 
 
-def test_latency_is_the_middle_of_the_runs() -> None:
-    import time
+def test_latency_is_the_middle_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(nn.Module):
+        """A network that takes these seconds in turn, on a clock that nothing else moves."""
 
-    class Sleep(nn.Module):
-        waits = iter([0.05, 0.001, 0.02, 0.003])
+        now, waits = 0.0, iter([0.05, 0.001, 0.02, 0.003])
+
+        def perf_counter(self) -> float:
+            return self.now
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            time.sleep(next(self.waits))
+            self.now += next(self.waits)
             return x
 
-    found = latency(Sleep(), torch.zeros(1), repeats=3, warmup=1)
-    assert 3 <= found.median_ms < 18
-    assert found.iqr_ms > 5
+    clock = Clock()
+    monkeypatch.setattr(measure, "time", clock)
+    found = latency(clock, torch.zeros(1), repeats=3, warmup=1)
+    assert found.median_ms == pytest.approx(3.0)
+    assert found.iqr_ms == pytest.approx((3.0 + 20.0) / 2 - (1.0 + 3.0) / 2)
 
 
 def test_wrong_images_are_said() -> None:

@@ -30,9 +30,16 @@ QUICK = ("NS", "LFB")
 
 def create(home: Path, budget: str = "6steps", methods: Container[str] = QUICK, **options: Any) -> Study:
     """A study of the home's small network and some methods, on the home's vectors: its graph is known to be in step."""
+    with known(home, methods):
+        return create_fully(home, budget, **options)
+
+
+@contextmanager
+def known(home: Path, methods: Container[str] = QUICK) -> Any:
+    """Studies that are made inside search these methods, on the vectors that the home has."""
     (file,) = (home / "vectors").glob("*.safetensors")
     with patch.object(studies, "_vectors", lambda *_: of_methods(Vectors.load(file), methods)):
-        return create_fully(home, budget, **options)
+        yield
 
 
 def of_methods(vectors: Vectors, methods: Container[str]) -> Vectors:
