@@ -184,7 +184,12 @@ def test_ranks_by_energy_meet_the_budget_and_retain_more(name: str, share: float
     total = sum(site.params(rank) for site, rank in zip(found, ranks, strict=True))
     raises = [c for site, rank in zip(found, ranks, strict=True) if (c := raise_cost(site, rank)) is not None]
     assert set(ranks) == {1} if total > budget else budget - total < min(raises, default=budget + 1)
-    assert retained(ranks) >= retained(even) - 0.05  # one raise may be too dear at the very end
+    nexts = [
+        (1.0 if r >= site.levels else e[r]) - e[r - 1]
+        for site, r, e in zip(found, ranks, spectra, strict=True)
+        if r <= site.levels
+    ]
+    assert retained(ranks) >= retained(even) - max(nexts, default=0) - 1e-9  # one raise may be too dear at the very end
 
 
 def test_nothing_is_reduced_where_the_budget_allows_everything() -> None:
