@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -97,6 +97,7 @@ class Limits:
     """Upper bound of ΣHP2."""
     least_accuracy: float | None = None
     """Accuracy on validation that must be kept; None: as much as can be had."""
+    _: KW_ONLY
     timed: bool = False
     """Whether the budget is time, so that a step's cost counts."""
     front: float = 0.5

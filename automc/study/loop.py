@@ -162,7 +162,7 @@ class Loop:
         length = self.spec.max_length
         aim, least = self.protocol.aim(length * self.space.largest), self.protocol.least_accuracy
         timed = self.spec.budget.seconds is not None
-        return Limits(aim, self.base.accuracy, length, MAX_REMOVED, least, self.spec.front, timed)
+        return Limits(aim, self.base.accuracy, length, MAX_REMOVED, least, front=self.spec.front, timed=timed)
 
     def _complete(self) -> bool:
         """Measure, while no step runs, what the protocol needs of trials beyond outcomes; tell whether it was due."""
