@@ -1,7 +1,8 @@
 """What choices inside the methods are worth in short steps: ranks by proportion or energy, HP15 under MSE, LeGR's search.
 
 Each row is one step of ResNet-20 with its public weights, on a tenth of CIFAR-10's training images. Choose by the
-validation column; the test column reports.
+validation column; the test column reports. Rows of an earlier version of a method are run with this file and
+`short_steps.py` in a checkout of that version; they go into the same table.
 
     python -m benchmarks.step_choices --images CIFAR_FOLDER --weights resnet20.th --out docs/results/step-choices
 """
@@ -41,6 +42,8 @@ class Choice:
     iterations: int
     way: Callable[[], AbstractContextManager[Any]]
     what: str
+    version: int | None = None
+    """Of the method, where only one did it so."""
 
 
 def ranks(place: int) -> AbstractContextManager[Any]:
@@ -81,7 +84,27 @@ def error_choices() -> dict[str, Choice]:
     return {what: Choice(MSE.format(weight), 24, way, what) for what, way, weight in whats}
 
 
+LEGR = "LeGR[HP1={},HP2={},HP6=0.9,HP7={},HP8=l2_weight]"
+
+
+def ranking_choices(total: int) -> dict[str, Choice]:
+    """LeGR in so many iterations of both kinds, half of them for the search, or without one."""
+    ways = (
+        ("no search, the other half not used", (0.5, 0), total // 2, None),
+        ("no search, all for training", (0.5, 0), total, None),
+        ("candidates trained (version 3, commit f1f6be5)", (0.5, 0.5), total // 2, 3),
+        ("candidates not trained", (0.5, 0.5), total // 2, 4),
+    )
+    return {
+        f"LeGR {share} {total} {what}": Choice(
+            LEGR.format(hp1, share, hp7), length, nullcontext, f"{total} iterations, {what}", version
+        )
+        for share in (0.4, 0.7) for what, (hp1, hp7), length, version in ways
+    }  # fmt: skip
+
+
 CHOICES = rank_choices(0, (0.2, 0.4, 0.6, 0.7)) | rank_choices(24, (0.4,)) | error_choices() | rank_choices(24, (0.7,))
+CHOICES |= ranking_choices(24) | ranking_choices(120)
 COLUMNS = ("name", "seed", "strategy", "pr", "fr", "validation", "test", "told")
 
 
@@ -103,7 +126,7 @@ def run(on: Ground, name: str, seed: int) -> dict[str, object]:
     return {
         "name": name, "seed": seed, "strategy": strategy.id, "pr": 1 - count_params(model) / on.subject.params,
         "fr": 1 - count_flops(model, on.subject.example) / on.subject.flops, "validation": validation, "test": test,
-        "told": report.details.get("ranks_by", ""),
+        "told": report.details.get("ranks_by", report.details.get("candidates", "")),
     }  # fmt: skip
 
 
@@ -146,7 +169,9 @@ def main() -> None:
     options = read(__doc__)
     plan = [] if options.table else itertools.product(CHOICES, range(options.seeds))
     for name, seed in plan:
-        if seed and not CHOICES[name].iterations:
+        choice = CHOICES[name]
+        version = methods.get(Strategy.parse(choice.strategy).method).version
+        if (seed and not choice.iterations) or choice.version not in (None, version):
             continue
         with claim(options.out, {"name": name.replace("/", " "), "seed": str(seed)}) as free:
             if free:

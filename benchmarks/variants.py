@@ -40,11 +40,7 @@ VARIANTS = {
     "SFP, paper": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=1]", "likewise, and all of HP9 before the deletion, as in the paper"),
     "SFP, paper, HP10 = 5": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=5]", "likewise, masks five times as far apart"),
     "SFP, paper, HP10 = 20": ("SFPpaper[HP2={wanted},HP9=0.5,HP10=20]", "likewise, an epoch between masks"),
-    "LeGR": (SCHEMES["LeGR"], "as it is: the best of 46 rankings, each judged after three iterations, that is better than guessing"),
     "LeGR, not evolved": (SCHEMES["LeGR"].replace("HP7=0.4", "HP7=0"), "the plain ranking by norms over their layer's mean, no search"),
-    "LeGR, any candidate": (SCHEMES["LeGR"].replace("LeGR[", "LeGRany["), "also those that do no better than guessing may win"),
-    "LeGR, 11 candidates": (SCHEMES["LeGR"].replace("LeGR[", "LeGRfew["), "11 candidates of 12 iterations each, any of which may win"),
-    "LeGR, plain norms": (SCHEMES["LeGR"].replace("LeGR[", "LeGRplain["), "norms as they are, as in the paper; any candidate may win"),
     "LeGR, plain norms, not evolved": (
         SCHEMES["LeGR"].replace("LeGR[", "LeGRplain[").replace("HP7=0.4", "HP7=0"), "norms as they are, no search"
     ),
@@ -59,6 +55,13 @@ VARIANTS = {
     "NS, LMA of the original": (NS_LMA.replace("LMA[", "LMAoriginal["), "likewise; LMA's teacher is the original model"),
 }  # fmt: skip
 """Scheme of each variant, and what it is."""
+PAST = {
+    "LeGR": "version 3: the best of 46 rankings, each judged after three iterations, that is better than guessing",
+    "LeGR, any candidate": "version 3, and those that do no better than guessing may win",
+    "LeGR, 11 candidates": "version 3, 11 candidates of 12 iterations each, any of which may win",
+    "LeGR, plain norms": "version 3, norms as they are, as in the paper; any candidate may win",
+}
+"""What earlier versions did (LeGR 3: commit f1f6be5): rows that are kept and run no more."""
 
 
 READING = (
@@ -71,7 +74,7 @@ READING = (
     "  are on the grid, and the search may choose).",
     "- **LMA's teacher**: the original model instead of the step's input gained 0.6 and 1.0 points after an NS step, one seed each. Too little to leave the paper's teacher for; `--teacher` mixes the",
     "  original into every step.",
-    "- **SFP**: decision 27. **HOS**: decision 28. **LeGR**: decision 29. The validation column decides, the test column reports; both put the variants of each in the same order but for",
+    "- **SFP**: decision 27. **HOS**: decision 28. **LeGR**: decisions 29 and 56. The validation column decides, the test column reports; both put the variants of each in the same order but for",
     "  differences of less than a point. The rows were run before batch-norm statistics were estimated after training (decision 34), which matters in short steps.",
 )
 """What the page says of its tables; checked against the rows when it was written."""
@@ -165,35 +168,8 @@ class SFPPaper(SFPUntempered):
             return super().apply(model, strategy, context)
 
 
-class LeGRAny(legr.LearnedGlobalRanking):
-    """LeGR whose candidates need not be better than guessing."""
-
-    name = "LeGRany"
-
-    def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
-        """LeGR, but for what may win."""
-
-        def evolve(*arguments: Any) -> legr.Evolution:
-            return search(*arguments[:4])
-
-        search = legr.evolve
-        with patch.object(legr, "evolve", evolve):
-            return super().apply(model, strategy, context)
-
-
-class LeGRFew(LeGRAny):
-    """Likewise, with fewer candidates that train longer."""
-
-    name = "LeGRfew"
-
-    def budget(self, strategy: Strategy, context: StepContext) -> legr.Budget:
-        """LeGR's, but for the number of candidates."""
-        with patch.object(legr, "CANDIDATES", 12):
-            return super().budget(strategy, context)
-
-
-class LeGRPlain(LeGRAny):
-    """LeGR that compares the norms of different layers as they are; any candidate may win."""
+class LeGRPlain(legr.LearnedGlobalRanking):
+    """LeGR that compares the norms of different layers as they are."""
 
     name = "LeGRplain"
 
@@ -229,8 +205,6 @@ VARIED = (
     LFBFresh,
     SFPUntempered,
     SFPPaper,
-    LeGRAny,
-    LeGRFew,
     LeGRPlain,
     HOSFull,
     HOSThird,
@@ -252,7 +226,7 @@ def page(out: Path) -> str:
         "are of a shared machine, and 2106 hold a long pause.",
         "",
     ]
-    what = {name: text for name, (_, text) in VARIANTS.items()}
+    what = {name: text for name, (_, text) in VARIANTS.items()} | PAST
     return "\n".join([*lines, *tables(found, dict.fromkeys(SIZES, what), "what it is"), *READING, ""])
 
 

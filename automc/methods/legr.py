@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
@@ -21,110 +22,107 @@ from automc.methods.ranking import CRITERIA, norm_table, relative, scores
 from automc.methods.step import Step, setting, short_of
 from automc.models.groups import Groups, Plan
 from automc.training import evaluate
-from automc.training.loop import Diverged, fit
 from automc.training.seeds import derived
 from kg.schema import Strategy
 
-CANDIDATES = 48
-"""Most candidates of one search."""
-LEAST = 12
-"""Candidates below which measuring them may take longer than training them."""
+CANDIDATES = 400
+"""Most candidates of one search, the paper's number."""
 POPULATION = 16
 MUTATED = 0.1
 """Share of the layers whose maps a mutation changes."""
 HELD_OUT = 500
-"""Most images a candidate's loss is measured on."""
-STATISTICS = 512
+"""Most images a candidate's losses are measured on."""
+STATISTICS = 64
 """Most images a candidate's batch-norm statistics are estimated from."""
+SCALES = (0.0, *(2 ** (power / 2) for power in range(-10, 5)))
+"""Factors of the outputs; a candidate's losses are those with the best. At 0 it guesses."""
+SURE = 2.0
+"""Standard errors by which a candidate must be better than the identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How the iterations of a search are used: `candidates` train `iterations` each."""
+    """How much is searched: `candidates`, which cost as much as `spent` iterations of training."""
 
     candidates: int
-    iterations: int
-
-    @property
-    def spent(self) -> int:
-        """Iterations of all candidates together."""
-        return self.candidates * self.iterations
+    spent: int
 
 
 def share_out(iterations: int, n: int, batch: int) -> Budget:
-    """Divide a search's iterations among candidates, the same number each, so that their losses compare.
+    """How many candidates a search's iterations buy: an image forward costs a third of one trained on.
 
-    At most 48 candidates. Each trains as long as its two forward passes (batch-norm statistics and loss; an image
-    forward costs a third of one trained on) would train, so that measuring never takes more than half of a search;
-    where that leaves fewer than 12 candidates they train less, at least one iteration. Fewer than two iterations
-    are no search. The rest, less than one candidate's share, is not used.
+    At most 400. Fewer than two are no search. What is left over is not spent.
 
     Args:
         iterations: to be spent.
         n: images of the training subset.
         batch: images of an iteration.
     """
-    held = held_out(n)
-    passes = math.ceil((held + min(STATISTICS, n - held)) / (3 * batch))
-    each = max(1, math.ceil(iterations / CANDIDATES), min(passes, iterations // LEAST))
-    candidates = iterations // each
-    return Budget(candidates, each) if candidates > 1 else Budget(0, each)
+    images = sum(split(n))
+    candidates = min(CANDIDATES, 3 * batch * iterations // images)
+    return Budget(candidates, math.ceil(candidates * images / (3 * batch))) if candidates > 1 else Budget(0, 0)
 
 
-def held_out(n: int) -> int:
-    """Images of a training subset of n that candidates are measured on: a tenth, 1 to 500."""
-    return max(1, min(HELD_OUT, n // 10))
+def split(n: int) -> tuple[int, int]:
+    """How many images of a training subset of n candidates are measured on, and how many give statistics.
+
+    Images are shared only where n is 1.
+    """
+    statistics = max(1, min(STATISTICS, n // 2))
+    return max(1, min(HELD_OUT, n - statistics)), statistics
 
 
 @dataclass(frozen=True, slots=True)
 class Evolution:
-    """What was found. `maps` is (layers, 2) with rows (α, κ); `losses` in order of birth, ∞ where one diverged."""
+    """What was found. `maps` is (layers, 2) with rows (α, κ); `losses` are the means, in order of birth."""
 
     maps: np.ndarray
     losses: list[float]
 
 
 def evolve(
-    loss: Callable[[np.ndarray], float],
-    spreads: np.ndarray,
-    candidates: int,
-    rng: np.random.Generator,
-    guess: float = math.inf,
+    measure: Callable[[np.ndarray], np.ndarray], spreads: np.ndarray, candidates: int, rng: np.random.Generator
 ) -> Evolution:
-    """Search the maps of least loss by regularised evolution (the paper's Algorithm 1).
+    """Search the maps of least mean loss by regularised evolution (the paper's Algorithm 1).
 
-    The first candidate is the identity (1, 0), the ranking by the norms as they are given; the population is filled
-    up with random ones, α = exp N(0, 1) and κ = N(0, spread). Then each new one is the winner of a tournament, with
-    some layers' maps mutated, and takes the place of the oldest. The best ever seen is returned, the first of
-    equals; the identity where none is better than guessing. Differs from the paper in the identity coming first, in
-    sizes (population 16 for 48 candidates, not 64 for 400, and in proportion below), and in `guess`.
+    The first candidate is the identity (1, 0), the ranking by the norms as they are given. Then each new one is the
+    winner of a tournament among the living, with some layers' maps mutated, and takes the place of the oldest once
+    the population is full. The best ever seen is returned, the first of equals; the identity where none is better
+    beyond doubt. Differs from the paper in that doubt, in that all descend from the identity (random maps lose far
+    more than a small search wins back) and in sizes (population 16 for 48 candidates or more, not 64 for 400, and in
+    proportion below).
 
     Args:
-        loss: of a model pruned by these maps; not a number counts as ∞.
+        measure: losses (images,) of a model pruned by these maps, always on the same images; a mean that is not a
+            number counts as ∞.
         spreads: standard deviation of each layer's norms, (layers,).
-        candidates: how many losses may be asked for.
-        guess: the loss of who guesses the class without a look. A network that is still worse says nothing of what
-            its training will make of it, so its maps never win.
+        candidates: how many may be measured.
     """
     size = min(POPULATION, max(4, candidates // 3))
-    identity = np.tile([1.0, 0.0], (len(spreads), 1))
     population: deque[tuple[float, np.ndarray]] = deque(maxlen=size)
-    best, losses = (math.inf, identity), list[float]()
+    maps = np.tile([1.0, 0.0], (len(spreads), 1))
+    best, identity, losses = (math.inf, maps), np.zeros(0), list[float]()
     for born in range(candidates):
-        if born == 0:
-            maps = identity
-        elif born < size:
-            maps = np.stack([np.exp(rng.normal(size=len(spreads))), rng.normal(0.0, spreads)], axis=1)
-        else:
-            drawn = rng.integers(size, size=max(2, size // 4))
+        if born:
+            drawn = rng.integers(len(population), size=max(2, size // 4))
             winner = min((population[i] for i in drawn), key=lambda individual: individual[0])
             maps = mutated(winner[1], spreads, 1 - born / (1.25 * candidates), rng)
-        value = loss(maps)
-        losses.append(math.inf if math.isnan(value) else value)
-        newborn = (value if value < guess else math.inf, maps)
+        found = measure(maps)
+        identity = identity if born else found
+        mean = float(found.mean())
+        newborn = (math.inf if math.isnan(mean) else mean, maps)
         population.append(newborn)
-        best = min(best, newborn, key=lambda individual: individual[0])
+        losses.append(newborn[0])
+        if newborn[0] < best[0] and (not born or surely_less(found, identity)):
+            best = newborn
     return Evolution(best[1], losses)
+
+
+def surely_less(found: np.ndarray, than: np.ndarray) -> bool:
+    """Whether the mean of losses on the same images is less, by twice its standard error, or `than` is no number."""
+    with np.errstate(invalid="ignore"):
+        gain = than - found
+        return not gain.mean() <= SURE * gain.std() / math.sqrt(len(gain))
 
 
 def mutated(maps: np.ndarray, spreads: np.ndarray, step: float, rng: np.random.Generator) -> np.ndarray:
@@ -138,50 +136,48 @@ def mutated(maps: np.ndarray, spreads: np.ndarray, step: float, rng: np.random.G
 
 
 class Fitness:
-    """The loss of a pruned copy after a little training, on training images that it did not train on.
+    """The losses of a pruned copy as it is, without training, on images that its statistics do not come from.
 
-    All candidates see the same images in the same order. Batch-norm statistics are estimated once, after the
-    training, which does not read them.
+    Batch-norm statistics are estimated on augmented images, with which weights trained on such go. The losses are
+    cross-entropies at the best of `SCALES`: pruning blows up or shrinks outputs, which a few iterations of training
+    put right, and then no candidate is worse than guessing (docs/results/step-choices).
 
     Args:
         groups: of the model to prune, which stays as it is.
-        iterations: of a candidate's training, with plain cross-entropy.
+        budget: whose iterations are told as progress.
         total: iterations of the whole step, for its progress.
     """
 
-    def __init__(self, groups: Groups, context: StepContext, iterations: int, total: int) -> None:
-        self._groups, self._context = groups, context
-        self._iterations, self._total, self._done = iterations, total, 0
-        data, held = context.data, held_out(context.data.n)
+    def __init__(self, groups: Groups, context: StepContext, budget: Budget, total: int) -> None:
+        self._groups, self._context, self._budget, self._total, self._done = groups, context, budget, total, 0
+        data, (held, statistics) = context.data, split(context.data.n)
         generator = torch.Generator().manual_seed(derived(context.seed, "held out"))
         order = torch.randperm(data.n, generator=generator)
         self.held = data.subset(order[:held])
         """Images that losses are measured on."""
-        self.train = data.subset(order[held:]) if data.n > held else self.held
-        """Images that candidates train on."""
-        self.guess = math.log(int(torch.bincount(data.y).count_nonzero()))
-        """The loss of guessing: ln of the number of classes."""
+        self.statistics = data.subset(order[-statistics:])
+        """Images that batch-norm statistics are estimated from."""
 
-    def __call__(self, plan: Plan) -> float:
-        """Train and measure the model without the plan's units; ∞ where the training diverges."""
-        recipe = self._context.recipe
+    def __call__(self, plan: Plan) -> np.ndarray:
+        """Measure the model without the plan's units: losses (images,); not numbers where its outputs are none."""
         model = self._groups.pruned(plan)
-        try:
-            fit(
-                model, self.train, iterations=self._iterations, recipe=recipe,
-                seed=derived(self._context.seed, "candidate"), progress=self._tell, still=self._context.still,
-            )  # fmt: skip
-        except Diverged:
-            return math.inf
-        finally:
-            self._done += self._iterations
-        images = min(STATISTICS, recipe.recalibration_images)
-        evaluate.recalibrate(model, self.train, images, still=self._context.still)
-        return evaluate.cross_entropy(model, self.held)
+        images = self._context.recipe.recalibration_images
+        evaluate.recalibrate(model, self.statistics, images, still=self._context.still)
+        with torch.no_grad():
+            losses = torch.cat([
+                torch.stack([F.cross_entropy(scale * found, labels, reduction="none") for scale in SCALES], 1)
+                for found, labels in evaluate.outputs(model, self.held)
+            ])  # fmt: skip
+        self._tell()
+        return losses[:, losses.mean(0).argmin()].double().cpu().numpy()
 
-    def _tell(self, done: int, of: int) -> None:
-        if self._context.progress is not None:
-            self._context.progress(self._done + done, self._total)
+    def _tell(self) -> None:
+        """Progress in whole iterations, of which a candidate is not always one."""
+        spent, of = self._budget.spent, self._budget.candidates
+        before, self._done = spent * self._done // of, self._done + 1
+        after = spent * self._done // of
+        if after > before and self._context.progress is not None:
+            self._context.progress(after, self._total)
 
 
 def narrowest(groups: Groups, target: int, share: float, round_to: int) -> tuple[list[int], str, Plan]:
@@ -203,19 +199,17 @@ class LearnedGlobalRanking(Method):
     """Delete the channels with the lowest learned scores, and fine-tune.
 
     A channel's score is the sum of α·norm + κ over the layers that are coupled in it; evolution finds the
-    (α, κ) of each layer. A candidate is pruned to the step's target, trained a little, and judged by its
-    cross-entropy on a tenth of the training subset that no candidate trains on; the best one's ranking then prunes
-    the step's input anew. HP1 fine-tuning epochs in units of E0; HP2 share of the original parameters to remove;
-    HP6 most channels of a group that may go; HP7 epochs of the candidates' training, all together, in units of E0
-    (measuring them takes at most about as long again, see `share_out`); HP8 the norm, see `norm_table`. Residual
-    streams are left alone where the target can be reached without them. Differs from the paper in norms that are
-    taken as multiples of their layer's mean, where the search starts from, in a smaller search, in candidates that
-    must be better than guessing, in batch-norm statistics estimated anew for each, and in the original model never
-    teaching them.
+    (α, κ) of each layer. A candidate is pruned to the step's target and judged without any training, see `Fitness`;
+    the best one's ranking prunes the step's input. HP1 fine-tuning epochs in units of E0; HP2 share of the original
+    parameters to remove; HP6 most channels of a group that may go; HP7 epochs of training, in units of E0, that the
+    search costs as much as, see `share_out`; HP8 the norm, see `norm_table`. Residual streams are left alone where
+    the target can be reached without them. Differs from the paper in norms that are taken as multiples of their
+    layer's mean, in candidates that all descend from these and are not trained, in batch-norm statistics estimated
+    anew for each, and in the original model never teaching them.
     """
 
     name = "LeGR"
-    version = 3
+    version = 4
     choices: ClassVar = {"HP8": tuple(CRITERIA)}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
@@ -235,14 +229,14 @@ class LearnedGlobalRanking(Method):
         short = short_of(plan, f"removing {share:.0%} of every channel group")
         step.settle(plan.params, groups.unit_cost(plan), short)
         table = relative(norm_table(groups, caps, str(criterion)))
-        fitness = Fitness(groups, context, budget.iterations, sum(step.lengths))
+        fitness = Fitness(groups, context, budget, sum(step.lengths))
 
         def ranked(maps: np.ndarray) -> Plan:
             return groups.plan(scores(table, maps, len(groups.groups)), step.target, caps, round_to)
 
         spreads = np.array([layer.norms.std() for layer in table])
         rng = np.random.default_rng(derived(context.seed, "evolution"))
-        found = evolve(lambda maps: fitness(ranked(maps)), spreads, budget.candidates, rng, fitness.guess)
+        found = evolve(lambda maps: fitness(ranked(maps)), spreads, budget.candidates, rng)
         plan = ranked(found.maps)
         unit = groups.unit_cost(plan)
         groups.apply(plan)
@@ -250,12 +244,11 @@ class LearnedGlobalRanking(Method):
         step.recalibrate()
         layers = [(groups.groups[layer.group].root, layer.name) for layer in table]
         return step.model, step.report(
-            unit, short, channels=plan.units, scope=scope, loss=fitted.loss,
-            candidate_iterations=budget.iterations, **told(found, layers),
+            unit, short, channels=plan.units, scope=scope, loss=fitted.loss, **told(found, layers),
         )  # fmt: skip
 
     def budget(self, strategy: Strategy, context: StepContext) -> Budget:
-        """How the step's search is divided: HP7, less where that leaves no iteration for the fine-tuning."""
+        """How much the step searches: what HP7 buys, less where that leaves no iteration for the fine-tuning."""
         recipe, n = context.recipe, context.data.n
         total = self.iterations(strategy, recipe, n)
         iterations = min(recipe.iterations(setting(strategy, "HP7", 0.0, 1000.0), n), total - 1)

@@ -34,7 +34,7 @@ def accuracy(model: nn.Module, data: TrainData, batch: int = 500, *, finite: boo
         Diverged: `finite` is asked for, and an output is infinite or not a number.
     """
     correct, broken = torch.zeros((2,), dtype=torch.int64, device=data.device)
-    for found, labels in _outputs(model, data, batch):
+    for found, labels in outputs(model, data, batch):
         hit = (found.argmax(1) == labels) & ~found.isnan().any(1)
         correct += hit.sum()
         broken += (~found.isfinite().all(1)).sum()
@@ -50,13 +50,13 @@ def accuracy(model: nn.Module, data: TrainData, batch: int = 500, *, finite: boo
 def cross_entropy(model: nn.Module, data: TrainData, batch: int = 500) -> float:
     """Mean cross-entropy over all images of `data`, measured like `accuracy`."""
     total = torch.zeros((), dtype=torch.float64, device=data.device)
-    for found, labels in _outputs(model, data, batch):
+    for found, labels in outputs(model, data, batch):
         total += F.cross_entropy(found, labels, reduction="sum")
     return float(total) / data.n
 
 
-def _outputs(model: nn.Module, data: TrainData, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(logits, labels) of all images in batches, in evaluation mode and float32."""
+def outputs(model: nn.Module, data: TrainData, batch: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (logits, labels) of all images in batches, in evaluation mode and float32; for use without gradients."""
     size = _batch_size(data, batch)
     with evaluating(model), float32(data.device):
         for start in range(0, data.n, size):
