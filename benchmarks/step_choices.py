@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from automc import methods
-from automc.methods import lfb
+from automc.methods import legr, lfb
 from automc.methods.step import Step
 from automc.models.lowrank import Site, matrix
 from automc.models.measure import count_flops, count_params
@@ -87,19 +87,25 @@ def error_choices() -> dict[str, Choice]:
 LEGR = "LeGR[HP1={},HP2={},HP6=0.9,HP7={},HP8=l2_weight]"
 
 
+def all_for_candidates() -> AbstractContextManager[Any]:
+    """All of HP7 buys candidates, however few."""
+    return patch.multiple(legr, SHARE=1.0, LEAST=2)
+
+
 def ranking_choices(total: int) -> dict[str, Choice]:
-    """LeGR in so many iterations of both kinds, half of them for the search, or without one."""
+    """LeGR in so many iterations, HP1 and HP7 half of them each, or HP1 alone."""
     ways = (
-        ("no search, the other half not used", (0.5, 0), total // 2, None),
-        ("no search, all for training", (0.5, 0), total, None),
-        ("candidates trained (version 3, commit f1f6be5)", (0.5, 0.5), total // 2, 3),
-        ("candidates not trained", (0.5, 0.5), total // 2, 4),
+        ("no search, HP1 alone", 0, total // 2, nullcontext, None),
+        ("no search, all for training", 0, total, nullcontext, None),
+        ("candidates trained (version 3, commit f1f6be5)", 0.5, total // 2, nullcontext, 3),
+        ("candidates not trained, HP7 for them", 0.5, total // 2, all_for_candidates, 4),
+        ("candidates not trained, half of HP7 for them", 0.5, total // 2, nullcontext, 4),
     )
     return {
         f"LeGR {share} {total} {what}": Choice(
-            LEGR.format(hp1, share, hp7), length, nullcontext, f"{total} iterations, {what}", version
+            LEGR.format(0.5, share, hp7), length, way, f"{total} iterations, {what}", version
         )
-        for share in (0.4, 0.7) for what, (hp1, hp7), length, version in ways
+        for share in (0.4, 0.7) for what, hp7, length, way, version in ways
     }  # fmt: skip
 
 

@@ -25,8 +25,12 @@ from automc.training import evaluate
 from automc.training.seeds import derived
 from kg.schema import Strategy
 
-CANDIDATES = 400
-"""Most candidates of one search, the paper's number."""
+CANDIDATES = 48
+"""Most candidates of one search."""
+LEAST = 12
+"""Candidates below which training longer is worth more than a search."""
+SHARE = 0.5
+"""Most of HP7 that a search may cost; the rest goes into the fine-tuning."""
 POPULATION = 16
 MUTATED = 0.1
 """Share of the layers whose maps a mutation changes."""
@@ -49,18 +53,19 @@ class Budget:
 
 
 def share_out(iterations: int, n: int, batch: int) -> Budget:
-    """How many candidates a search's iterations buy: an image forward costs a third of one trained on.
+    """How many candidates so many iterations, HP7's, buy: an image forward costs a third of one trained on.
 
-    At most 400. Fewer than two are no search. What is left over is not spent.
+    Half of the iterations at most are spent, and no more than 48 candidates cost. Where that is not enough for 12,
+    nothing is: then the fine-tuning makes more of them (docs/results/step-choices).
 
     Args:
-        iterations: to be spent.
+        iterations: of HP7.
         n: images of the training subset.
         batch: images of an iteration.
     """
     images = sum(split(n))
-    candidates = min(CANDIDATES, 3 * batch * iterations // images)
-    return Budget(candidates, math.ceil(candidates * images / (3 * batch))) if candidates > 1 else Budget(0, 0)
+    candidates = min(CANDIDATES, int(SHARE * 3 * batch * iterations) // images)
+    return Budget(candidates, math.ceil(candidates * images / (3 * batch))) if candidates >= LEAST else Budget(0, 0)
 
 
 def split(n: int) -> tuple[int, int]:
@@ -201,8 +206,8 @@ class LearnedGlobalRanking(Method):
     A channel's score is the sum of α·norm + κ over the layers that are coupled in it; evolution finds the
     (α, κ) of each layer. A candidate is pruned to the step's target and judged without any training, see `Fitness`;
     the best one's ranking prunes the step's input. HP1 fine-tuning epochs in units of E0; HP2 share of the original
-    parameters to remove; HP6 most channels of a group that may go; HP7 epochs of training, in units of E0, that the
-    search costs as much as, see `share_out`; HP8 the norm, see `norm_table`. Residual streams are left alone where
+    parameters to remove; HP6 most channels of a group that may go; HP7 epochs in units of E0 for
+    search and more fine-tuning, see `share_out`; HP8 the norm, see `norm_table`. Residual streams are left alone where
     the target can be reached without them. Differs from the paper in norms that are taken as multiples of their
     layer's mean, in candidates that all descend from these and are not trained, in batch-norm statistics estimated
     anew for each, and in the original model never teaching them.

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from automc import methods
 from automc.errors import MethodError
+from automc.methods import legr
 from automc.methods.legr import SCALES, Budget, Fitness, evolve, share_out, split
 from automc.methods.ranking import CRITERIA
 from automc.models.groups import Groups, Plan
@@ -123,23 +124,21 @@ def test_a_loss_that_is_not_a_number_never_wins() -> None:
 
 
 @given(st.integers(0, 20_000), st.integers(1, 60_000), st.integers(1, 512))
-def test_a_search_costs_what_it_was_given(iterations: int, n: int, batch: int) -> None:
+def test_a_search_costs_half_of_what_it_was_given(iterations: int, n: int, batch: int) -> None:
     budget, images = share_out(iterations, n, batch), sum(split(n))
-    assert budget.candidates <= 400
-    assert budget.spent <= iterations
-    assert budget.candidates * images <= 3 * batch * budget.spent
-    if 2 <= budget.candidates < 400:
-        assert (budget.candidates + 1) * images > 3 * batch * iterations
-    if budget.candidates == 0:
+    if budget.candidates:
+        assert 12 <= budget.candidates <= 48
+        assert 0 <= 3 * batch * budget.spent - budget.candidates * images < 3 * batch
+        assert budget.candidates * images <= 1.5 * batch * iterations
+    else:
         assert budget.spent == 0
-        assert 2 * images > 3 * batch * iterations
+    if budget.candidates < 48:
+        assert max(12, budget.candidates + 1) * images > 1.5 * batch * iterations
 
 
 def test_budgets_of_the_mini_set() -> None:
-    recipe = Recipe(unit_epochs=10)
-    iterations = [recipe.iterations(hp7, 5000) for hp7 in (0.4, 0.5, 0.6, 0.7)]
-    assert [share_out(n, 5000, 128) for n in iterations] == [
-        Budget(106, 156), Budget(132, 194), Budget(159, 234), Budget(185, 272),
+    assert [share_out(n, 5000, 128) for n in (12, 60, 156, 273)] == [
+        Budget(0, 0), Budget(20, 30), Budget(48, 71), Budget(48, 71),
     ]  # fmt: skip
 
 
@@ -238,13 +237,14 @@ def test_evolution_beats_a_misleading_norm(context) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet-a", "resnet-b", "vgg", "concat", "factored", "norms"])
-def test_every_criterion_meets_the_target_exactly(name: str, context) -> None:
+def test_every_criterion_meets_the_target_exactly(name: str, context, monkeypatch) -> None:
+    monkeypatch.setattr(legr, "LEAST", 2)
     model = build(name)
-    step = context(count(model), epochs=2.5)
+    step = context(count(model), epochs=4.0)
     removed = set()
     for criterion in CRITERIA:
         out, report = methods.get("LeGR").apply(model, strategy(HP8=criterion), step)
-        assert report.details["candidates"] == 3
+        assert report.details["candidates"] == 2
         assert report.reached
         assert 0 <= step.target(count(model), 0.2) - count(out) < report.details["unit"]
         removed.add(tuple(len(p) for p in out.parameters()))
@@ -252,7 +252,8 @@ def test_every_criterion_meets_the_target_exactly(name: str, context) -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_no_group_loses_more_than_the_cap(share: float, context) -> None:
+def test_no_group_loses_more_than_the_cap(share: float, context, monkeypatch) -> None:
+    monkeypatch.setattr(legr, "LEAST", 2)
     model = build("vgg")
     with torch.no_grad():
         model.features[0].weight[1:].mul_(0.01)
@@ -261,7 +262,7 @@ def test_no_group_loses_more_than_the_cap(share: float, context) -> None:
             model, strategy(HP2=0.3, HP6=share), context(count(model), max_iterations=steps)
         )
         assert report.reached
-        assert report.details["candidates"] == (4 if steps == 6 else 0)
+        assert report.details["candidates"] == (2 if steps == 6 else 0)
         for (name, before), after in zip(model.named_parameters(), out.parameters(), strict=True):
             if name.endswith("weight") and name != "fc.weight":
                 assert len(after) >= max(2, math.ceil((1 - share) * len(before) - 1e-9))
@@ -270,24 +271,25 @@ def test_no_group_loses_more_than_the_cap(share: float, context) -> None:
 
 
 def test_lengths_of_search_and_fine_tuning(context) -> None:
-    legr, step = methods.get("LeGR"), context(1, epochs=10.0)
-    for hp1, hp7, budget in ((0.1, 0.4, Budget(12, 16)), (0.3, 0.4, Budget(12, 16)), (0.1, 0.7, Budget(21, 28))):
+    method, step = methods.get("LeGR"), context(1, epochs=20.0)
+    for hp1, hp7, budget in ((0.1, 0.2, Budget(0, 0)), (0.1, 0.4, Budget(12, 16)), (0.3, 0.8, Budget(24, 32))):
         chosen = strategy(HP1=hp1, HP7=hp7)
-        assert legr.budget(chosen, step) == budget
-        assert legr.iterations(chosen, step.recipe, step.data.n) == round((hp1 + hp7) * 40)
+        assert method.budget(chosen, step) == budget
+        assert method.iterations(chosen, step.recipe, step.data.n) == round((hp1 + hp7) * 80)
 
 
 def test_what_the_search_leaves_over_goes_into_fine_tuning(context) -> None:
     model, seen = build("vgg"), []
     step = context(count(model), epochs=7.5, progress=lambda done, of: seen.append((done, of)))
-    _, report = methods.get("LeGR").apply(model, strategy(HP1=0.1, HP7=0.05), step)
+    _, report = methods.get("LeGR").apply(model, strategy(HP1=0.1, HP7=0.1), step)
     assert report.details["candidates"] == 0
-    assert seen == [(i + 1, 5) for i in range(5)]  # 2 of them are the search's, which buy one candidate
+    assert seen == [(i + 1, 6) for i in range(6)]  # 3 of them are HP7's, which buy too few candidates
     seen.clear()
-    methods.get("LeGR").apply(model, strategy(HP1=0.1, HP7=0.8), step)
+    _, report = methods.get("LeGR").apply(model, strategy(HP1=0.1, HP7=1.1), step)
+    assert report.details["candidates"] == 12
     done = [done for done, _ in seen]
     assert done == sorted(set(done))
-    assert done[-3:] == [25, 26, 27]
+    assert done[-20:] == list(range(17, 37))  # HP7 is 33, of which the search cost 16
 
 
 def test_residual_streams_are_searched_only_where_blocks_do_not_suffice(context) -> None:
