@@ -42,6 +42,8 @@ SCALES = (0.0, *(2 ** (power / 2) for power in range(-10, 5)))
 """Factors of the outputs; a candidate's losses are those with the best. At 0 it guesses."""
 SURE = 2.0
 """Standard errors by which a candidate must be better than the identity."""
+HOPELESS = 0.9
+"""Share of the loss of guessing from which on the identity's says too little of what training will make of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,11 @@ class Evolution:
 
 
 def evolve(
-    measure: Callable[[np.ndarray], np.ndarray], spreads: np.ndarray, candidates: int, rng: np.random.Generator
+    measure: Callable[[np.ndarray], np.ndarray],
+    spreads: np.ndarray,
+    candidates: int,
+    rng: np.random.Generator,
+    hopeless: float = math.inf,
 ) -> Evolution:
     """Search the maps of least mean loss by regularised evolution (the paper's Algorithm 1).
 
@@ -102,6 +108,7 @@ def evolve(
             number counts as ∞.
         spreads: standard deviation of each layer's norms, (layers,).
         candidates: how many may be measured.
+        hopeless: where the identity loses as much, nothing is searched.
     """
     size = min(POPULATION, max(4, candidates // 3))
     population: deque[tuple[float, np.ndarray]] = deque(maxlen=size)
@@ -118,6 +125,8 @@ def evolve(
         newborn = (math.inf if math.isnan(mean) else mean, maps)
         population.append(newborn)
         losses.append(newborn[0])
+        if not born and hopeless <= newborn[0] < math.inf:
+            break
         if newborn[0] < best[0] and (not born or surely_less(found, identity)):
             best = newborn
     return Evolution(best[1], losses)
@@ -162,6 +171,8 @@ class Fitness:
         """Images that losses are measured on."""
         self.statistics = data.subset(order[-statistics:])
         """Images that batch-norm statistics are estimated from."""
+        self.guess = math.log(int(torch.bincount(data.y).count_nonzero()))
+        """The loss of guessing: ln of the number of classes."""
 
     def __call__(self, plan: Plan) -> np.ndarray:
         """Measure the model without the plan's units: losses (images,); not numbers where its outputs are none."""
@@ -176,13 +187,16 @@ class Fitness:
         self._tell()
         return losses[:, losses.mean(0).argmin()].double().cpu().numpy()
 
+    @property
+    def spent(self) -> int:
+        """Iterations that the candidates so far cost as much as, rounded down."""
+        return self._budget.spent * self._done // max(1, self._budget.candidates)
+
     def _tell(self) -> None:
         """Progress in whole iterations, of which a candidate is not always one."""
-        spent, of = self._budget.spent, self._budget.candidates
-        before, self._done = spent * self._done // of, self._done + 1
-        after = spent * self._done // of
-        if after > before and self._context.progress is not None:
-            self._context.progress(after, self._total)
+        before, self._done = self.spent, self._done + 1
+        if self.spent > before and self._context.progress is not None:
+            self._context.progress(self.spent, self._total)
 
 
 def narrowest(groups: Groups, target: int, share: float, round_to: int) -> tuple[list[int], str, Plan]:
@@ -241,7 +255,9 @@ class LearnedGlobalRanking(Method):
 
         spreads = np.array([layer.norms.std() for layer in table])
         rng = np.random.default_rng(derived(context.seed, "evolution"))
-        found = evolve(lambda maps: fitness(ranked(maps)), spreads, budget.candidates, rng)
+        hopeless = HOPELESS * fitness.guess
+        found = evolve(lambda maps: fitness(ranked(maps)), spreads, budget.candidates, rng, hopeless)
+        step.lengths = [fitness.spent, sum(step.lengths) - fitness.spent]
         plan = ranked(found.maps)
         unit = groups.unit_cost(plan)
         groups.apply(plan)

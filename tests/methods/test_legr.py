@@ -89,6 +89,13 @@ def test_few_layers_still_mutate_and_nothing_needs_a_layer() -> None:
     assert np.array_equal(evolve(bowl, np.ones(3), 0, np.random.default_rng(0)).maps, np.tile([1.0, 0.0], (3, 1)))
 
 
+def test_nothing_is_searched_where_the_identity_does_hardly_better_than_guessing() -> None:
+    rng = np.random.default_rng(0)
+    assert evolve(lambda maps: np.full(9, 2.2), np.ones(3), 12, rng, 2.1).losses == [pytest.approx(2.2)]
+    assert len(evolve(lambda maps: np.full(9, 2.0), np.ones(3), 12, rng, 2.1).losses) == 12
+    assert len(evolve(lambda maps: np.full(9, math.nan), np.ones(3), 12, rng, 2.1).losses) == 12
+
+
 def test_of_equal_losses_the_first_wins() -> None:
     found = evolve(lambda maps: np.full(9, 2.3), np.ones(3), 12, np.random.default_rng(0))
     assert found.maps.tolist() == [[1, 0]] * 3
@@ -239,6 +246,7 @@ def test_evolution_beats_a_misleading_norm(context) -> None:
 @pytest.mark.parametrize("name", ["resnet-a", "resnet-b", "vgg", "concat", "factored", "norms"])
 def test_every_criterion_meets_the_target_exactly(name: str, context, monkeypatch) -> None:
     monkeypatch.setattr(legr, "LEAST", 2)
+    monkeypatch.setattr(legr, "HOPELESS", 9.0)
     model = build(name)
     step = context(count(model), epochs=4.0)
     removed = set()
@@ -254,6 +262,7 @@ def test_every_criterion_meets_the_target_exactly(name: str, context, monkeypatc
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_no_group_loses_more_than_the_cap(share: float, context, monkeypatch) -> None:
     monkeypatch.setattr(legr, "LEAST", 2)
+    monkeypatch.setattr(legr, "HOPELESS", 9.0)
     model = build("vgg")
     with torch.no_grad():
         model.features[0].weight[1:].mul_(0.01)
@@ -278,18 +287,20 @@ def test_lengths_of_search_and_fine_tuning(context) -> None:
         assert method.iterations(chosen, step.recipe, step.data.n) == round((hp1 + hp7) * 80)
 
 
-def test_what_the_search_leaves_over_goes_into_fine_tuning(context) -> None:
+def test_what_the_search_leaves_over_goes_into_fine_tuning(context, monkeypatch) -> None:
     model, seen = build("vgg"), []
     step = context(count(model), epochs=7.5, progress=lambda done, of: seen.append((done, of)))
     _, report = methods.get("LeGR").apply(model, strategy(HP1=0.1, HP7=0.1), step)
     assert report.details["candidates"] == 0
     assert seen == [(i + 1, 6) for i in range(6)]  # 3 of them are HP7's, which buy too few candidates
-    seen.clear()
-    _, report = methods.get("LeGR").apply(model, strategy(HP1=0.1, HP7=1.1), step)
-    assert report.details["candidates"] == 12
-    done = [done for done, _ in seen]
-    assert done == sorted(set(done))
-    assert done[-20:] == list(range(17, 37))  # HP7 is 33, of which the search cost 16
+    for hopeless, candidates, spent in ((9.0, 12, 16), (0.0, 1, 1)):
+        seen.clear()
+        monkeypatch.setattr(legr, "HOPELESS", hopeless)
+        _, report = methods.get("LeGR").apply(model, strategy(HP1=0.1, HP7=1.1), step)
+        assert report.details["candidates"] == candidates
+        done = [done for done, _ in seen]
+        assert done == sorted(set(done))
+        assert done[-36 + spent :] == list(range(spent + 1, 37))  # HP7 is 33, of which a whole search costs 16
 
 
 def test_residual_streams_are_searched_only_where_blocks_do_not_suffice(context) -> None:
