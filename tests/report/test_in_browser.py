@@ -82,7 +82,7 @@ def test_both_pages_in_a_browser(browser: str, full_home: Path, tmp_path: Path) 
     done = subprocess.run(
         [browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
          "--virtual-time-budget=10000", "--dump-dom", file.as_uri()],
-        capture_output=True, text=True, timeout=200, check=True,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     told = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
     assert told, done.stderr[-2000:]

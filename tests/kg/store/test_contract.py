@@ -203,7 +203,7 @@ class TestQuery:
         # The limit was that query's alone.
         some = "UNWIND range(1, 1000) AS i UNWIND range(1, 600) AS j WITH i, j WHERE i * j % 7 = 1 RETURN count(*) AS n"
         expected = sum(1 for i in range(1, 1001) for j in range(1, 601) if i * j % 7 == 1)
-        assert store.read(some, timeout=60).rows == [(expected,)]
+        assert store.read(some, timeout=3600).rows == [(expected,)]
         store.upsert_nodes("Method", [{"id": "a"}])
 
     def test_a_missing_parameter_is_named(self, store: GraphStore) -> None:

@@ -121,7 +121,7 @@ def test_a_deadlock_is_run_again(real_neo4j: str, tmp_path: Path) -> None:
             for id in (first, second):
                 store.write("MATCH (m:Method {id: $id}) SET m.n = m.n + 1", {"id": id})
                 if len(attempts) <= 2 and id == first:
-                    meet.wait(10)
+                    meet.wait(600)
 
         with connect(tmp_path, real_neo4j) as store:
             store.atomically(both)
@@ -130,7 +130,7 @@ def test_a_deadlock_is_run_again(real_neo4j: str, tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(600)
     assert len(attempts) == 3
     with connect(tmp_path, real_neo4j) as store:
         assert store.read("MATCH (m:Method) RETURN m.n AS n").column("n") == [2, 2]
