@@ -18,7 +18,7 @@ from automc.training.loop import Diverged, cross_entropy, fit
 from automc.training.recipe import Recipe
 from automc.training.seeds import derived
 
-LR = 0.02
+LR = 0.03
 """Peak learning rate: see docs/results/recovery."""
 TEACHER = 0.5
 """Weight of the original model's outputs where the recipe names none."""

@@ -1,0 +1,219 @@
+"""Does a search pay? Contenders with equal processor time from their start to their saved model, on a small task.
+
+ResNet-8 at 16×16 pixels, 70% of the parameters to go. `search` is `automc search`; a method's name is that method straight
+to the target with all the rest of the time spent on training; `old` is the search of another checkout. Each row is a process
+of one thread, all clocks of which count its own processor time, so a busy machine takes longer and decides nothing.
+
+    python -m benchmarks.pays --images CIFAR_FOLDER --out docs/results/pays --seconds 300 [--only search HOS] [--old FOLDER]
+
+It goes on where it stopped; `--table` writes the page from the rows so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.resumable import append, claim, rows
+from benchmarks.short_steps import spread
+
+GAMMA = 0.7
+METHODS = ("HOS", "LFB", "LMA", "SFP", "NS", "LeGR")
+COLUMNS = ("contender", "seed", "seconds", "processor", "removed", "validation", "test", "test_before", "what")
+TASK = f"{Path(__file__).with_name('small_task.py')}:images"
+EPOCHS = 40
+"""Of training the model that is compressed."""
+E0 = {"search": 4.0, "old": 4.0}
+"""Unit epochs; 10 for the methods alone."""
+CLOCK = "import time; time.monotonic = time.perf_counter = time.process_time"
+"""What a row's process runs before anything is imported."""
+
+
+def inline() -> type:
+    """Workers in this process, so that its clock counts what they do."""
+    from automc.execution.jobs import run_job
+    from automc.execution.monitor import Monitor
+    from automc.execution.workers import Workers
+
+    class Inline(Workers):
+        """Runs one job in each `collect`, in the order of `submit`."""
+
+        def __init__(self, setup: Any, count: int | None = None) -> None:
+            self._setup, self._queue, self._tickets = setup, list[tuple[int, Any]](), 0
+
+        def start(self) -> None:
+            self._bench = self._setup.open()
+
+        def submit(self, job: Any, timeout: float | None = None) -> int:
+            self._tickets += 1
+            self._queue.append((self._tickets, job))
+            return self._tickets
+
+        def collect(self, timeout: float | None = None) -> list[Any]:
+            if not self._queue:
+                return []
+            ticket, job = self._queue.pop(0)
+            return [(ticket, run_job(self._bench, job, Monitor()))]
+
+        def stop(self) -> None:
+            self._queue.clear()
+
+        def running(self) -> list[Any]:
+            return []
+
+        @property
+        def count(self) -> int:
+            return 1
+
+    return Inline
+
+
+def search(weights: Path, seed: int, seconds: float, e0: float) -> dict[str, Any]:
+    """`automc search`; what a process needs before its first step is part of its time."""
+    import time
+
+    from automc import api
+    from automc.study import study as studies
+    from automc.training.recipe import Recipe
+
+    studies.local_workers = inline()  # type: ignore[attr-defined]
+    left = seconds - time.process_time()
+    done = api.search(
+        "resnet8", TASK, gamma=GAMMA, budget=f"{left:.0f}s", weights=weights, recipe=Recipe(unit_epochs=e0), precision="float32",
+        device="cpu", workers=1, seed=seed, run_seed=seed, learn_from_trials=False,
+    )  # fmt: skip
+    final = done.final or {}
+    return {
+        "removed": 1 - final["params"] / done.base.params, "validation": final["accuracy"], "test": final["test_accuracy"],
+        "test_before": final["base_test_accuracy"], "what": f"{len(done.trials)} steps; {final['scheme']}",
+    }  # fmt: skip
+
+
+def alone(method: str, weights: Path, seed: int, seconds: float) -> dict[str, Any]:
+    """One method straight to the target, and recovery for the rest of the time."""
+    import time
+
+    from automc import api
+    from automc.execution.jobs import final, recover_saved
+    from automc.models import structure
+    from automc.study.closing import straight
+    from automc.study.doctor import scratch
+    from automc.study.reach import grids
+    from automc.study.task import open_figures, open_subject
+    from automc.training.recipe import Recipe
+    from automc.training.recover import Extent
+
+    subject = open_subject("resnet8", api.reference(TASK), weights=weights, device="cpu")
+    (scheme,) = straight(grids((method,))[method], GAMMA, {}, lambda _: 0.0)
+    with scratch(subject, Recipe(), seed, subject.hold()) as setup:
+        saved = setup.base.with_name("out.am")
+        done = final(setup, scheme, saved)
+        assert done.status == "ok", done.reason
+        recovery = recover_saved(setup, saved, Extent(seconds=max(1.0, seconds - time.process_time())))
+        model = structure.read(saved).model
+    figures = open_figures(model, subject)
+    return {
+        "removed": 1 - figures.params / subject.params, "validation": figures.accuracy,
+        "test": subject.test_accuracy(model), "test_before": subject.test_accuracy(),
+        "what": f"{scheme.id}; {recovery.iterations} iterations of recovery",
+    }  # fmt: skip
+
+
+def one(contender: str, weights: Path, seed: int, seconds: float) -> None:
+    """Run a contender in this process and print its row."""
+    import time
+
+    import torch
+
+    torch.set_num_threads(1)
+    searched = contender in E0
+    found = search(weights, seed, seconds, E0[contender]) if searched else alone(contender, weights, seed, seconds)
+    print(json.dumps({**found, "processor": time.process_time()}))
+
+
+def trained(out: Path) -> Path:
+    """The weights of the model that all contenders start from: trained once."""
+    file = out / "resnet8.pt"
+    if not file.is_file():
+        import torch
+
+        from automc import api
+
+        out.mkdir(parents=True, exist_ok=True)
+        torch.set_num_threads(1)
+        api.train("resnet8", TASK, out=out / "base.am", epochs=EPOCHS, precision="float32", device="cpu")
+        torch.save(api.load(str(out / "base.am")).state_dict(), file)
+    return file
+
+
+def row(contender: str, weights: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Run a contender in a process of its own; raises where that fails."""
+    here = Path(__file__).resolve().parents[1]
+    place = options.old.resolve() if contender == "old" else here
+    arguments = ["--one", contender, "--out", str(options.out), "--seeds", str(seed), "--seconds", str(options.seconds)]
+    call = f"{CLOCK}; import sys; sys.argv[1:] = {arguments!r}; from benchmarks.pays import main; main()"
+    # The benchmark of this checkout on the package of that one.
+    path = [str(place), str(here)] if contender == "old" else [str(here)]
+    home = Path(options.out).resolve() / f".home-{contender}"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "AUTOMC_HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", call], env=env, stdout=subprocess.PIPE, text=True, check=True)
+    return {
+        "contender": contender,
+        "seed": seed,
+        "seconds": options.seconds,
+        **json.loads(done.stdout.splitlines()[-1]),
+    }
+
+
+def page(out: Path) -> str:
+    """The rows as a page."""
+    found = rows(out)
+    lines = [
+        "# Does a search pay?", "",
+        "Written by `benchmarks/pays.py` from `runs.csv`: ResNet-8, CIFAR-10 at 16×16 pixels, 7,500 training images, 2,000 of test, 70% of the",
+        f"parameters to go; one thread, {platform.machine()}. Accuracy in per cent, mean (lowest to highest) over n seeds; seconds are of the processor.",
+        "", "| contender | n | seconds | removed | validation | test | what (first seed) |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for contender in dict.fromkeys(r["contender"] for r in found):
+        group = [r for r in found if r["contender"] == contender]
+        removed, used = (sum(float(r[name]) for r in group) / len(group) for name in ("removed", "processor"))
+        cells = " | ".join(spread([float(r[name]) for r in group]) for name in ("validation", "test"))
+        lines.append(f"| {contender} | {len(group)} | {used:.0f} | {removed:.1%} | {cells} | {group[0]['what']} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Fill the table, one row at a time, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--old", type=Path)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    work = options.out / ".work"
+    if options.one:
+        one(options.one, work / "resnet8.pt", options.seeds, options.seconds)
+        return
+    if options.images:
+        os.environ["SMALL_TASK_IMAGES"] = str(options.images.resolve())
+    contenders = options.only or ["search", *METHODS, *(["old"] if options.old else [])]
+    for seed, contender in itertools.product([] if options.table else range(options.seeds), contenders):
+        with claim(options.out, {"contender": contender, "seed": str(seed)}) as free:
+            if free:
+                append(options.out, COLUMNS, row(contender, trained(work), seed, options))
+    (options.out / "README.md").write_text(page(options.out))
+
+
+if __name__ == "__main__":
+    main()
