@@ -73,9 +73,9 @@ def ways(on: Ground, model: nn.Module) -> dict[str, nn.Module]:
 READING = (
     "In steps of 6 and 12 iterations, statistics of augmented images after the training are the best of the three in every row and on both sets, by 2 to 7 points on test over those averaged",
     "since before it; after 24 iterations by 2 to 4 for NS and 0 to 3 for LFB. From 60 on they equal those averaged since before: the differences go both ways, by a point at most. Plain images",
-    "are worse than augmented ones in every row, and from 24 iterations on worse than no estimate at all, by 1 to 8 points: the weights were trained on crops with black borders.",
+    "are worse than augmented ones in every row, and from 24 iterations on worse than no estimate at all, by 1 to 9 points: the weights were trained on crops with black borders.",
     "LFB's first rows (6, 12, and seed 0 of 24 and 60 iterations) end where ranks in proportion do (`../step-choices`), the later ones where ranks by energy do, which came in between: the columns",
-    "of a row compare, rows of LFB do not. Lengths without a row, or with fewer than three seeds, were not run yet; the script goes on where it stopped.",
+    "of a row compare, rows of LFB do not.",
 )
 """What the page says of its tables; checked against the rows when it was written."""
 
