@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: search test test-all lint format wheel clean
+.PHONY: search test test-all lint format vectors wheel clean
 search: .venv/installed
 	$(BIN)/automc train resnet8 --data digits --epochs 12 --out .automc/digits-resnet8.am
 	$(BIN)/automc search .automc/digits-resnet8.am --data digits --gamma 0.3 --budget $(BUDGET)
@@ -31,6 +31,9 @@ lint: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+vectors: .venv/installed
+	$(BIN)/python -m benchmarks.ship_vectors
 
 wheel: .venv/installed
 	$(BIN)/pip wheel --quiet --no-deps -w dist .

@@ -27,6 +27,11 @@ def migrations_dir() -> Path:
     return _place(_PACKAGE / "_data" / "migrations", _PACKAGE.parent / "migrations")
 
 
+def vectors_dir() -> Path:
+    """Return the folder of the packaged vectors: one file, named by what it was learned from."""
+    return _place(_PACKAGE / "_data" / "vectors", _PACKAGE.parent / "data" / "vectors")
+
+
 def compose_file() -> Path:
     """Return the compose file that runs a Neo4j server under Docker."""
     inside = _PACKAGE / "_data" / "compose.yaml"

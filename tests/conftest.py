@@ -42,7 +42,7 @@ def automc_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with the whole graph, briefly learned vectors, and `digits.am`, a small trained network. Copy it."""
+    """A home with the whole graph, the vectors of the package, and `digits.am`, a small trained network. Copy it."""
     from filelock import FileLock
 
     from automc import api, knowledge
@@ -55,7 +55,7 @@ def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setenv("AUTOMC_HOME", str(folder))
             patch.delenv("AUTOMC_GRAPH", raising=False)
             knowledge.prepare()
-            knowledge.vectors(epochs=2)
+            knowledge.vectors()
             api.train("resnet8", "digits", out=folder / "digits.am", epochs=4, precision="float32", device="cpu")
     return folder
 

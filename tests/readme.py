@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,10 +27,6 @@ def main() -> int:
             "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
             "AUTOMC_HOME": str(Path(folder) / ".automc"),
         }
-        # Vectors that this home has learned already: a minute less.
-        learned = Path(os.environ.get("AUTOMC_HOME", ROOT / ".automc")) / "vectors"
-        if learned.is_dir():
-            shutil.copytree(learned, Path(folder) / ".automc" / "vectors")
         for language, name, text in blocks:
             if re.search(r"^make ", text, re.M):
                 continue

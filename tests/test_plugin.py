@@ -98,8 +98,9 @@ def test_the_card_comes_in_and_replaces_the_one_without_a_grid(facts: dict[str, 
 
 
 def test_the_embedding_goes_on_and_says_so(facts: dict[str, Any]) -> None:
-    (said,) = facts["said"]
+    said, guess = facts["said"]
     assert f"continuing from {facts['old']}, 2 epochs: 100 new strategies (FPGM 100), 0 gone" in said
+    assert "First guess" in guess
     assert facts["vectors"] == 4625
     assert facts["run"]["continued_from"] == facts["old"] != facts["run"]["id"]
     assert facts["run"]["new_strategies"] == 100
@@ -114,7 +115,7 @@ def test_a_search_proposes_and_executes_it(facts: dict[str, Any]) -> None:
 
 
 def test_without_the_package_its_strategies_are_gone_but_what_a_study_has_run(facts: dict[str, Any]) -> None:
-    (said,), strategies, left = facts["after"]
+    (said, _), strategies, left = facts["after"]
     assert "0 new strategies, 100 gone" in said
     assert strategies == 4525
     assert set(left) == {"FPGM[]", *(scheme for scheme, _, _ in facts["trials"] if scheme.startswith("FPGM["))}

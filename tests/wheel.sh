@@ -23,6 +23,7 @@ from kg import resources
 for module in (automc, kg):
     assert pathlib.Path(module.__file__).is_relative_to(sys.prefix), module.__file__
 assert list(resources.methods_dir().glob("*.yaml")) and list(resources.experience_dir().glob("*.yaml"))
+assert len(list(resources.vectors_dir().glob("*.safetensors"))) == 1
 assert list(resources.migrations_dir().glob("*.cypher")) and resources.compose_file().is_file()
 from kg.store import java
 assert java.POM.is_file()

@@ -74,9 +74,10 @@ def vectors(
 ) -> Vectors:
     """Return the strategies' vectors for what the graph knows now, and keep the graph's copy up to date.
 
-    Vectors learned before from the same knowledge are used as they are. Where the knowledge changed, learning goes
-    on from the newest ones for a few epochs, in which mainly what is new moves, and NN_exp alone learns where only
-    experience is new (`kg.embedding.learn.learn`); with `full`, or without any, it starts from nothing.
+    Vectors learned before from the same knowledge, in this home or for the package, are used as they are. Where the
+    knowledge changed, learning goes on from the newest ones for a few epochs, in which mainly what is new moves, and
+    NN_exp alone learns where only experience is new (`kg.embedding.learn.learn`); with `full`, or a seed of which there
+    are none, it starts from nothing.
 
     Args:
         epochs: of learning; None for 200 from nothing and 20 going on.
@@ -99,6 +100,8 @@ def vectors(
     path = next((path for path in kept if path.name.startswith(known.fingerprint[:PREFIX])), None)
     if path is not None:
         found = Vectors.load(path)
+        if path.parent != home() / "vectors":
+            _saved(found, home() / "vectors" / path.name)
     else:
         start = Vectors.load(kept[0]) if kept else None
         epochs = epochs or (CONTINUED_EPOCHS if start else EPOCHS)
@@ -107,12 +110,12 @@ def vectors(
         found = _learn(known, epochs, seed or 0, start, progress)
     _publish(known, found)
     if say and found.verdict:
-        say(found.verdict.text)
+        say(f"{found.verdict.text} {_taught_by(known)}")
     return found
 
 
 def newest() -> Vectors | None:
-    """Return the newest vectors that this home has learned, without learning any; None where there are none yet.
+    """Return the newest vectors that this home has learned, else those that come with AutoMC, without learning any.
 
     Raises:
         VectorsInvalid: the file is damaged.
@@ -163,6 +166,17 @@ def ablated(
         use_experience=use_experience, only_methods=tuple(only) or None, progress=progress,
     )  # fmt: skip
     return _saved(found, path)
+
+
+def _taught_by(known: Knowledge) -> str:
+    """Say whose records teach the first guess."""
+    from kg.embedding.law import lessons
+
+    taught = lessons(known.experience)
+    here = sum(item.origin == "trial" for item in taught)
+    own = sum(item.own for item in taught) - here
+    papers = len(taught) - own - here
+    return f"It rests on {papers} published results, {own} steps that AutoMC measured and {here} trials of this home."
 
 
 def _intention(known: Knowledge, start: Vectors | None, epochs: int) -> str:
@@ -226,10 +240,13 @@ def _check(epochs: int | None, seed: int | None) -> None:
 
 
 def _kept(seed: int | None) -> list[Path]:
-    """Files of vectors in this home, newest first; only those of a seed where one is asked for."""
+    """Files of vectors in this home, newest first, then the package's own; only those of a seed where one is given."""
+    from kg.resources import vectors_dir
+
     ending = "-seed*.safetensors" if seed is None else f"-seed{seed}.safetensors"
     files = (home() / "vectors").glob(f"*{ending}")
-    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    newest = sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    return [*newest, *vectors_dir().glob(f"*{ending}")]
 
 
 def _publish(known: Knowledge, vectors: Vectors) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from automc import knowledge
 from automc.knowledge import curation
 from automc.knowledge import store as of_home
+from kg.resources import vectors_dir
 from kg.sync import sync
 
 CARD = """\
@@ -53,3 +55,19 @@ def test_a_sync_that_has_nothing_to_do_is_skipped_and_a_change_is_not(
     knowledge.query("MATCH (m:Method {id: 'SFP'}) SET m.title = 'x'", write=True)
     assert [prepared(), prepared()] == [1, 0]
     assert knowledge.query("MATCH (m:Method {id: 'SFP'}) RETURN m.title = 'x' AS wrong").rows == [(False,)]
+
+
+def test_a_new_home_learns_nothing_that_came_with_the_package(
+    prepared_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOMC_HOME", str(prepared_home))
+    monkeypatch.delenv("AUTOMC_GRAPH", raising=False)
+    (shipped,) = vectors_dir().glob("*.safetensors")
+    assert [path.name for path in (prepared_home / "vectors").glob("*.safetensors")] == [shipped.name]
+    # Whoever imports TransR's module, or teaches NN_exp, fails now.
+    monkeypatch.setitem(sys.modules, "kg.embedding.transr", None)
+    monkeypatch.setattr("kg.embedding.learn.learn", None)
+    said: list[str] = []
+    found = knowledge.vectors(say=said.append)
+    assert found.id == shipped.stem == knowledge.status()["embedding_run"]["id"]
+    assert "is used. It rests on 168 published results, 247 steps that AutoMC measured and 0 trials" in said[0]

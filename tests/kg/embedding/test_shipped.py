@@ -1,0 +1,39 @@
+"""The vectors that come with the package are those of the knowledge that comes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kg.cards import enumerate_strategies, read_cards
+from kg.embedding.law import fit, judge, lessons
+from kg.embedding.vectors import Vectors, fingerprint
+from kg.experience import read_experience
+from kg.resources import vectors_dir
+from kg.schema import Method
+
+Triple = tuple[str, str, str]
+
+
+def test_they_were_learned_from_these_cards_and_this_experience(
+    triples_of: Callable[[Sequence[Method]], list[Triple]],
+) -> None:
+    (file,) = vectors_dir().glob("*.safetensors")
+    methods, (experience, _) = read_cards(), read_experience()
+    shipped = Vectors.load(file)
+    now = fingerprint(triples_of(methods), (record.mark for record in experience))
+    assert shipped.fingerprint == now, "cards or experience changed: make vectors"
+    assert file.name == f"{shipped.id}.safetensors"
+    assert shipped.strategies == tuple(s.id for method in methods for s in enumerate_strategies(method))
+    assert (shipped.epochs, shipped.continued_from) == (200, "")
+    again = "the law by size is fitted in another way: make vectors"
+    assert shipped.law == fit(lessons(experience)), again
+    assert shipped.verdict == judge(experience), again
+
+
+def test_a_record_that_says_something_else_is_another_fingerprint(
+    triples_of: Callable[[Sequence[Method]], list[Triple]],
+) -> None:
+    (file,) = vectors_dir().glob("*.safetensors")
+    experience, _ = read_experience()
+    marks = [record.mark for record in experience]
+    assert fingerprint(triples_of(read_cards()), marks[1:]) != Vectors.load(file).fingerprint
