@@ -21,10 +21,10 @@ def test_they_were_learned_from_these_cards_and_this_experience(
     methods, (experience, _) = read_cards(), read_experience()
     shipped = Vectors.load(file)
     now = fingerprint(triples_of(methods), (record.mark for record in experience))
-    assert shipped.fingerprint == now, "cards or experience changed: make vectors"
+    assert shipped.fingerprint == now, "cards or experience changed: make vectors, and commit data/vectors"
     assert file.name == f"{shipped.id}.safetensors"
     assert shipped.strategies == tuple(s.id for method in methods for s in enumerate_strategies(method))
-    assert (shipped.epochs, shipped.continued_from) == (200, "")
+    assert shipped.epochs >= 200
     again = "the law by size is fitted in another way: make vectors"
     assert shipped.law == fit(lessons(experience)), again
     assert shipped.verdict == judge(experience), again
