@@ -104,8 +104,7 @@ class Step:
         groups = Groups(self.model, self.example, self.context.keep)
         if not groups.groups:
             raise Infeasible(
-                f"{self._strategy}: no channels of this model can be removed: every layer is an output, is kept by "
-                "a --keep pattern, or is coupled in a way that cannot be cut."
+                f"{self._strategy}: no channels of this model can be removed: {groups.why_not() or 'it has no layers'}."
             )
         return groups
 

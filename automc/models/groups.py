@@ -25,6 +25,9 @@ __all__ = ["Group", "Groups", "Member", "Plan", "kept"]
 SECONDS = 120.0
 """Of this thread's processor time, so that a busy machine refuses no more: to find and prove one model's groups."""
 
+REASONS = 3
+"""Reasons that `why_not` tells."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -91,6 +94,15 @@ class Groups:
         bad = unproved(self.model, self._example, self.groups, self._deadline, training=self._found.differs)
         self.refused |= {self.groups[g].root: why for g, why in bad.items()}
         self.groups = tuple(group for g, group in enumerate(self.groups) if g not in bad)
+
+    def why_not(self) -> str:
+        """Name the commonest reasons of layers that must stay, each with how many: "conv1 and 2 more: why; …"."""
+        names: dict[str, list[str]] = {}
+        for name, why in self.refused.items():
+            names.setdefault(why, []).append(name)
+        common = sorted(names.items(), key=lambda item: -len(item[1]))
+        told = [f"{first}{f' and {len(more)} more' if more else ''}: {why}" for why, (first, *more) in common[:REASONS]]
+        return "; ".join(told + ([f"and {len(common) - REASONS} other reasons"] if len(common) > REASONS else []))
 
     def _build_counter(self) -> None:
         members = [(g, member) for g, group in enumerate(self.groups) for member in group.members]

@@ -83,3 +83,22 @@ def test_only_what_passes_through_single_precision_makes_the_proof_coarse(
     model = Positions(through).eval()
     assert _Twin(model, torch.zeros(1, 3, 4, 4), False, torch.float64).precision == precision
     assert [g.root for g in Groups(model, torch.zeros(1, 3, 4, 4)).groups] == ["first"]
+
+
+class Rigid(nn.Module):
+    """Whose only width is one that its code counts on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).mean((2, 3)).view(-1, 2, 4).relu().view(-1, 8))
+
+
+def test_what_must_stay_is_told_with_its_layers() -> None:
+    groups = Groups(Rigid().eval(), torch.zeros(1, 3, 8, 8))
+    assert groups.groups == ()
+    assert groups.why_not() == (
+        "last: its outputs are the model's outputs; first: the code after it counts on this number of channels"
+    )
