@@ -21,6 +21,7 @@ from scipy.stats import wilcoxon
 from automc.search.base import FloatArray, Limits, Space
 from automc.search.linear import LinearModel
 from automc.search.progressive import Candidates, Choice, ProgressiveSearch
+from automc.search.progressive_mean import StrategyMeans
 from benchmarks.tab.table import TREE, Table, search
 
 VARIANTS: Mapping[str, tuple[dict[str, Any], str]] = {
@@ -28,6 +29,7 @@ VARIANTS: Mapping[str, tuple[dict[str, Any], str]] = {
     "greedy": ({"nodes": ((0.0, 1.0),)}, "the gain of the prediction, no uncertainty"),
     "optimistic": ({"nodes": ((1.0, 1.0),)}, "the gain one deviation above the prediction"),
     "drawn": ({"nodes": ((0.0, 1.0),)}, "the gain of a draw from the posterior for each method and size (Thompson)"),
+    "mean of each strategy": ({}, "what each strategy did so far in place of F_mo's linear model, greedily"),
     "front only": ({"front": 1.0}, "all weight on the front"),
     "recommended only": ({"front": 0.0}, "all weight on what is recommended"),
     "nothing on the way": ({"on_the_way": 0.0}, "no weight on sizes below the target"),
@@ -77,7 +79,8 @@ def made(variant: str, space: Space, limits: Limits, seed: int) -> ProgressiveSe
     of_limits = {name: value for name, value in changed.items() if name in ("front", "timed")}
     choice = Choice(**{name: value for name, value in changed.items() if name not in of_limits})
     kind = Drawn if variant == "drawn" else ProgressiveSearch
-    return kind(space, replace(limits, **of_limits), seed, evaluator=LinearModel(space, limits), choice=choice)
+    model = StrategyMeans if variant == "mean of each strategy" else LinearModel
+    return kind(space, replace(limits, **of_limits), seed, evaluator=model(space, limits), choice=choice)
 
 
 def run(table: Table, case: str, variant: str, seed: int) -> dict[str, float]:
@@ -144,7 +147,7 @@ def main() -> None:
     tables = {case: Table.load(path) for case, (path, _, _) in CASES.items()}
     with options.out.open("a", newline="") as stream:
         writer = csv.DictWriter(stream, [*KEYS, *MEASURES], lineterminator="\n")
-        if not done:
+        if not stream.tell():
             writer.writeheader()
         for seed in range(options.seeds):
             for case in CASES:
