@@ -130,7 +130,7 @@ def _cell(own: Mapping[str, dict[str, str]], beside: Mapping[str, dict[str, str]
     text = f"{scale * values.mean():.{digits}f}"
     both = [seed for seed in own if seed in beside]
     differs: FloatArray = np.array([float(own[s][measure]) - float(beside[s][measure]) for s in both])
-    if len(both) > 5 and np.abs(differs).max() > 1e-9 and wilcoxon(differs).pvalue < 0.05:
+    if len(both) > 5 and np.abs(differs).max() > 1e-9 and wilcoxon(differs, method="asymptotic").pvalue < 0.05:
         text += f" ({scale * differs.mean():+.{digits}f})"
     return text
 
