@@ -191,7 +191,7 @@ def test_explain_in_words_with_citations(home):
     assert "Nearest strategies" in said
     assert said.count("[") > 10
     assert ".csv, line " in said, "a measurement of ours by its file and line"
-    assert "Table" in automc("kg", "explain", "NS[HP2=0.885]").stdout, "a paper's by its table"
+    assert ", README Results" in automc("kg", "explain", "TRP").stdout, "a source's by the table that it has them in"
     rows = automc("kg", "explain", KNOWN, "--format", "csv").stdout.splitlines()
     assert (len(rows), rows[0].split(",")[0]) == (6, "id")
 
