@@ -167,8 +167,9 @@ def test_a_worker_killed_inside_a_step_leaves_its_key_free(setup: Setup, bench: 
         while not executed(log):
             assert workers.collect(0.1) == []
         assert bench.cache.is_locked(bench.key(scheme))
-        (worker,) = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-        os.kill(int(worker), signal.SIGKILL)
+        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+        (worker,) = [int(c) for c in children if b"automc.execution.worker" in Path(f"/proc/{c}/cmdline").read_bytes()]
+        os.kill(worker, signal.SIGKILL)
         assert dict(workers.collect(600.0))[hang].status == "crashed"
     assert not bench.cache.is_locked(bench.key(scheme))
 

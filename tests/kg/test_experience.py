@@ -125,7 +125,7 @@ def test_ratios_agree_with_the_collected_table(shared):
     import csv
 
     rows = list(csv.DictReader((shared / "reference/facts/experience/experience.csv").open()))
-    experiences = {e.id: e for e in read_experience()[0]}
+    experiences = {e.id: e for e in read_experience()[0] if not e.code}  # what was published, not our own steps
     assert len(rows) == len(experiences)
     misfits = []
     for row in rows:

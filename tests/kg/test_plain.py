@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fuzz import KINDS_OF_INPUT, fuzz
@@ -79,6 +79,7 @@ def test_what_is_written_reads_back(content):
     assert read_yaml(write_yaml({"a": content, "b": content}))[0] == {"a": content, "b": content}
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=8) | WORDS)
 def test_other_readers_read_the_same(text):
     if text.isprintable():

@@ -115,7 +115,7 @@ def test_resuming_among_the_first_trials_equals_never_stopping(full_home):
 @pytest.mark.parametrize("options", [{"grid_only": True}, {"searcher": "random"}, {"gamma": None, "max_drop": 0.5}])
 def test_the_papers_search_stays_on_the_grid(full_home, options):
     workers: list[Inline] = []
-    study = create(full_home, "4steps", **options)
+    study = create(full_home, "2steps", **options)
     result = run(study, workers=workers)
     grid = set(study.vectors.strategies)
     assert all(t.grid for t in result.trials)
