@@ -84,7 +84,7 @@ class StrategySpace:
             reach=most,
         )
         counts = {name: int(np.sum(method == i)) for i, name in enumerate(names)}
-        self._recipe, self._n_train, self._runs = recipe, n_train, runs[method]
+        self._recipe, self._n_train, self._runs, self._distinct = recipe, n_train, runs[method], mask
         self._aim, self._templates = 0.0, tuple[Strategy, ...]()
         self.report = SpaceReport(
             total=len(self.strategies),
@@ -126,8 +126,8 @@ class StrategySpace:
         return [names[m] for m in np.argsort(self.space.slope, kind="stable")]
 
     def runnable(self) -> list[Strategy]:
-        """Return the strategies on the grid whose method works on this model, twins and all."""
-        return [s for s, runs in zip(self.strategies, self._runs, strict=True) if runs]
+        """Return the strategies on the grid whose method works on this model, whatever they remove; twins once."""
+        return [s for s, runs in zip(self.strategies, self._distinct, strict=True) if runs]
 
     @property
     def _allowed(self) -> npt.NDArray[np.bool_]:

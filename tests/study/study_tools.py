@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -90,12 +90,6 @@ def run(study: Study, listener: Listener | None = None, workers: list[Inline] | 
 def same(trials: Any, *, but: tuple[str, ...] = ("seconds", "cached")) -> list[dict[str, Any]]:
     """Everything about trials that must not depend on when, where and how often a study was stopped."""
     return [{k: v for k, v in t.as_row().items() if k not in but} for t in trials]
-
-
-def only_twins_cached(trials: Sequence[Trial]) -> bool:
-    """Whether the cache gave only what the same study had executed before, under another name."""
-    figures = [(t.params, t.accuracy) for t in trials]
-    return all(figures[i] in figures[:i] for i, t in enumerate(trials) if t.cached)
 
 
 def stored(study: Study | str) -> list[Trial]:
