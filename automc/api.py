@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +177,8 @@ def compress(
         if outcome.status != "ok":
             raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
         write_atomically(target, saved.read_bytes())
-        trained = partial(_train_on, setup, saved, recipe, target, say or str, on_recovery or progress)
-        recovery = None if extent is None else trained(extent)
+        then = on_recovery or progress
+        recovery = None if extent is None else _train_on(setup, saved, recipe, target, say or str, then, extent)
         smaller = structure.read(saved).model.to(subject.device)
     after = open_figures(smaller, subject)
     return Compressed(

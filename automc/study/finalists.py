@@ -78,7 +78,6 @@ class Final:
 
     choice: Recommendation
     runs: tuple[float, ...]
-    finalists: int
 
 
 def winner(protocol: Protocol, trials: Sequence[Trial], done: Runs, known: Runs) -> Final | None:
@@ -103,4 +102,4 @@ def winner(protocol: Protocol, trials: Sequence[Trial], done: Runs, known: Runs)
     mean = Share.of(best.accuracy or 0.0, protocol.validation_images)
     counted = len(runs) + len(known.get(best.scheme, ()))
     why = f"{of}: mean validation accuracy {mean} over {counted} runs{spread}"
-    return Final(Recommendation(own, why), tuple(runs), len(ran))
+    return Final(Recommendation(own, why), tuple(runs))

@@ -141,7 +141,7 @@ class StrategySpace:
     def closing_at(self, aim: float) -> StrategySpace:
         """Return this space with the strategies that remove what a prefix has left of `aim`, behind those of the grid.
 
-        Such a strategy has the vector and the first guess of its sibling on the grid whose HP2 is nearest to the aim.
+        Such a strategy has the vector of its sibling on the grid whose HP2 is nearest to the aim.
         """
         found = siblings(self.strategies)
         near = [min(places, key=lambda i: abs(self.space.hp2[i] - aim)) for places in found.values()]
@@ -160,7 +160,6 @@ class StrategySpace:
             hp2=np.concatenate([old.hp2, np.full(len(found), np.nan)]),
             cost=np.concatenate([old.cost, old.cost[one]]),
             mask=np.concatenate([old.mask, first & able]),
-            prior=None if old.prior is None else np.concatenate([old.prior, old.prior[near]]),
             closing=np.arange(len(old.strategies) + len(found)) >= len(old.strategies),
         )
         more.report = replace(self.report, closing=int(np.sum(first & able)))
