@@ -16,13 +16,9 @@ SEARCHED = "digits-digits-1"
 @pytest.fixture(scope="session")
 def searched_once(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the prepared home with `digits-digits-1`, a study of six steps that is done. Copy it."""
-    from study_tools import create, run
+    from study_tools import copied, create, run
 
-    folder = tmp_path_factory.mktemp("searched") / "home"
-    shutil.copytree(prepared_home, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTOMC_HOME", str(folder))
-        patch.delenv("AUTOMC_GRAPH", raising=False)
+    with copied(prepared_home, tmp_path_factory.mktemp("searched") / "home") as folder:
         study = create(folder, "6steps")
         assert study.spec.id == SEARCHED
         run(study)

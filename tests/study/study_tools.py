@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from inline import Inline
 
 from automc import knowledge
@@ -26,6 +28,16 @@ from kg.schema import LABELS, RELATIONSHIPS, Strategy
 RECIPE = Recipe(unit_epochs=0.05, fraction=0.2)
 QUICK = ("NS", "LFB")
 """Methods whose steps take the least time: a study's laws hold whichever they are."""
+
+
+@contextmanager
+def copied(home: Path, folder: Path) -> Iterator[Path]:
+    """A copy of a home, which is the home of whatever runs inside."""
+    shutil.copytree(home, folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AUTOMC_HOME", str(folder))
+        patched.delenv("AUTOMC_GRAPH", raising=False)
+        yield folder
 
 
 def create(home: Path, budget: str = "6steps", methods: Container[str] = QUICK, **options: Any) -> Study:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from study_tools import RECIPE, create, run
+from study_tools import RECIPE, copied, create, run
 
 from automc import api, knowledge, methods
 from automc.errors import MethodError, StudyError
@@ -27,11 +27,7 @@ LFB = "LFB[HP1=0.1,HP2=0.137,HP15=1,HP16=MSE]"
 @pytest.fixture(scope="module")
 def studied(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a study of four trials, and `other.am`, another small network."""
-    home = tmp_path_factory.mktemp("studied") / "home"
-    shutil.copytree(prepared_home, home)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTOMC_HOME", str(home))
-        patch.delenv("AUTOMC_GRAPH", raising=False)
+    with copied(prepared_home, tmp_path_factory.mktemp("studied") / "home") as home:
         run(create(home, "4steps"))
         api.train("resnet8-b", "digits", out=home / "other.am", epochs=1, precision="float32", device="cpu")
     return home
