@@ -24,9 +24,9 @@ from automc.datasets.opening import open_data
 from automc.datasets.splits import split
 from automc.methods.hos import rank_channels
 from automc.methods.normality import GLOBAL, Layer, measure
-from automc.models.groups import Groups
 from automc.models.load import load, prepare
 from automc.models.measure import count_params
+from automc.surgery.groups import Groups
 from automc.training.evaluate import accuracy, recalibrate
 
 FIELDS = (

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from automc.datasets.base import TrainData
 from automc.methods.lma import distilled
 from automc.models import zoo
-from automc.models.lma import LMA
-from automc.models.lma_sites import insert, multi_segment, replaceable
+from automc.surgery.lma import LMA
+from automc.surgery.lma_sites import insert, multi_segment, replaceable
 from automc.training.loop import Loss, fit
 from automc.training.precision import cpu_name
 from automc.training.recipe import Recipe
@@ -127,7 +127,7 @@ def page(networks: dict[str, float], sites: dict[str, list[float]], given: argpa
         *(f"| {name} | " + " | ".join(f"{1000 * s:.1f}" for s in row) + " |" for name, row in sites.items()),
         "",
         "The plain gather computes one index for each element and lets autograd sum the gradients; AutoMC's form is `Pieces` in",
-        "`automc/models/lma.py`.",
+        "`automc/surgery/lma.py`.",
         *([f"{given.note}"] if given.note else []),
         "",
     ]

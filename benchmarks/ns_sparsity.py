@@ -28,9 +28,9 @@ from automc.datasets.opening import open_data
 from automc.datasets.splits import split
 from automc.methods.base import StepContext
 from automc.methods.ns import NetworkSlimming, rank_channels, sparsity_factor, sparsity_hook
-from automc.models.groups import Groups
 from automc.models.load import load, prepare
 from automc.models.measure import count_params
+from automc.surgery.groups import Groups
 from automc.training.evaluate import accuracy
 from automc.training.loop import fit
 from automc.training.recipe import Recipe

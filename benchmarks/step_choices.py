@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from automc import methods
 from automc.methods import legr, lfb
 from automc.methods.step import Step
-from automc.models.lowrank import Site, matrix
 from automc.models.measure import count_flops, count_params
 from automc.study.study import versions
+from automc.surgery.lowrank import Site, matrix
 from automc.training.loop import FitReport
 from benchmarks.resumable import append, claim, rows
 from benchmarks.short_steps import Ground, ground, read, spread

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch_pruning
 from torch import nn
 
-from automc.models.lma import LMA
 from automc.models.shortcuts import GatherShortcut
+from automc.surgery.lma import LMA
 
 
 class GatherPruner(torch_pruning.BasePruningFunc):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from automc.execution.setup import Bench, Setup, open_bench
 from automc.execution.step import execute
 from automc.execution.worker import Order
 from automc.execution.workers import LocalWorkers, Workers, cores
-from automc.models.diagnosis import diagnose
+from automc.surgery.diagnosis import diagnose
 from kg.schema import Scheme
 
 __all__ = [

@@ -20,13 +20,13 @@ from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.normality import GLOBAL, LOCAL, Layer, measure, scores
 from automc.methods.step import Step, setting
-from automc.models import lowrank, tucker
-from automc.models.groups import Groups, Plan
-from automc.models.lowrank import factor
 from automc.models.measure import count_params
 from automc.models.outputs import logits
-from automc.models.ranks import choose_ranks, raise_cost
-from automc.models.tucker import TuckerSite, decompose
+from automc.surgery import lowrank, tucker
+from automc.surgery.groups import Groups, Plan
+from automc.surgery.lowrank import factor
+from automc.surgery.ranks import choose_ranks, raise_cost
+from automc.surgery.tucker import TuckerSite, decompose
 from automc.training.loop import Loss
 from automc.training.recipe import Recipe
 from kg.schema import Strategy

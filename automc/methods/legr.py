@@ -20,7 +20,7 @@ from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.ranking import CRITERIA, norm_table, relative, scores
 from automc.methods.step import Step, setting, short_of
-from automc.models.groups import Groups, Plan
+from automc.surgery.groups import Groups, Plan
 from automc.training import evaluate
 from automc.training.seeds import derived
 from kg.schema import Strategy

@@ -18,9 +18,9 @@ from automc.errors import Infeasible
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
-from automc.models.lowrank import Site, energies, exact, factor, matrix, sites
 from automc.models.outputs import logits
-from automc.models.ranks import choose_ranks, raise_cost
+from automc.surgery.lowrank import Site, energies, exact, factor, matrix, sites
+from automc.surgery.ranks import choose_ranks, raise_cost
 from automc.training.loop import Loss
 from kg.schema import Strategy
 

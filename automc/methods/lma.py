@@ -15,9 +15,9 @@ from automc.errors import Infeasible, MethodError
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
-from automc.models.groups import Groups, Plan
-from automc.models.lma_sites import insert, multi_segment, told_apart
 from automc.models.outputs import logits
+from automc.surgery.groups import Groups, Plan
+from automc.surgery.lma_sites import insert, multi_segment, told_apart
 from automc.training.distill import distillation
 from automc.training.evaluate import PIXELS_AT_ONCE
 from automc.training.loop import Loss

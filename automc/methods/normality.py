@@ -11,7 +11,7 @@ import scipy  # its parts are loaded when first used: scipy.stats takes a second
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from automc.models.groups import Group, Groups
+from automc.surgery.groups import Group, Groups
 
 GLOBAL = ("P1", "P2", "P3")
 """Criteria of layers."""

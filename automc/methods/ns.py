@@ -14,7 +14,7 @@ from automc.errors import Infeasible
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting, short_of
-from automc.models.groups import Groups, Plan
+from automc.surgery.groups import Groups, Plan
 from automc.training.loop import GradientHook, learning_rate
 from automc.training.recipe import Recipe
 from kg.schema import Strategy

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from automc.models.groups import Group, Groups
+from automc.surgery.groups import Group, Groups
 
 ORDERS = {"l1_weight": 1, "l2_weight": 2}
 """Criteria that read weights, with their power."""

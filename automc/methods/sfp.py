@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting, short_of
-from automc.models.groups import Groups
+from automc.surgery.groups import Groups
 from automc.training.recipe import Recipe
 from kg.schema import Strategy
 

@@ -13,11 +13,11 @@ from torch import nn
 from automc.errors import Infeasible, OutOfReach
 from automc.methods.base import StepContext, StepReport
 from automc.methods.base import setting as setting  # methods import it from here
-from automc.models.groups import Groups, Plan
 from automc.models.measure import count_params
 from automc.models.modes import evaluating
 from automc.models.outputs import logits
-from automc.models.whole import S, unproved
+from automc.surgery.groups import Groups, Plan
+from automc.surgery.whole import S, unproved
 from automc.training.distill import taught
 from automc.training.evaluate import cross_entropy as held_loss
 from automc.training.evaluate import recalibrate
@@ -58,7 +58,7 @@ class Step:
 
         Args:
             found: sites of the working copy, as it is now.
-            exact: puts equal layers in the place of a site, see `models.whole.unproved`.
+            exact: puts equal layers in the place of a site, see `surgery.whole.unproved`.
 
         Raises:
             Infeasible: the model does not run on random images.

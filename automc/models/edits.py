@@ -57,6 +57,9 @@ PLAIN = {
 
 _inserted: dict[str, Any] = {}
 
+_MOVED = {"automc.surgery.lma": "automc.models.lma"}
+"""Modules that went elsewhere since files were first written: where they are -> what files call them."""
+
 
 def insertable(name: str) -> Callable[[Class], Class]:
     """Make a module class one that artefacts can hold: it has `spec()` and `from_spec()`, see `Insertable`.
@@ -80,6 +83,11 @@ def inserted_types() -> tuple[type[nn.Module], ...]:
     return tuple(_inserted.values())
 
 
+def module_in_files(cls: type) -> str:
+    """Return what files and hashes call the module that defines a class: the name of its first release."""
+    return _MOVED.get(cls.__module__, cls.__module__)
+
+
 def spec_of(module: nn.Module, path: str = "") -> dict[str, Any]:
     """Describe how to build `module` anew, without weights.
 
@@ -89,7 +97,7 @@ def spec_of(module: nn.Module, path: str = "") -> dict[str, Any]:
     cls = type(module)
     for name, known in _inserted.items():
         if known is cls:
-            return {"type": name, "from": cls.__module__, "args": _json(cast(Insertable, module).spec())}
+            return {"type": name, "from": module_in_files(cls), "args": _json(cast(Insertable, module).spec())}
     if cls in (nn.Sequential, nn.ModuleList, nn.ModuleDict):
         children = {n: spec_of(c, f"{path}.{n}" if path else n) for n, c in module.named_children()}
         return {"type": cls.__name__, "children": children}
@@ -333,6 +341,7 @@ def _container(name: str, children: dict[str, nn.Module]) -> nn.Module:
 def _import_provider(module: str) -> None:
     """Import the module that registers a class: AutoMC's own, or one that an installed package announced."""
     announced = {point.module for point in entry_points(group="automc.methods")}
+    module = next((now for now, then in _MOVED.items() if then == module), module)
     if module.startswith("automc.") or module in announced:
         importlib.import_module(module)
 

@@ -13,19 +13,25 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from automc.errors import ModelError, Note
-from automc.models.coupling import kept
 
 _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What stays, as patterns (fnmatch) on names of modules and parameters; see `coupling.kept`."""
+    """What stays, as patterns (fnmatch) on names of modules and parameters; see `kept`."""
 
     uncut: tuple[str, ...] = ()
     """Layers whose shape stays: neither pruned nor factored nor replaced."""
     still: tuple[str, ...] = ()
     """Of these, what is not trained either, and whose statistics stay."""
+
+
+def kept(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a module name, or one of its parents' names, matches a keep pattern (fnmatch)."""
+    parts = name.split(".")
+    prefixes = [".".join(parts[: n + 1]) for n in range(len(parts))]
+    return any(fnmatchcase(prefix, pattern) for prefix in prefixes for pattern in patterns)
 
 
 def frozen_parameters(model: nn.Module) -> tuple[str, ...]:

@@ -290,7 +290,7 @@ def weights_hash(model: nn.Module) -> str:
     found = hashlib.sha256()
     for name, module in model.named_modules(remove_duplicate=False):
         cls = type(module)
-        known: Any = [name, cls.__module__, cls.__name__, _edits.plain_attributes(module)]
+        known: Any = [name, _edits.module_in_files(cls), cls.__name__, _edits.plain_attributes(module)]
         if isinstance(module, _edits.inserted_types()):
             known.append(_edits.spec_of(module, name))
         if isinstance(module, torch.fx.GraphModule):

@@ -16,11 +16,11 @@ from automc.execution.setup import Setup
 from automc.execution.workers import Workers
 from automc.home import home
 from automc.models import structure
-from automc.models.diagnosis import ModelReport
 from automc.models.keeping import Held
 from automc.study.forecast import Forecast
 from automc.study.space import BEYOND, lightest, widest
 from automc.study.task import Subject
+from automc.surgery.diagnosis import ModelReport
 from automc.temporary import prefix
 from automc.training.recipe import Recipe
 from kg.cards import enumerate_strategies

@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from automc.datasets.base import TrainData
 from automc.models.keeping import resting
-from automc.models.lma import LMA
 from automc.models.modes import evaluating
 from automc.models.outputs import logits
+from automc.surgery.lma import LMA
 from automc.training.loop import Diverged
 
 PIXELS_AT_ONCE = 1 << 21

@@ -20,8 +20,8 @@ from automc.errors import Infeasible, MethodError
 from automc.methods.hos import factorable, rank_channels, reconstruction_loss
 from automc.methods.normality import GLOBAL, LOCAL, gaussianity, importance, measure, scores, shares
 from automc.models import load, structure
-from automc.models.groups import Groups
-from automc.models.tucker import sites
+from automc.surgery.groups import Groups
+from automc.surgery.tucker import sites
 from kg.schema import Strategy
 
 EXAMPLE = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))

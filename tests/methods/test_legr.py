@@ -22,7 +22,7 @@ from automc.errors import MethodError
 from automc.methods import legr
 from automc.methods.legr import SCALES, Budget, Fitness, evolve, share_out, split
 from automc.methods.ranking import CRITERIA
-from automc.models.groups import Groups, Plan
+from automc.surgery.groups import Groups, Plan
 from automc.training.evaluate import recalibrate
 from automc.training.loop import fit
 from automc.training.recipe import Recipe

@@ -16,8 +16,8 @@ from automc import methods
 from automc.errors import Infeasible, MethodError, OutOfReach
 from automc.methods.lfb import auxiliary_loss, basis_loss, filter_error
 from automc.methods.step import Step
-from automc.models.lowrank import factor, matrix, sites
-from automc.models.ranks import choose_ranks
+from automc.surgery.lowrank import factor, matrix, sites
+from automc.surgery.ranks import choose_ranks
 from automc.training.loop import fit
 from automc.training.recipe import Recipe
 

@@ -18,9 +18,9 @@ from automc import methods
 from automc.errors import Infeasible, MethodError, OutOfReach
 from automc.methods.lma import distilled, plan_widths
 from automc.models import load, structure
-from automc.models.groups import Groups
-from automc.models.lma import LMA
-from automc.models.lma_sites import insert, multi_segment, replaceable
+from automc.surgery.groups import Groups
+from automc.surgery.lma import LMA
+from automc.surgery.lma_sites import insert, multi_segment, replaceable
 from automc.training.evaluate import accuracy, recalibrate
 from automc.training.loop import fit
 from automc.training.recipe import Recipe

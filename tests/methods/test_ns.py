@@ -15,7 +15,7 @@ from torch import nn
 from automc import methods
 from automc.errors import Infeasible
 from automc.methods.ns import rank_channels, scales, sparsity_factor, sparsity_hook
-from automc.models.groups import Groups
+from automc.surgery.groups import Groups
 from automc.training.loop import fit
 from automc.training.recipe import Recipe
 from kg.schema import Strategy

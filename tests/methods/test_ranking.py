@@ -10,7 +10,7 @@ from test_contract import count
 from torch import nn
 
 from automc.methods.ranking import Layer, norm_table, relative, scores
-from automc.models.groups import Groups
+from automc.surgery.groups import Groups
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -14,7 +14,7 @@ from torch import nn
 from automc import methods
 from automc.methods.sfp import SoftMask
 from automc.methods.step import Step
-from automc.models.groups import Groups
+from automc.surgery.groups import Groups
 from automc.training.loop import FitReport, fit
 from automc.training.recipe import Recipe
 

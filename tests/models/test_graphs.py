@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from user_nets import transformer
 
 from automc.models import graphs
-from automc.models.sites import activation_sites, split_activations
+from automc.surgery.sites import activation_sites, split_activations
 
 
 class Shaped(nn.Module):

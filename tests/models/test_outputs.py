@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from automc.errors import DataError, ModelError
 from automc.execution.setup import fitted
-from automc.models.groups import Groups
 from automc.models.load import example_for, prepare
 from automc.models.measure import count_flops, latency, latency_of_one
 from automc.models.outputs import check_training, logits
+from automc.surgery.groups import Groups
 from automc.training.loop import cross_entropy
 
 IMAGES = torch.zeros(2, 3, 8, 8)

@@ -10,7 +10,7 @@ import torch
 from automc_fpgm.fpgm import filters, replaceable
 from torch import nn
 
-from automc.models.groups import Groups
+from automc.surgery.groups import Groups
 
 
 def brute(rows: list[list[float]], count: int, norm_share: float, distance: str) -> list[int]:

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from automc.errors import MethodError
 from automc.methods import Method, StepContext, StepReport, register
 from automc.methods.step import Step, setting, short_of
-from automc.models.groups import Group, Groups
+from automc.surgery.groups import Group, Groups
 from kg.schema import Strategy
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,15 @@ import torch.nn.functional as F
 from model_nets import USER_FILE, randomise
 from torch import Tensor, fx, nn
 
-from automc.models import lma as lma_module
 from automc.models import structure
-from automc.models.groups import Groups
-from automc.models.lma import LMA, Pieces, fit, grid, statistics
-from automc.models.lma_sites import insert, multi_segment, replaceable
+from automc.models.artefact import unpack
 from automc.models.load import load, prepare
 from automc.models.measure import count_flops, count_params
-from automc.models.sites import split_activations
+from automc.surgery import lma as lma_module
+from automc.surgery.groups import Groups
+from automc.surgery.lma import LMA, Pieces, fit, grid, statistics
+from automc.surgery.lma_sites import insert, multi_segment, replaceable
+from automc.surgery.sites import split_activations
 
 SEGMENTS = (2, 3, 6, 8, 10)
 
@@ -363,3 +366,18 @@ def test_fx_and_the_pruner_step_over_it(tmp_path: Path) -> None:
 def test_too_few_segments_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         LMA(1)
+
+
+def test_files_name_its_module_as_the_first_release_did(tmp_path: Path) -> None:
+    loaded = load("resnet8")
+    loaded.model.relu1 = LMA(5)
+    structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={})
+    head = unpack(tmp_path / "m.am", tmp_path / "m.am", weights=False)[0]
+    assert [edit["spec"]["from"] for edit in head["edits"]] == ["automc.models.lma"]
+    # In a process of its own nothing has imported the class before the file asks for it by that name.
+    code = f"""
+from automc.models.structure import read
+print(type(read({str(tmp_path / "m.am")!r}).model.relu1).__module__)
+"""
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert there == "automc.surgery.lma"

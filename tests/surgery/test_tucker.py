@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tensorly.decomposition import partial_tucker
 from torch import nn
 
-from automc.models import lowrank
-from automc.models.ranks import choose_ranks, raise_cost, solve_ranks
-from automc.models.tucker import decompose, energies, exact, hooi, kernel, sites
+from automc.surgery import lowrank
+from automc.surgery.ranks import choose_ranks, raise_cost, solve_ranks
+from automc.surgery.tucker import decompose, energies, exact, hooi, kernel, sites
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

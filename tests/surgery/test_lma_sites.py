@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from automc.datasets.base import TrainData
 from automc.errors import Infeasible
 from automc.models import structure
-from automc.models.lma import LMA
-from automc.models.lma_sites import insert, told_apart
 from automc.models.load import load
+from automc.surgery.lma import LMA
+from automc.surgery.lma_sites import insert, told_apart
 from automc.training.evaluate import recalibrate
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))

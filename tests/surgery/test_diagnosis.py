@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from automc.models import zoo
-from automc.models.diagnosis import LayerReport, diagnose
 from automc.models.load import prepare
+from automc.surgery.diagnosis import LayerReport, diagnose
 
 
 def layers(model: nn.Module, keep: tuple[str, ...] = ()) -> dict[str, LayerReport]:

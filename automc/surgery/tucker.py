@@ -12,9 +12,9 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from automc.models.coupling import kept
-from automc.models.lowrank import MIN_INPUTS, combines, geometry
-from automc.models.whole import stays
+from automc.models.keeping import kept
+from automc.surgery.lowrank import MIN_INPUTS, combines, geometry
+from automc.surgery.whole import stays
 
 ITERATIONS = 10
 TOLERANCE = 1e-5

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from user_nets import reading
 
 from automc.errors import Infeasible
-from automc.models import lowrank, tucker
-from automc.models.whole import stays, unproved
+from automc.surgery import lowrank, tucker
+from automc.surgery.whole import stays, unproved
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 

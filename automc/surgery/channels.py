@@ -27,9 +27,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from automc.models import channel_rules as rules
-from automc.models.layers import Side, channel_axis, computed, extended, passes, shrinkable, sides, width
 from automc.models.modes import flags_kept, unheard
+from automc.surgery import channel_rules as rules
+from automc.surgery.layers import Side, channel_axis, computed, extended, passes, shrinkable, sides, width
 
 _TRAIL = "_automc_trail"
 _IMAGE = "the image's own channels"

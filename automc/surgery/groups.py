@@ -15,10 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from automc.errors import Infeasible
-from automc.models.coupling import Group, Lost, Member, delete, kept, pins, read_groups, trace
-from automc.models.flexible import compare, flexible
-from automc.models.layers import depthwise, parts
-from automc.models.proof import NO_TIME, unproved
+from automc.models.keeping import kept
+from automc.surgery.coupling import Group, Lost, Member, delete, pins, read_groups, trace
+from automc.surgery.flexible import compare, flexible
+from automc.surgery.layers import depthwise, parts
+from automc.surgery.proof import NO_TIME, unproved
 
 __all__ = ["Group", "Groups", "Member", "Plan", "kept"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import cast
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from automc.models.channels import Channels, OutOfTime, Ports
-from automc.models.layers import Side, cut, parts
+from automc.models.keeping import kept
+from automc.surgery.channels import Channels, OutOfTime, Ports
+from automc.surgery.layers import Side, cut, parts
 
 
 class Lost(Exception):
@@ -75,13 +75,6 @@ class Group:
     def of_kind(self, *kinds: type[nn.Module], side: Side | None = None) -> tuple[Member, ...]:
         """Members whose module is of one of `kinds`, on one side where given."""
         return tuple(m for m in self.members if isinstance(m.module, kinds) and side in (None, m.side))
-
-
-def kept(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a module name, or one of its parents' names, matches a keep pattern (fnmatch)."""
-    parts = name.split(".")
-    prefixes = [".".join(parts[: n + 1]) for n in range(len(parts))]
-    return any(fnmatchcase(prefix, pattern) for prefix in prefixes for pattern in patterns)
 
 
 def trace(

@@ -23,11 +23,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
-from automc.models.channels import buffers_kept, set_mode, tensors_in
-from automc.models.coupling import Group, Member
-from automc.models.layers import parts, passes, width
 from automc.models.modes import unheard
 from automc.models.shortcuts import GatherShortcut
+from automc.surgery.channels import buffers_kept, set_mode, tensors_in
+from automc.surgery.coupling import Group, Member
+from automc.surgery.layers import parts, passes, width
 
 RATIO = {torch.float64: 1e-5, torch.float32: 1e-2}
 """Largest change of the outputs by an exchange in all layers, of the change by the same in the producers alone."""

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import numpy as np
 from torch import Tensor, nn
 
-from automc.models.channels import Channels
-from automc.models.coupling import Group, Lost, delete, partition, removed_rows, trace
+from automc.surgery.channels import Channels
+from automc.surgery.coupling import Group, Lost, delete, partition, removed_rows, trace
 
 DRAWS = 3
 """Cuts that are tried on a copy before a group counts as one that can shrink."""

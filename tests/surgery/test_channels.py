@@ -18,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from automc.errors import Infeasible
-from automc.models import proof
-from automc.models.coupling import Group
-from automc.models.groups import Groups
+from automc.surgery import proof
+from automc.surgery.coupling import Group
+from automc.surgery.groups import Groups
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils import parametrize
 
-from automc.models.lma import LMA
 from automc.models.shortcuts import GatherShortcut
+from automc.surgery.lma import LMA
 
 Side = Literal["in", "out", "both"]
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from automc.models.coupling import kept
-from automc.models.ranks import Kind
-from automc.models.whole import stays
+from automc.models.keeping import kept
+from automc.surgery.ranks import Kind
+from automc.surgery.whole import stays
 
 Layer = nn.Conv2d | nn.Linear
 

@@ -18,8 +18,8 @@ from torch.nn.modules.conv import _ConvNd
 from user_nets import transformer
 
 from automc.errors import Infeasible
-from automc.models.groups import Group, Groups, Plan
 from automc.models.shortcuts import GatherShortcut
+from automc.surgery.groups import Group, Groups, Plan
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -342,7 +342,7 @@ def test_groups_of_one_layer_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
     (first,) = found.groups
     twin = replace(first)
     found.groups = (first, twin)
-    monkeypatch.setattr("automc.models.groups.flexible", lambda *_: (twin,))
+    monkeypatch.setattr("automc.surgery.groups.flexible", lambda *_: (twin,))
     found._refuse_rigid()
     assert found.groups == (twin,)
     assert first.root in found.refused

@@ -11,11 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from automc.errors import Infeasible
-from automc.models.coupling import kept
-from automc.models.groups import Group, Groups
-from automc.models.lma_sites import told_apart
-from automc.models.lowrank import MIN_INPUTS, Site, exact, sites
-from automc.models.whole import stays, unproved
+from automc.models.keeping import kept
+from automc.surgery.groups import Group, Groups
+from automc.surgery.lma_sites import told_apart
+from automc.surgery.lowrank import MIN_INPUTS, Site, exact, sites
+from automc.surgery.whole import stays, unproved
 
 _SHOWN = 3
 """Names of coupled layers that are listed before the rest is only counted."""

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automc.models import flexible
-from automc.models.groups import Groups
-from automc.models.proof import _Twin
+from automc.surgery import flexible
+from automc.surgery.groups import Groups
+from automc.surgery.proof import _Twin
 
 
 class Heads(nn.Module):

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from automc.errors import Infeasible
-from automc.models.coupling import kept
-from automc.models.lma import LMA, fit, statistics
+from automc.models.keeping import kept
 from automc.models.modes import evaluating, observe, unheard
 from automc.models.outputs import logits
-from automc.models.sites import activation_sites, split_activations
-from automc.models.whole import unproved
+from automc.surgery.lma import LMA, fit, statistics
+from automc.surgery.sites import activation_sites, split_activations
+from automc.surgery.whole import unproved
 
 
 @dataclass(frozen=True, slots=True)

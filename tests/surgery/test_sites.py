@@ -14,7 +14,7 @@ from automc.errors import Infeasible
 from automc.models import structure, zoo
 from automc.models.load import load, prepare
 from automc.models.shortcuts import GatherShortcut
-from automc.models.sites import activation_sites, split_activations
+from automc.surgery.sites import activation_sites, split_activations
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from automc.models.lowrank import Site, energies, exact, factor, matrix, sites
-from automc.models.ranks import raise_cost, solve_ranks, spend
+from automc.surgery.lowrank import Site, energies, exact, factor, matrix, sites
+from automc.surgery.ranks import raise_cost, solve_ranks, spend
 
 EXAMPLE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
