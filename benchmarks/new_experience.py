@@ -22,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kg.cards import enumerate_strategies, read_cards
+from kg.cards import on_grid, read_cards
 from kg.embedding.learn import learn
 from kg.embedding.vectors import Triple, Vectors
 from kg.experience import read_experience
-from kg.schema import Experience, Method, setting_id
+from kg.schema import Experience, Method
+from kg.sync import grid_triples
 
 PAPERS = ("li2019_lfb", "he2018_sfp", "liu2017_slimming")
 FIELDS = ("paper", "n_new", "way", "epochs", "seconds", "import_seconds", "eq3_loss", "ar_error_before", "ar_error", "cosine", "torch", "pykeen")  # fmt: skip
@@ -37,11 +38,7 @@ def links(methods: tuple[Method, ...]) -> list[Triple]:
     found: set[Triple] = set()
     for method in methods:
         found |= {(method.id, "USES_TECHNIQUE", technique.id) for technique in method.techniques}
-        found |= {(method.id, "HAS_HYPERPARAMETER", knob.id) for knob in method.hyperparameters}
-        found |= {(k.id, "HAS_VALUE", setting_id(k.id, v)) for k in method.hyperparameters for v in k.values}
-        for strategy in enumerate_strategies(method):
-            found.add((strategy.id, "OF_METHOD", method.id))
-            found |= {(strategy.id, "HAS_SETTING", setting_id(*setting)) for setting in strategy.settings}
+        found |= set(grid_triples(method))
     return sorted(found)
 
 
@@ -73,7 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--first", type=int, default=200, help="Epochs from nothing.")
     options = parser.parse_args()
-    methods = read_cards()
+    methods = on_grid(read_cards())
     triples, (experience, _) = links(methods), read_experience()
     versions = {name: version(name) for name in ("torch", "pykeen")}
     with options.out.open("w", newline="") as file:

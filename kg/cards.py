@@ -1,14 +1,16 @@
 """Method cards: the YAML files that say what a compression method is, and the strategies they span.
 
 A card holds citation, techniques and hyperparameters with meaning, unit and grid; without hyperparameters it
-is knowledge only. Hyperparameters and techniques are shared between cards by their id, so their meaning,
-unit and title must be the same everywhere.
+is knowledge only. A card with `default_grid: false` has a grid that is searched only where its method is named.
+Hyperparameters and techniques are shared between cards by their id, so their meaning, unit and title must be the same
+everywhere.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise, product
 from math import prod
 from pathlib import Path
@@ -28,7 +30,9 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 MAX_STRATEGIES = 100_000
 """What a grid may span: every one of them becomes a node of the graph and is embedded."""
 SIZE = "HP2"
-"""The hyperparameter every grid needs: the share of the original parameters a step removes."""
+"""The share of the original parameters a step removes: what makes its model smaller."""
+BITS = "HP22"
+"""The stored bits of a weight: what makes a model smaller where its parameters stay. A grid has one of the two."""
 
 
 def _repeated(names: Iterable[object]) -> list[str]:
@@ -84,6 +88,7 @@ class Card(Document):
     url: str = ""
     techniques: tuple[TechniqueCard, ...] = Field(strict=False, min_length=1)
     hyperparameters: tuple[HyperparameterCard, ...] = Field(default=(), strict=False)
+    default_grid: bool = True
 
     @model_validator(mode="after")
     def _whole(self) -> Card:
@@ -94,13 +99,21 @@ class Card(Document):
             if repeated := _repeated(ids):
                 raise ValueError(f"{what} {', '.join(repeated)} is listed twice")
         size = next((h for h in self.hyperparameters if h.id == SIZE), None)
-        if self.hyperparameters and size is None:
-            raise ValueError(f"a method with a grid needs {SIZE}, the share of the original parameters a step removes")
+        bits = next((h for h in self.hyperparameters if h.id == BITS), None)
+        if self.hyperparameters and (size is None) == (bits is None):
+            raise ValueError(
+                f"a method with a grid needs {SIZE}, the share of the original parameters a step removes, or {BITS}, "
+                "the stored bits of a weight, and not both"
+            )
+        if not self.hyperparameters and not self.default_grid:
+            raise ValueError("a method without a grid is in no search anyway; leave default_grid out")
         strategies = prod(len(h.values) for h in self.hyperparameters)
         if strategies > MAX_STRATEGIES:
             raise ValueError(f"the grid spans {strategies:,} strategies; at most {MAX_STRATEGIES:,} are searched")
         if size and any(isinstance(value, str) or not 0 < value < 1 for value in size.values):
             raise ValueError(f"{SIZE} is a share: its values lie between 0 and 1")
+        if bits and any(isinstance(value, str) or not 2 <= value <= 8 for value in bits.values):
+            raise ValueError(f"{BITS} are bits: its values lie between 2 and 8")
         return self
 
 
@@ -150,6 +163,11 @@ def enumerate_strategies(method: Method) -> Iterator[Strategy]:
         yield Strategy(method.id, tuple(zip(names, values, strict=True)))
 
 
+def on_grid(methods: Iterable[Method], named: Collection[str] = ()) -> tuple[Method, ...]:
+    """Return methods as a search has them: one off the default grid is knowledge only, unless it is named."""
+    return tuple(m if m.default_grid or m.id in named else replace(m, hyperparameters=()) for m in methods)
+
+
 def _agree(cards: list[tuple[Readable, Card]]) -> dict[str, str]:
     """Check what cards share; return the title of every technique."""
     methods: dict[str, Readable] = {}
@@ -188,4 +206,5 @@ def _method(card: Card, titles: dict[str, str]) -> Method:
         hyperparameters=tuple(Hyperparameter(h.id, h.meaning, h.unit, h.values) for h in ordered),
         label=card.label,
         url=card.url,
+        default_grid=card.default_grid,
     )

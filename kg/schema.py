@@ -203,7 +203,10 @@ class Technique:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method card. Without hyperparameters it is knowledge only: embedded and explained, never searched."""
+    """A method card. Without hyperparameters it is knowledge only: embedded and explained, never searched.
+
+    Off the `default_grid` its strategies are in a search only where the method is named.
+    """
 
     id: str
     title: str
@@ -212,6 +215,7 @@ class Method:
     hyperparameters: tuple[Hyperparameter, ...] = ()
     label: str = ""
     url: str = ""
+    default_grid: bool = True
 
 
 TASK_FEATURES = ("classes", "image_size", "channels", "images", "params", "flops", "accuracy")

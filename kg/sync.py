@@ -105,10 +105,11 @@ def sync(
 ) -> SyncReport:
     """Bring the graph up to the method cards and the published experience.
 
-    Strategies on a card's grid are `searchable`; those of experience that lie elsewhere become nodes with their
-    known settings that are not. What a card or file no longer holds is removed, unless a scheme or a trial uses it:
-    then it only stops being searchable. A retired method keeps its node, without a grid; a node that carries an added
-    document is never removed. Nothing is written where nothing changed; an error leaves the graph as it was.
+    Strategies on the grid of a card are `searchable`, unless it is off the default grid: those are in the graph only
+    where something uses them, and are not; see `grid_triples`. Those of experience that lie elsewhere become nodes with
+    their known settings that are not. What a card or file no longer holds is removed, unless a scheme or a trial uses
+    it: then it only stops being searchable. A retired method keeps its node, without a grid; a node that carries an
+    added document is never removed. Nothing is written where nothing changed; an error leaves the graph as it was.
 
     Raises:
         NotInGraph: an experience names an unknown method or paper.
@@ -141,8 +142,9 @@ def _wanted(
     _want_grids(wanted, methods, retired)
     for ordinal, method in enumerate(methods):
         texts = {name: getattr(method, name) for name in ("id", "title", "citation", "label", "url")}
-        searched = bool(method.hyperparameters) and method.id not in retired
-        wanted.node("Method", {**texts, "ordinal": ordinal, "searchable": searched})
+        searched = bool(method.hyperparameters) and method.default_grid and method.id not in retired
+        said = {"searchable": searched, "default_grid": method.default_grid}
+        wanted.node("Method", {**texts, "ordinal": ordinal, **said})
         for place, technique in enumerate(method.techniques):
             wanted.node("Technique", {"id": technique.id, "title": technique.title})
             wanted.rel("USES_TECHNIQUE", method.id, technique.id, ordinal=place)
@@ -168,7 +170,7 @@ def _want_grids(wanted: _Wanted, methods: Sequence[Method], retired: set[str]) -
             wanted.node("Hyperparameter", {"id": knob.id, "meaning": knob.meaning, "unit": knob.unit})
             values = [format_value(value) for value in knob.values]
             wanted.rel("HAS_HYPERPARAMETER", method.id, knob.id, meaning=knob.meaning, unit=knob.unit, values=values)
-            if method.id in retired:
+            if method.id in retired or not method.default_grid:
                 continue
             grid = grids.setdefault(knob.id, [])
             seen = {format_value(value) for value in grid}
@@ -244,7 +246,7 @@ def triples(store: GraphStore, *, next_value: bool = False) -> list[Triple]:
     patterns = {
         "OF_METHOD": "(h:Strategy {searchable: true})-[:OF_METHOD]->(t:Method)",
         "HAS_SETTING": "(h:Strategy {searchable: true})-[:HAS_SETTING]->(t:Setting)",
-        "HAS_HYPERPARAMETER": "(h:Method)-[:HAS_HYPERPARAMETER]->(t:Hyperparameter) WHERE h.retired_at IS NULL",
+        "HAS_HYPERPARAMETER": "(h:Method {searchable: true})-[:HAS_HYPERPARAMETER]->(t:Hyperparameter)",
         "USES_TECHNIQUE": "(h:Method)-[:USES_TECHNIQUE]->(t:Technique) WHERE h.retired_at IS NULL",
         "HAS_VALUE": "(h:Hyperparameter)-[:HAS_VALUE]->(t:Setting)",
     }
@@ -254,6 +256,16 @@ def triples(store: GraphStore, *, next_value: bool = False) -> list[Triple]:
     for relation, pattern in patterns.items():
         table = store.read(f"MATCH {pattern} RETURN h.id AS head, t.id AS tail")
         found += [(head, relation, tail) for head, tail in sorted(table.rows)]
+    return found
+
+
+def grid_triples(method: Method) -> list[Triple]:
+    """Return what `triples` would say of a method's grid where it is off the default one, from its card."""
+    found = [(method.id, "HAS_HYPERPARAMETER", knob.id) for knob in method.hyperparameters]
+    found += [(k.id, "HAS_VALUE", setting_id(k.id, value)) for k in method.hyperparameters for value in k.values]
+    for strategy in enumerate_strategies(method):
+        found.append((strategy.id, "OF_METHOD", method.id))
+        found += [(strategy.id, "HAS_SETTING", setting_id(name, value)) for name, value in strategy.settings]
     return found
 
 
@@ -279,7 +291,7 @@ def read_methods(store: GraphStore) -> tuple[Method, ...]:
         techniques.setdefault(method, []).append(Technique(id, title))
     rows = store.read(
         "MATCH (m:Method) WHERE m.retired_at IS NULL RETURN m.id AS id, m.title AS title, m.citation AS citation, "
-        "m.label AS label, m.url AS url ORDER BY m.ordinal"
+        "m.label AS label, m.url AS url, coalesce(m.default_grid, true) AS default_grid ORDER BY m.ordinal"
     ).dicts()
     return tuple(
         Method(

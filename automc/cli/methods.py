@@ -27,6 +27,7 @@ def list_methods(format: FormatOption = Format.table) -> None:
 
     columns = ("method", "label", "title", "techniques", "strategies", "executable", "origin", "citation")
     marks = origins("Method")
+    known = known_methods()
     rows = [
         (
             method.id,
@@ -38,11 +39,15 @@ def list_methods(format: FormatOption = Format.table) -> None:
             origin(marks.get(method.id)),
             method.citation,
         )
-        for method in known_methods()
+        for method in known
     ]
     shown = [row[:-1] for row in rows] if format is Format.table else rows
     show(columns[: len(shown[0])], shown, format)
-    say(f"{sum(row[4] for row in rows):,} strategies of {sum(row[4] > 0 for row in rows)} methods can be searched.")
+    named = {method.id for method in known if not method.default_grid}
+    searched = [row[4] for row in rows if row[4] and row[0] not in named]
+    say(f"{sum(searched):,} strategies of {len(searched)} methods can be searched.")
+    if named:
+        say(f"Off the default grid, searched only where --only names them: {', '.join(sorted(named))}.")
 
 
 @app.command("show")
@@ -65,6 +70,7 @@ def show_method(
         "citation": card.citation,
         "url": card.url,
         "strategies": knowledge.grid_size(card),
+        "default_grid": card.default_grid,
         "executable": knowledge.executable(card.id),
         **origins("Method").get(card.id, {}),
     }

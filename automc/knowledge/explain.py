@@ -104,7 +104,8 @@ def explain_with(evidence: Evidence, strategy: Strategy) -> Explanation:
             {"id": name, "value": value, "meaning": knobs[name].meaning, "unit": knobs[name].unit}
             for name, value in strategy.settings
         ],
-        "searchable": strategy.id in _grid(method),
+        "searchable": method.default_grid and strategy.id in _grid(method),
+        "default_grid": method.default_grid,
         "executable": executable(method.id),
         "records": _records(evidence, strategy, RECORDS),
         "nearest": _nearest(evidence, strategy),
@@ -226,6 +227,8 @@ def _standing(explanation: Explanation) -> str:
     method = explanation["method"]["id"]
     if not explanation["executable"]:
         return f"{method} is known, but cannot be executed here: no search will choose it."
+    if not explanation["default_grid"]:
+        return f"{method} is off the default grid: a search chooses it only where `--only {method}` names it."
     if not explanation["searchable"]:
         return "It is not on the grid that searches choose from; `automc compress` can run it."
     return "It is on the grid that searches choose from."

@@ -42,25 +42,31 @@ class Knowledge:
     """The embedding run whose vectors the graph holds."""
 
 
-def learnable(own_trials: bool = True) -> Knowledge:
+def learnable(own_trials: bool = True, named: Sequence[str] = ()) -> Knowledge:
     """Return what vectors are learned from.
 
     Args:
         own_trials: count what our own trials measured, besides the published records.
+        named: methods whose grid is learned although it is off the default one.
 
     Raises:
         NotInGraph: the graph has not been filled.
     """
     from kg import sync
+    from kg.cards import on_grid
     from kg.embedding.vectors import fingerprint
 
     with graph(create=False) as store:
         triples = sync.triples(store)
         if not triples:
             raise NotInGraph("The graph holds no strategies. Run `automc kg init`.")
+        methods = on_grid(sync.read_methods(store), named)
+        for method in methods:
+            if not method.default_grid and method.id in named:
+                triples += sync.grid_triples(method)
         experience = tuple(e for e in sync.read_experience(store) if own_trials or e.origin == "paper")
         mark = fingerprint(triples, [e.mark for e in experience])
-        return Knowledge(tuple(sync.read_methods(store)), triples, experience, mark, sync.latest_run(store))
+        return Knowledge(methods, triples, experience, mark, sync.latest_run(store))
 
 
 def vectors(
@@ -155,7 +161,7 @@ def ablated(
     from kg.embedding.learn import learn
     from kg.embedding.vectors import PREFIX, Vectors
 
-    known = learnable(own_trials)
+    known = learnable(own_trials, only)
     parts = [known.fingerprint[:PREFIX], f"seed{seed}", f"{epochs}epochs", *sorted(only)]
     parts += [name for name, used in (("no-graph", use_graph), ("no-experience", use_experience)) if not used]
     path = home() / "vectors" / "ablated" / f"{'-'.join(parts)}.safetensors"

@@ -23,7 +23,7 @@ from automc.study.task import Subject
 from automc.surgery.diagnosis import ModelReport
 from automc.temporary import prefix
 from automc.training.recipe import Recipe
-from kg.cards import enumerate_strategies
+from kg.cards import enumerate_strategies, on_grid
 
 LIMIT_SECONDS = 300.0
 """For looking at the layers, and for each method."""
@@ -70,7 +70,7 @@ def examine(subject: Subject, recipe: Recipe, held: Held = Held()) -> Diagnosis:
 
     Each method runs in a worker process of its own turn, so a crash is a reason and not the end.
     """
-    grids = {m.id: tuple(enumerate_strategies(m)) for m in knowledge.methods() if m.hyperparameters}
+    grids = {m.id: tuple(enumerate_strategies(m)) for m in on_grid(knowledge.methods()) if m.hyperparameters}
     able = {name: grid for name, grid in grids.items() if name in methods.registered()}
     began = time.monotonic()
     strategies = [s for grid in able.values() for s in grid]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from automc import knowledge, methods
 from automc.errors import StudyError
@@ -16,7 +16,7 @@ from automc.study.doctor import scratch
 from automc.study.space import BEYOND, widest
 from automc.study.spec import MAX_REMOVED, StudySpec
 from automc.study.task import Subject
-from kg.cards import enumerate_strategies
+from kg.cards import enumerate_strategies, on_grid
 from kg.schema import Strategy
 
 BYTES = 4
@@ -25,13 +25,13 @@ Levels = Mapping[str, Iterable[float]]
 """Planned removals (HP2) by method."""
 
 
-def grids(only: Iterable[str] = ()) -> dict[str, tuple[Strategy, ...]]:
+def grids(only: Collection[str] = ()) -> dict[str, tuple[Strategy, ...]]:
     """Return the strategies on the grids of the methods that can be executed here, or of `only` those named."""
-    known = [m for m in knowledge.methods() if m.hyperparameters and m.id in methods.registered()]
-    return {m.id: tuple(enumerate_strategies(m)) for m in known if not only or m.id in only}
+    able = on_grid((m for m in knowledge.methods() if m.id in methods.registered()), only)
+    return {m.id: tuple(enumerate_strategies(m)) for m in able if m.hyperparameters and (not only or m.id in only)}
 
 
-def grid_levels(only: Iterable[str] = ()) -> dict[str, set[float]]:
+def grid_levels(only: Collection[str] = ()) -> dict[str, set[float]]:
     """Return the removals (HP2) on those grids."""
     return {name: {strategy.number("HP2") for strategy in grid} for name, grid in grids(only).items()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kg.cards import enumerate_strategies, packaged_cards, read_cards
+from kg.cards import enumerate_strategies, on_grid, packaged_cards, read_cards
 from kg.errors import CardInvalid
 from kg.resources import methods_dir
 from kg.schema import Strategy
@@ -38,9 +38,9 @@ def knob(**changes: object) -> list[dict[str, object]]:
 
 
 def raw_grid_cards() -> dict[str, dict]:
-    """The cards as plain YAML, read without any of the code under test."""
+    """The cards of the paper's C1 to C6 as plain YAML, read without any of the code under test."""
     cards = [yaml.safe_load(path.read_text()) for path in methods_dir().glob("*.yaml")]
-    return {card["method"]: card for card in cards if card.get("hyperparameters")}
+    return {card["method"]: card for card in cards if card.get("label")}
 
 
 def test_grid_of_the_paper_from_plain_yaml():
@@ -58,7 +58,7 @@ def test_grid_of_the_paper_from_plain_yaml():
 
 
 def test_enumerated_strategies_match_the_grid():
-    methods = read_cards()
+    methods = [method for method in read_cards() if method.label]
     ids = [strategy.id for method in methods for strategy in enumerate_strategies(method)]
     assert len(ids) == len(set(ids)) == 4525
     assert {m.id: sum(1 for _ in enumerate_strategies(m)) for m in methods if m.hyperparameters} == GRID
@@ -76,7 +76,30 @@ def test_labels_and_citations():
     ]  # fmt: skip
     assert all(m.citation and m.url.startswith("https://") and m.techniques for m in methods)
     assert {t.id for m in methods[:6] for t in m.techniques} == {f"TE{i}" for i in (1, 2, 3, 4, 5, 6, 7, 9)}
-    assert all(not list(enumerate_strategies(m)) for m in methods[6:])
+    assert all(m.default_grid for m in methods[:6])
+
+
+def test_off_the_default_grid_a_method_is_searched_where_it_is_named(tmp_path):
+    known = read_cards([*packaged_cards(), write(tmp_path, default_grid=False)])
+    mine = next(m for m in known if m.id == "Mine")
+    assert not mine.default_grid
+    assert len(list(enumerate_strategies(mine))) == 2
+    for named, number in ((), 0), (("NS",), 0), (("Mine", "NS"), 2):
+        (searched,) = (m for m in on_grid(known, named) if m.id == "Mine")
+        assert len(list(enumerate_strategies(searched))) == number
+        assert searched.techniques == mine.techniques
+    assert on_grid(on_grid(known, ("Mine",)), ("Mine",)) == on_grid(known, ("Mine",))
+
+
+def test_a_grid_is_of_parameters_or_of_bits(tmp_path):
+    bits = {"id": "HP22", "meaning": "stored bits", "unit": "bits", "values": [2, 4, 8]}
+    path = write(tmp_path, hyperparameters=[bits])
+    assert [m.id for m in read_cards([path])] == ["Mine"]
+    for knobs in ([bits, *knob()], [knob(id="HP4")[0]]):
+        with pytest.raises(CardInvalid, match=r"HP2.*or HP22.*not both"):
+            read_cards([write(tmp_path, hyperparameters=knobs)])
+    with pytest.raises(CardInvalid, match="between 2 and 8"):
+        read_cards([write(tmp_path, hyperparameters=[bits | {"values": [1, 4]}])])
 
 
 @pytest.mark.parametrize(
@@ -99,6 +122,7 @@ def test_labels_and_citations():
         ({"citation": " "}, "citation"),
         ({"method": "my method"}, "method"),
         ({"format": 2}, "format"),
+        ({"hyperparameters": [], "default_grid": False}, "leave default_grid out"),
         ({"colour": "red"}, "colour"),
     ],
 )  # fmt: skip
@@ -133,7 +157,7 @@ def test_a_grid_replaces_a_card_that_is_knowledge_only(tmp_path):
     mine = write(tmp_path, method="FPGM")
     known = read_cards([*packaged_cards(), mine])
     assert [m.title for m in known if m.id == "FPGM"] == ["My method"]
-    assert sum(len(list(enumerate_strategies(m))) for m in known) == 4525 + 2
+    assert sum(len(list(enumerate_strategies(m))) for m in known if m.label or m.id == "FPGM") == 4525 + 2
     bare = write(tmp_path, "bare.yaml", method="FPGM", hyperparameters=[])
     for order in ([*packaged_cards(), bare], [*packaged_cards(), mine, bare]):
         with pytest.raises(CardInvalid, match="FPGM has a card already"):

@@ -118,6 +118,19 @@ def test_triples(full: GraphStore) -> None:
     ]  # fmt: skip
 
 
+def test_off_the_default_grid_a_method_keeps_its_card_and_its_strategies_wait_in_it(full: GraphStore) -> None:
+    before = sync.triples(full)
+    off = replace(SLIM, default_grid=False)
+    assert sync.sync(full, (off, RANK, KNOWN), EXPERIENCE, PAPERS).changed
+    assert off in sync.read_methods(full)
+    after = sync.triples(full)
+    gone = {triple for triple in before if triple not in after}
+    assert gone == set(sync.grid_triples(off)) - set(sync.grid_triples(RANK))
+    assert after == [triple for triple in before if triple not in gone]
+    assert not [id for id in sync.strategy_ids(full) if id.startswith("SLIM")]
+    assert not sync.sync(full, (off, RANK, KNOWN), EXPERIENCE, PAPERS).changed
+
+
 def test_methods_and_experience_come_back(full: GraphStore) -> None:
     assert sync.read_methods(full) == METHODS
     back = sync.read_experience(full)

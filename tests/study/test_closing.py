@@ -11,10 +11,10 @@ from automc.study import Budget, Study
 from automc.study import study as studies
 from automc.study.closing import REST, solved, straight, template
 from automc.study.space import StrategySpace
-from kg.cards import enumerate_strategies, read_cards
+from kg.cards import enumerate_strategies, on_grid, read_cards
 from kg.schema import Scheme, Strategy
 
-GRID = [strategy for method in read_cards() for strategy in enumerate_strategies(method)]
+GRID = [strategy for method in on_grid(read_cards()) for strategy in enumerate_strategies(method)]
 METHODS = list(dict.fromkeys(s.method for s in GRID))
 
 

@@ -7,10 +7,10 @@ import pytest
 from automc import methods
 from automc.study.space import first_of_twins
 from automc.training.recipe import Recipe
-from kg.cards import enumerate_strategies, read_cards
+from kg.cards import enumerate_strategies, on_grid, read_cards
 from kg.schema import Strategy
 
-GRID = [strategy for method in read_cards() for strategy in enumerate_strategies(method)]
+GRID = [strategy for method in on_grid(read_cards()) for strategy in enumerate_strategies(method)]
 DIGITS = 1149
 """Training images of digits, less validation."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kg.cards import enumerate_strategies, packaged_cards, read_cards
+from kg.cards import enumerate_strategies, on_grid, packaged_cards, read_cards
 from kg.embedding.learn import learn
 from kg.embedding.vectors import Vectors
 from kg.experience import read_experience
@@ -24,13 +24,14 @@ OLD = ("NS", "SFP")
 @pytest.fixture(scope="module")
 def cards() -> tuple[Method, ...]:
     """NS and SFP, what is knowledge only, and FPGM with a grid."""
-    return tuple(m for m in read_cards([*packaged_cards(), FPGM]) if m.id in (*OLD, "FPGM") or not m.hyperparameters)
+    known = on_grid(read_cards([*packaged_cards(), FPGM]))
+    return tuple(m for m in known if m.id in (*OLD, "FPGM") or not m.hyperparameters)
 
 
 @pytest.fixture(scope="module")
 def old(cards: tuple[Method, ...], triples_of: Callable[[Sequence[Method]], list[Triple]]) -> Vectors:
     """Vectors from before FPGM had a grid."""
-    before = [m for m in read_cards() if m.id in OLD or not m.hyperparameters]
+    before = [m for m in on_grid(read_cards()) if m.id in OLD or not m.hyperparameters]
     return learn(before, triples_of(before), read_experience()[0], epochs=100, seed=0)
 
 
@@ -125,7 +126,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def test_what_left_the_graph_leaves_the_vectors(
     grown: Vectors, old: Vectors, triples_of: Callable[[Sequence[Method]], list[Triple]]
 ) -> None:
-    before = [m for m in read_cards() if m.id in OLD or not m.hyperparameters]
+    before = [m for m in on_grid(read_cards()) if m.id in OLD or not m.hyperparameters]
     back = learn(before, triples_of(before), read_experience()[0], epochs=1, start=grown)
     assert (back.entities, back.strategies) == (old.entities, old.strategies)
     assert back.new_strategies == 0
@@ -137,7 +138,7 @@ def test_new_experience_alone_is_learnt_without_transr(
     old: Vectors, cards: tuple[Method, ...], triples_of: Callable[[Sequence[Method]], list[Triple]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    before = [m for m in read_cards() if m.id in OLD or not m.hyperparameters]
+    before = [m for m in on_grid(read_cards()) if m.id in OLD or not m.hyperparameters]
     # Whoever imports TransR's module now fails.
     monkeypatch.setitem(sys.modules, "kg.embedding.transr", None)
     records = read_experience()[0]
@@ -162,7 +163,7 @@ def test_new_experience_alone_is_learnt_without_transr(
 def test_vectors_of_an_older_version_learn_the_graph_once_more(
     old: Vectors, triples_of: Callable[[Sequence[Method]], list[Triple]]
 ) -> None:
-    before = [m for m in read_cards() if m.id in OLD or not m.hyperparameters]
+    before = [m for m in on_grid(read_cards()) if m.id in OLD or not m.hyperparameters]
     found = learn(before, triples_of(before), read_experience()[0], epochs=1, start=replace(old, graph=""))
     assert list(found.losses) == ["graph", "experience"]
     assert found.graph == old.graph

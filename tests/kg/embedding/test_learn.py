@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kg.cards import enumerate_strategies, read_cards
+from kg.cards import enumerate_strategies, on_grid, read_cards
 from kg.embedding.learn import fingerprint, learn
 from kg.embedding.vectors import Vectors
 from kg.errors import NotInGraph, VectorsInvalid
@@ -165,7 +165,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Any) -> None:
 
 
 def test_the_real_cards(triples_of: Callable[[Sequence[Method]], list[Triple]]) -> None:
-    methods = read_cards()
+    methods = on_grid(read_cards())
     experience, _ = read_experience()
     vectors = learn(methods, triples_of(methods), experience, epochs=3)
     assert vectors.vectors.shape == (4525, 32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kg.cards import enumerate_strategies, read_cards
+from kg.cards import enumerate_strategies, on_grid, read_cards
 from kg.embedding.law import fit, judge, lessons
 from kg.embedding.vectors import Vectors, fingerprint
 from kg.experience import read_experience
@@ -18,7 +18,7 @@ def test_they_were_learned_from_these_cards_and_this_experience(
     triples_of: Callable[[Sequence[Method]], list[Triple]],
 ) -> None:
     (file,) = vectors_dir().glob("*.safetensors")
-    methods, (experience, _) = read_cards(), read_experience()
+    methods, (experience, _) = on_grid(read_cards()), read_experience()
     shipped = Vectors.load(file)
     now = fingerprint(triples_of(methods), (record.mark for record in experience))
     assert shipped.fingerprint == now, "cards or experience changed: make vectors, and commit data/vectors"
@@ -36,4 +36,4 @@ def test_a_record_that_says_something_else_is_another_fingerprint(
     (file,) = vectors_dir().glob("*.safetensors")
     experience, _ = read_experience()
     marks = [record.mark for record in experience]
-    assert fingerprint(triples_of(read_cards()), marks[1:]) != Vectors.load(file).fingerprint
+    assert fingerprint(triples_of(on_grid(read_cards())), marks[1:]) != Vectors.load(file).fingerprint
