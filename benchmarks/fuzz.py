@@ -30,12 +30,12 @@ from automc.errors import AutoMCError
 from automc.study.limits import KINDS, Limit, parse_bytes, parse_drop
 from automc.study.spec import Budget
 from kg.cards import Card, enumerate_strategies, packaged_cards, read_cards
-from kg.documents import Source, read_document, write_document
+from kg.curation.documents import Source, read_document, write_document
+from kg.curation.template import QUESTIONS, fill
 from kg.errors import CardInvalid, ExperienceInvalid, KGError
 from kg.experience import ExperienceFile, packaged_experience, read_experience
 from kg.rows import read_rows
 from kg.schema import Scheme, Strategy
-from kg.template import QUESTIONS, fill
 
 WORDS = (
     "nan", "inf", "-inf", ".inf", ".nan", "1e999", "-0", "9" * 25, "9" * 5000, "1e-400", "0x7f", "1_000", "1:30", "null", "~",

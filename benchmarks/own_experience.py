@@ -20,7 +20,7 @@ from pathlib import Path
 
 from automc.knowledge.cards import real_size
 from automc.training.recipe import Recipe
-from kg.documents import write_document
+from kg.curation.documents import write_document
 from kg.experience import DatasetEntry, ExperienceFile, PaperEntry, Quantity, Ratios, RecordEntry, TaskEntry
 from kg.schema import Scheme, Strategy
 

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from kg.documents import Document, Readable, read_document
+from kg.curation.documents import Document, Readable, read_document
 from kg.errors import CardInvalid
 from kg.resources import methods_dir
 from kg.schema import MAX_VALUE, Hyperparameter, Method, Strategy, Technique, Value, format_value, hyperparameter_order

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kg.documents import read_text
+from kg.curation.documents import read_text
 from kg.errors import QueryInvalid, QueryTimeout
 from kg.store.base import GraphStore
 from kg.store.text import mask, statements

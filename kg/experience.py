@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kg.cards import Identifier, Name, Text, read_cards
-from kg.contradictions import contradictions
-from kg.documents import Document, Readable, Source, read_document
+from kg.curation.contradictions import contradictions
+from kg.curation.documents import Document, Readable, Source, read_document
 from kg.errors import ExperienceInvalid
 from kg.resources import experience_dir
 from kg.schema import MAX_VALUE, Experience, Method, Paper, Strategy, Task

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kg.documents import problems, read_text
+from kg.curation.documents import problems, read_text
 from kg.errors import ExperienceInvalid, SchemaInvalid
 from kg.experience import RecordEntry
 from kg.schema import parse_value

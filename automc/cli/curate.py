@@ -81,7 +81,7 @@ def edited_text(
     Raises:
         AutoMCError: no editor can be opened, or nothing was changed in it.
     """
-    from kg.documents import read_text
+    from kg.curation.documents import read_text
 
     if file is not None:
         yield read_text(file, error), file.name

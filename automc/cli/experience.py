@@ -142,7 +142,7 @@ def new(
 
     Example: automc experience new --out mypaper.yaml
     """
-    from kg.template import fill
+    from kg.curation.template import fill
 
     if out is not None:
         # What was filled in since is the user's work, so no earlier template is replaced either.
@@ -158,8 +158,8 @@ def new(
 
 def _answers() -> dict[str, str]:
     """Ask each question of the template until its answer can be understood; Enter leaves out what may be left out."""
+    from kg.curation.template import QUESTIONS
     from kg.errors import ExperienceInvalid
-    from kg.template import QUESTIONS
 
     answers: dict[str, str] = {}
     for question in QUESTIONS:
@@ -241,7 +241,7 @@ def export(
     Example: automc experience export resnet20-cifar10-1 --out ours.yaml
     """
     from automc.knowledge.curation import share
-    from kg.sharing import HEAD
+    from kg.curation.sharing import HEAD
 
     if out is not None:
         claim(out, marked("what automc experience export wrote", HEAD), force=force)

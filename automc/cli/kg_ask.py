@@ -84,7 +84,7 @@ def query(
 
 
 def _statements(file: Path) -> list[str]:
-    from kg.documents import read_text
+    from kg.curation.documents import read_text
     from kg.errors import QueryInvalid
     from kg.store.text import statements
 

@@ -14,9 +14,9 @@ from automc.knowledge.store import graph, knowledge_files
 from kg.errors import CardInvalid, ExperienceInvalid, NotInGraph
 
 if TYPE_CHECKING:
-    from kg.changes import Change
-    from kg.curation import Provenance
-    from kg.documents import Source
+    from kg.curation.additions import Provenance
+    from kg.curation.changes import Change
+    from kg.curation.documents import Source
     from kg.experience import ExperienceFile, RecordEntry
     from kg.store import GraphStore
 
@@ -38,7 +38,7 @@ def add_method(card: Path, *, by: str = "", write: bool = True) -> Edition:
         ExperienceInvalid: a record no longer fits the method; nothing was written.
     """
     from kg.cards import Card
-    from kg.documents import Source, read_document, read_text
+    from kg.curation.documents import Source, read_document, read_text
 
     text = read_text(card, CardInvalid)
     new = read_document(Source(str(card), text), Card, CardInvalid)
@@ -53,7 +53,7 @@ def edit_method(method: str, text: str, *, by: str = "", source: str = "an edit"
         CardInvalid, ExperienceInvalid: see `add_method`.
     """
     from kg.cards import Card
-    from kg.documents import Source, read_document
+    from kg.curation.documents import Source, read_document
 
     document("Method", method)
     place = Source(source, text)
@@ -72,8 +72,8 @@ def _before(store: GraphStore | None, id: str) -> Known:
 
 def _put_card(method: str, place: Source, source: str, by: str, write: bool) -> Edition:
     from kg.cards import Card
-    from kg.curation import same
-    from kg.documents import read_document
+    from kg.curation.additions import same
+    from kg.curation.documents import read_document
 
     new = read_document(place, Card, CardInvalid)
     with opened(create=write) as store:
@@ -104,7 +104,7 @@ def add_experience(
     Raises:
         ExperienceInvalid: it breaks a rule, or contradicts what is known and nobody said why; nothing was written.
     """
-    from kg.documents import Source, read_document, read_text, write_document
+    from kg.curation.documents import Source, read_document, read_text, write_document
     from kg.experience import ExperienceFile, read_experience
     from kg.rows import read_rows
 
@@ -128,7 +128,7 @@ def check_experience(file: Path, *, rows: Path | None = None) -> Edition:
     Raises:
         ExperienceInvalid: see `add_experience`.
     """
-    from kg.documents import read_document
+    from kg.curation.documents import read_document
     from kg.experience import ExperienceFile, packaged_experience, read_experience
 
     new = read_document(file, ExperienceFile, ExperienceInvalid)
@@ -150,7 +150,7 @@ def edit_experience(paper: str, text: str, *, by: str = "", because: str = "", s
         NotInGraph: none was added for it to this graph.
         ExperienceInvalid: see `add_experience`.
     """
-    from kg.documents import Source, read_document
+    from kg.curation.documents import Source, read_document
     from kg.experience import ExperienceFile
 
     document("Paper", paper)
@@ -168,8 +168,8 @@ def _put_file(
     write: bool, *, replace: bool = False,
 ) -> Edition:  # fmt: skip
     """Bring the file of a paper into the graph, merged with the one it has unless it replaces that."""
-    from kg.curation import changed_records, explain, merge, same, without
-    from kg.documents import Source, read_document, write_document
+    from kg.curation.additions import changed_records, explain, merge, same, without
+    from kg.curation.documents import Source, read_document, write_document
     from kg.experience import ExperienceFile
 
     paper = new.paper.id
@@ -202,7 +202,7 @@ def _put_file(
 
 def _repeated(store: GraphStore | None, before: Known, file: ExperienceFile) -> list[str]:
     """Records that are known from elsewhere: those that come with AutoMC word by word, and trials of any study."""
-    from kg.curation import same
+    from kg.curation.additions import same
 
     shipped = _shipped(file.paper.id)
     known = {entry.id for entry in file.records if entry.id in shipped and same(entry, shipped[entry.id])}
@@ -216,7 +216,7 @@ def _repeated(store: GraphStore | None, before: Known, file: ExperienceFile) -> 
 
 def _shipped(paper: str) -> dict[str, RecordEntry]:
     """The records of a paper's file that comes with AutoMC, by id; none where there is no such file."""
-    from kg.documents import read_document
+    from kg.curation.documents import read_document
     from kg.experience import ExperienceFile, packaged_experience
 
     path = next((path for path in packaged_experience() if path.stem == paper), None)
@@ -234,7 +234,7 @@ def _contradicting(
     Raises:
         ExperienceInvalid: there are some, and nobody said why.
     """
-    from kg.contradictions import contradictions
+    from kg.curation.contradictions import contradictions
 
     methods = {method.id: method for method in after.methods}
     fresh = [one for one in after.experience if one.id in set(records)]
@@ -253,8 +253,8 @@ def _write(
     store: GraphStore | None, label: Any, id: str, text: str, before: Known, after: Known, records: Sequence[str],
     who: Provenance, write: bool,
 ) -> Edition:  # fmt: skip
-    from kg import curation
-    from kg.changes import compare, facts
+    from kg.curation import additions
+    from kg.curation.changes import compare, facts
     from kg.fresh import note as note_sync
     from kg.resources import migrations_dir
     from kg.store.migrate import migrate
@@ -265,7 +265,7 @@ def _write(
     if write and store:
         migrate(store, migrations_dir())
         knowledge = (after.methods, after.experience, after.papers)
-        curation.write(store, label, id, text, who, knowledge, records)
+        additions.write(store, label, id, text, who, knowledge, records)
         note_sync(store, knowledge_files())
     return Edition(changes, write)
 
@@ -276,7 +276,7 @@ def document(label: Any, id: str) -> str:
     Raises:
         NotInGraph: none was added under this id; the message says where it comes from.
     """
-    from kg.curation import added
+    from kg.curation.additions import added
 
     what, noun = ("method", "card") if label == "Method" else ("experience", "file")
     with opened() as store:
@@ -326,12 +326,12 @@ def retire_experience(name: str, because: str, *, by: str = "", undo: bool = Fal
 
 
 def _retire(store: GraphStore, label: Any, ids: list[str], because: str, by: str, undo: bool) -> None:
-    from kg import curation
+    from kg.curation import additions
 
     if undo:
-        curation.restore(store, label, ids)
+        additions.restore(store, label, ids)
     else:
-        curation.retire(store, label, ids, provenance(by, "").by, because)
+        additions.retire(store, label, ids, provenance(by, "").by, because)
 
 
 def share(study: str) -> tuple[str, int]:
@@ -340,7 +340,7 @@ def share(study: str) -> tuple[str, int]:
     Raises:
         NotInGraph: there is no such study, or it measured nothing.
     """
-    from kg.sharing import study_document
+    from kg.curation.sharing import study_document
 
     with graph(create=False) as store:
         return study_document(store, study)
@@ -348,7 +348,7 @@ def share(study: str) -> tuple[str, int]:
 
 def provenance(by: str, source: str) -> Provenance:
     """Return who, from where and when: now, and the user of this process unless somebody is named."""
-    from kg.curation import Provenance
+    from kg.curation.additions import Provenance
 
     if not by:
         try:

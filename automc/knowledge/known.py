@@ -14,7 +14,7 @@ from kg.errors import NotInGraph
 from kg.schema import Experience, Method, Paper
 
 if TYPE_CHECKING:
-    from kg.documents import Readable, Source
+    from kg.curation.documents import Readable, Source
     from kg.store import GraphStore
 
 
@@ -41,7 +41,7 @@ def everything(store: GraphStore | None, but: str = "") -> Known:
     Raises:
         CardInvalid, ExperienceInvalid: a file or an added document breaks a rule.
     """
-    from kg.curation import added
+    from kg.curation.additions import added
 
     cards = added(store, "Method") if store else {}
     files = added(store, "Paper") if store else {}
@@ -69,7 +69,7 @@ def known() -> Known:
 def known_methods() -> tuple[Method, ...]:
     """Read the method cards that are known in this home, retired ones included."""
     from kg.cards import read_cards
-    from kg.curation import added
+    from kg.curation.additions import added
 
     with opened() as store:
         return read_cards([*card_paths(), *(added(store, "Method").values() if store else ())])
@@ -97,7 +97,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def origins(label: Any) -> dict[str, dict[str, Any]]:
     """Return who added or retired what of a label, by id; nothing where there is no graph."""
-    from kg.curation import origins
+    from kg.curation.additions import origins
 
     with opened() as store:
         return origins(store, label) if store else {}

@@ -258,7 +258,7 @@ def _kept(seed: int | None) -> list[Path]:
 def _publish(known: Knowledge, vectors: Vectors) -> None:
     """Write vectors to the graph unless it holds them."""
     from kg import sync
-    from kg.changes import snapshot
+    from kg.curation.changes import snapshot
 
     run = {
         "id": vectors.id,
@@ -284,7 +284,7 @@ def status() -> dict[str, Any]:
     `embedding` is "none", "fresh", or "stale" where the knowledge has changed since they were learned;
     `changed_since_embedding` then says what. `added` and `retired` count what a person did to the knowledge.
     """
-    from kg.changes import since, snapshot
+    from kg.curation.changes import since, snapshot
     from kg.resources import migrations_dir
     from kg.store.migrate import pending
 

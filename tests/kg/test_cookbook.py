@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kg import curation, studies, sync
+from kg import studies, sync
 from kg.cards import read_cards
+from kg.curation import additions
+from kg.curation.documents import Source
 from kg.cypher import SavedQuery, hints, names, nearest, packaged_queries, read_query, saved_queries, saved_query
-from kg.documents import Source
 from kg.errors import QueryInvalid
 from kg.experience import packaged_experience, read_experience
 from kg.resources import migrations_dir
@@ -85,9 +86,9 @@ def fill(store: GraphStore) -> None:
     places = [*packaged_experience(), Source("mine", ADDED)]
     experience, papers = read_experience(places)
     knowledge = (methods(), experience, papers)
-    who = curation.Provenance("me", "mine.yaml", "2026-01-02T03:04:05+00:00")
-    curation.write(store, "Paper", "me2026_mine", ADDED, who, knowledge, ["mine_001"])
-    curation.retire(store, "Experience", ["sfp_001"], "me", "cannot be reproduced")
+    who = additions.Provenance("me", "mine.yaml", "2026-01-02T03:04:05+00:00")
+    additions.write(store, "Paper", "me2026_mine", ADDED, who, knowledge, ["mine_001"])
+    additions.retire(store, "Experience", ["sfp_001"], "me", "cannot be reproduced")
     store.write("MATCH (e:Experience) WHERE e.retired_at IS NOT NULL SET e.retired_at = '2026-01-03T00:00:00+00:00'")
     ids = sync.strategy_ids(store)
     sync.write_embeddings(store, ids, vectors(len(ids)), {"id": "run", "fingerprint": "f", "seed": 0})

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 import yaml
 
-from kg import curation, studies, sync
+from kg import studies, sync
 from kg.cards import Card, read_cards
-from kg.changes import Change, compare, facts, since, snapshot
-from kg.contradictions import contradictions
-from kg.documents import Source, read_document, write_document
+from kg.curation import additions
+from kg.curation.changes import Change, compare, facts, since, snapshot
+from kg.curation.contradictions import contradictions
+from kg.curation.documents import Source, read_document, write_document
+from kg.curation.sharing import study_document
+from kg.curation.template import QUESTIONS, fill
 from kg.errors import CardInvalid, ExperienceInvalid, NotInGraph
 from kg.experience import ExperienceFile, packaged_experience, read_experience
 from kg.rows import read_rows
 from kg.schema import Experience, Hyperparameter, Method, Paper, Scheme, Strategy, Task, Technique
-from kg.sharing import study_document
 from kg.store import GraphStore
-from kg.template import QUESTIONS, fill
 
 TASK = Task("t", "cifar10", "resnet20", 10, 32, 3, 50000, 270_000, 81_000_000, 0.9)
 GRID = Method(
@@ -29,7 +30,7 @@ GRID = Method(
 )  # fmt: skip
 CARD = Method("CARD", "Only a card", "B. Author", (Technique("TE1", "pruning"),))
 METHODS = {"GRID": GRID, "CARD": CARD}
-WHO = curation.Provenance("me", "mine.yaml", "2026-01-02T03:04:05+00:00")
+WHO = additions.Provenance("me", "mine.yaml", "2026-01-02T03:04:05+00:00")
 
 TEXT = """
 format: 1
@@ -102,7 +103,7 @@ def test_a_contradiction_says_both_figures() -> None:
 def test_a_document_reads_back_as_it_was_written() -> None:
     for path in packaged_experience():
         one = read_document(path, ExperienceFile, ExperienceInvalid)
-        assert curation.same(file(write_document(one)), one)
+        assert additions.same(file(write_document(one)), one)
     card = Source("card", "{format: 1, method: X, title: x, citation: y, techniques: [{id: TE3}]}")
     one = read_document(card, Card, CardInvalid)
     assert read_document(Source("again", write_document(one)), Card, CardInvalid) == one
@@ -113,25 +114,25 @@ def test_merging_adds_and_replaces_by_id() -> None:
         content["entered_by"] = "you"
         content["records"].append({**content["records"][0], "id": "mine_002", "top1_percent": 80.0})
 
-    merged = curation.merge(file(), edited(more))
+    merged = additions.merge(file(), edited(more))
     assert [entry.id for entry in merged.records] == ["mine_001", "mine_002"]
     assert merged.entered_by == "me; you"
-    assert curation.same(curation.merge(merged, file()), merged)
-    assert [entry.id for entry in curation.changed_records(file(), merged)] == ["mine_002"]
-    assert [entry.id for entry in curation.changed_records(None, merged)] == ["mine_001", "mine_002"]
-    corrected = curation.merge(merged, edited(lambda c: c["records"][0].update(top1_percent=89.0)))
+    assert additions.same(additions.merge(merged, file()), merged)
+    assert [entry.id for entry in additions.changed_records(file(), merged)] == ["mine_002"]
+    assert [entry.id for entry in additions.changed_records(None, merged)] == ["mine_001", "mine_002"]
+    corrected = additions.merge(merged, edited(lambda c: c["records"][0].update(top1_percent=89.0)))
     assert [entry.top1_percent for entry in corrected.records] == [89.0, 80.0]
     with pytest.raises(ExperienceInvalid, match="title, url or year differ"):
-        curation.merge(file(), edited(lambda c: c["paper"].update(title="Other")))
+        additions.merge(file(), edited(lambda c: c["paper"].update(title="Other")))
 
 
 def test_a_record_that_comes_again_keeps_why_it_differs() -> None:
-    explained = curation.explain(file(), {"mine_001": "another seed"})
-    assert curation.same(curation.merge(explained, file()), explained)
+    explained = additions.explain(file(), {"mine_001": "another seed"})
+    assert additions.same(additions.merge(explained, file()), explained)
 
 
 def test_leaving_records_out_leaves_their_tasks_out() -> None:
-    assert curation.without(file(), ["mine_001"]).tasks == ()
+    assert additions.without(file(), ["mine_001"]).tasks == ()
 
 
 # CSV
@@ -266,23 +267,23 @@ def knowledge(text: str = TEXT) -> tuple[Any, ...]:
 @pytest.fixture
 def filled(graph: GraphStore) -> GraphStore:
     """A graph with two methods and an added paper."""
-    curation.write(graph, "Paper", "me2026_mine", TEXT, WHO, knowledge(), ["mine_001"])
+    additions.write(graph, "Paper", "me2026_mine", TEXT, WHO, knowledge(), ["mine_001"])
     return graph
 
 
 def test_an_added_document_is_kept_with_its_provenance(filled: GraphStore) -> None:
-    assert {id: source.text for id, source in curation.added(filled, "Paper").items()} == {"me2026_mine": TEXT}
-    assert curation.added(filled, "Method") == {}
+    assert {id: source.text for id, source in additions.added(filled, "Paper").items()} == {"me2026_mine": TEXT}
+    assert additions.added(filled, "Method") == {}
     mark = {"added_by": "me", "added_at": WHO.at, "added_from": "mine.yaml"}
-    assert curation.origins(filled, "Experience") == {"mine_001": mark}
-    assert curation.origins(filled, "Paper") == {"me2026_mine": mark}
+    assert additions.origins(filled, "Experience") == {"mine_001": mark}
+    assert additions.origins(filled, "Paper") == {"me2026_mine": mark}
     assert [one.id for one in sync.read_experience(filled)] == ["mine_001"]
-    again = curation.write(filled, "Paper", "me2026_mine", TEXT, WHO, knowledge(), ["mine_001"])
+    again = additions.write(filled, "Paper", "me2026_mine", TEXT, WHO, knowledge(), ["mine_001"])
     assert not again.changed
     # A sync of the same knowledge touches nothing, and one that does not know the document keeps it.
     assert not sync.sync(filled, *knowledge()).changed
     sync.sync(filled, knowledge()[0], [], [])
-    assert curation.added(filled, "Paper")["me2026_mine"].text == TEXT
+    assert additions.added(filled, "Paper")["me2026_mine"].text == TEXT
     sync.sync(filled, *knowledge())
     assert [one.id for one in sync.read_experience(filled)] == ["mine_001"]
 
@@ -291,23 +292,23 @@ def test_nothing_is_written_where_a_record_is_unknown(filled: GraphStore) -> Non
     methods, experience, papers = knowledge()
     lost = replace(experience[0], id="lost", source="nowhere")
     with pytest.raises(NotInGraph, match="nowhere"):
-        curation.write(filled, "Paper", "me2026_mine", "new text", WHO, (methods, [lost], papers), ["lost"])
-    assert curation.added(filled, "Paper")["me2026_mine"].text == TEXT
+        additions.write(filled, "Paper", "me2026_mine", "new text", WHO, (methods, [lost], papers), ["lost"])
+    assert additions.added(filled, "Paper")["me2026_mine"].text == TEXT
     with pytest.raises(NotInGraph, match="There is no Experience 'mine_999'"):
-        curation.retire(filled, "Experience", ["mine_001", "mine_999"], "me", "why not")
-    assert "retired_at" not in curation.origins(filled, "Experience")["mine_001"]
+        additions.retire(filled, "Experience", ["mine_001", "mine_999"], "me", "why not")
+    assert "retired_at" not in additions.origins(filled, "Experience")["mine_001"]
 
 
 def test_a_retired_record_is_kept_and_not_used(filled: GraphStore) -> None:
-    curation.retire(filled, "Experience", ["mine_001"], "me", "a typo")
-    curation.retire(filled, "Experience", ["mine_001"], "you", "another reason")
+    additions.retire(filled, "Experience", ["mine_001"], "me", "a typo")
+    additions.retire(filled, "Experience", ["mine_001"], "you", "another reason")
     assert sync.read_experience(filled) == ()
-    kept = curation.origins(filled, "Experience")["mine_001"]
+    kept = additions.origins(filled, "Experience")["mine_001"]
     assert (kept["retired_by"], kept["retired_because"], kept["added_by"]) == ("me", "a typo", "me")
     assert not sync.sync(filled, *knowledge()).changed
-    curation.restore(filled, "Experience", ["mine_001"])
+    additions.restore(filled, "Experience", ["mine_001"])
     assert [one.id for one in sync.read_experience(filled)] == ["mine_001"]
-    assert "retired_at" not in curation.origins(filled, "Experience")["mine_001"]
+    assert "retired_at" not in additions.origins(filled, "Experience")["mine_001"]
 
 
 def test_a_retired_method_is_kept_and_neither_embedded_nor_searched(filled: GraphStore) -> None:
@@ -315,7 +316,7 @@ def test_a_retired_method_is_kept_and_neither_embedded_nor_searched(filled: Grap
     used = Strategy("NS", (("HP1", 0.1), ("HP2", 0.2), ("HP6", 0.7)))
     studies.save_study(filled, {"id": "s"}, task=TASK)
     studies.save_trial(filled, "s", {"ordinal": 1, "scheme": Scheme((used,)), "status": "ok"})
-    curation.retire(filled, "Method", ["NS"], "me", "superseded")
+    additions.retire(filled, "Method", ["NS"], "me", "superseded")
     sync.sync(filled, *knowledge())
     assert sync.strategy_ids(filled) == []
     assert {head for head, _, _ in sync.triples(filled)} == {"TRP"}
@@ -325,7 +326,7 @@ def test_a_retired_method_is_kept_and_neither_embedded_nor_searched(filled: Grap
     assert len(kept) == 3
     assert studies.load_trials(filled, "s")[0]["scheme"] == used.id
     assert not sync.sync(filled, *knowledge()).changed
-    curation.restore(filled, "Method", ["NS"])
+    additions.restore(filled, "Method", ["NS"])
     sync.sync(filled, *knowledge())
     assert sync.triples(filled) == before
     assert [one.id for one in sync.read_experience(filled)] == ["mine_001"]
@@ -334,7 +335,7 @@ def test_a_retired_method_is_kept_and_neither_embedded_nor_searched(filled: Grap
 def test_a_correction_changes_what_embeddings_are_learned_from(filled: GraphStore) -> None:
     (old,) = sync.read_experience(filled)
     text = TEXT.replace("88.2", "87.0")
-    curation.write(filled, "Paper", "me2026_mine", text, WHO, knowledge(text), ["mine_001"])
+    additions.write(filled, "Paper", "me2026_mine", text, WHO, knowledge(text), ["mine_001"])
     (new,) = sync.read_experience(filled)
     assert (old.id, old.mark != new.mark) == (new.id, True)
     assert new.ar == pytest.approx((87.0 - 90) / 90)

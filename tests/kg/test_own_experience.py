@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.own_experience import OUT, ROOT, TABLES, Table, document
-from kg.documents import write_document
+from kg.curation.documents import write_document
 from kg.experience import read_experience
 
 

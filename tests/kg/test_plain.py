@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fuzz import KINDS_OF_INPUT, fuzz
-from kg import documents
 from kg.cards import read_cards
-from kg.documents import Source, read_text
+from kg.curation import documents
+from kg.curation.documents import Source, read_text
 from kg.errors import CardInvalid
 from kg.plain import read_yaml, write_yaml
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kg.documents import Document, Source
+from kg.curation.documents import Document, Source
 from kg.errors import ExperienceInvalid, NotInGraph
 from kg.experience import ExperienceFile, RecordEntry
 from kg.schema import Experience, Method, Paper

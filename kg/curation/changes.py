@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from kg.contradictions import figures
+from kg.curation.contradictions import figures
 from kg.schema import Experience, Method, Paper, Task, format_value
 
 Facts = Mapping[tuple[str, str], Mapping[str, Any]]

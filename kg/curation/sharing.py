@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kg import nodes
-from kg.documents import write_document
+from kg.curation.documents import write_document
 from kg.errors import NotInGraph
 from kg.experience import DatasetEntry, ExperienceFile, PaperEntry, Quantity, Ratios, RecordEntry, TaskEntry
 from kg.schema import Experience, Task

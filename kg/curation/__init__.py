@@ -1,0 +1,1 @@
+"""What people add, change, retire and share: documents, checks, differences, contradictions, templates."""
