@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,12 @@ def test_imports_point_down(path: Path) -> None:
         fine = _within(name, layer) if layer != "automc" else False
         fine = fine or any(_within(name, prefix) for prefix in ALLOWED[layer] | EVERYWHERE)
         assert fine, f"{path}:{line}: {layer} must not import {name}"
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    known = {_module(path) for path in SOURCES}
+    graph = {_module(path): {name for name, _ in _imports(path)} & known - {_module(path)} for path in SOURCES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_one_method_file_never_imports_another() -> None:

@@ -6,7 +6,8 @@ are needed, so this package is cheap to import.
 
 from automc.knowledge.cards import card_paths, executable, grid_size, methods, published
 from automc.knowledge.learned import EPOCHS, Knowledge, ablated, learnable, newest, quality, status, vectors
-from automc.knowledge.store import Prepared, contents, copy, graph, prepare, query, similar, study_names
+from automc.knowledge.store import contents, copy, graph, query, similar, study_names
+from automc.knowledge.upkeep import Prepared, prepare
 
 __all__ = [
     "EPOCHS",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from automc.knowledge.cards import real_size
 from automc.knowledge.known import Known, combine, everything, known, opened
-from automc.knowledge.store import graph, knowledge_files
+from automc.knowledge.store import graph
+from automc.knowledge.upkeep import knowledge_files
 from kg.errors import CardInvalid, ExperienceInvalid, NotInGraph
 
 if TYPE_CHECKING:

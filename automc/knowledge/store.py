@@ -1,12 +1,10 @@
-"""The graph of this home: opened, brought up to date, asked, described."""
+"""The graph of this home: opened, asked, described, copied."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automc.bounds import check
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from kg.store import GraphStore
     from kg.store.base import Table
     from kg.store.copy import Contents
-    from kg.sync import SyncReport
 
 
 @contextmanager
@@ -44,57 +41,6 @@ def graph_exists() -> bool:
     from kg.store.arcade import exists
 
     return bool(os.environ.get("AUTOMC_GRAPH")) or exists(home(create=False) / "graph")
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What `prepare` did."""
-
-    migrations: tuple[str, ...]
-    """Migrations applied now."""
-    sync: SyncReport
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything was written."""
-        return bool(self.migrations) or self.sync.changed
-
-
-def prepare(*, full: bool = True) -> Prepared:
-    """Bring the graph up to the migrations, cards and experience files, and to what was added to it.
-
-    Where nothing changed, nothing is written.
-
-    Args:
-        full: compare everything; False trusts the mark of the last sync that nothing has changed since.
-
-    Raises:
-        CardInvalid, ExperienceInvalid, MigrationInvalid: a file breaks a rule; nothing was written.
-        GraphUnavailable: the graph cannot be reached.
-    """
-    from automc.knowledge.known import everything
-    from kg import fresh
-    from kg.resources import migrations_dir
-    from kg.store.migrate import migrate
-    from kg.sync import SyncReport, sync
-
-    with graph() as store:
-        if not full and fresh.in_step(store, knowledge_files()):
-            return Prepared((), SyncReport({}))
-        known = everything(store)
-        applied = migrate(store, migrations_dir())
-        report = sync(store, known.methods, known.experience, known.papers)
-        fresh.note(store, knowledge_files())
-        return Prepared(tuple(applied), report)
-
-
-def knowledge_files() -> list[Path]:
-    """Return the files that the graph is filled from."""
-    from automc.knowledge.cards import card_paths
-    from kg.experience import packaged_experience
-    from kg.resources import migrations_dir
-
-    return [*card_paths(), *packaged_experience(), *sorted(migrations_dir().glob("*.cypher"))]
 
 
 def study_names() -> list[str]:

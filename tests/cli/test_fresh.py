@@ -10,7 +10,7 @@ import pytest
 
 from automc import knowledge
 from automc.knowledge import curation
-from automc.knowledge import store as of_home
+from automc.knowledge import upkeep as of_home
 from kg.resources import vectors_dir
 from kg.sync import sync
 
