@@ -61,10 +61,15 @@ def reconstruction_loss(teacher: nn.Module, weight: float) -> Loss:
 
 
 def factorable(model: nn.Module, keep: Sequence[str] = ()) -> list[Site]:
-    """List what can be decomposed: k×k convolutions into triples, 1×1 and linear layers into two factors."""
-    spatial = tucker.sites(model, keep)
+    """List what can be decomposed: k×k convolutions into triples, 1×1 and linear layers into two factors.
+
+    A k×1 and a 1×k layer that are one factored layer already stay two.
+    """
+    pairs = lowrank.sites(model, keep)
+    crossed = {layer for site in pairs if site.form == "spatial" for layer in site.layers}
+    spatial = [site for site in tucker.sites(model, keep) if crossed.isdisjoint(site.layers)]
     taken = {layer for site in spatial for layer in site.layers}
-    flat = [site for site in lowrank.sites(model, keep) if site.kind != "spatial" and site.name not in taken]
+    flat = [site for site in pairs if (site.kind != "spatial" or site.name in crossed) and site.name not in taken]
     return [*spatial, *flat]
 
 
@@ -192,7 +197,7 @@ class HigherOrderStatistics(Method):
     """
 
     name = "HOS"
-    version = 4
+    version = 5
     choices: ClassVar = {"HP11": tuple(GLOBAL), "HP12": tuple(LOCAL)}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:

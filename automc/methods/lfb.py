@@ -102,7 +102,7 @@ class LearningFilterBasis(Method):
     """
 
     name = "LFB"
-    version = 3
+    version = 4
     choices: ClassVar = {"HP16": AUXILIARY}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:

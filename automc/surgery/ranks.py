@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
 Kind = Literal["spatial", "pointwise", "linear"]
@@ -51,6 +52,29 @@ def solve_ranks(found: Sequence[Reducible], budget: int) -> list[int]:
 
     def at(share: float) -> list[int]:
         return [min(max(1, int(share * site.full + 1e-9)), site.levels + 1) for site in found]
+
+    return _solved(found, budget, at)
+
+
+def solve_energy(found: Sequence[Reducible], budget: int, energies: Sequence[Sequence[float]]) -> list[int]:
+    """Ranks whose weights sum to at most `budget`, every site retaining one common share of its energy or more.
+
+    The largest such share, found by bisection; then single ranks are raised, in order, while they fit. Weights that
+    have such ranks already keep them.
+
+    Args:
+        energies: see `spend`.
+    """
+
+    def at(share: float) -> list[int]:
+        needed = (bisect_left(energy, share) + 1 for energy in energies)
+        return [min(rank, site.levels + 1) for site, rank in zip(found, needed, strict=True)]
+
+    return _solved(found, budget, at)
+
+
+def _solved(found: Sequence[Reducible], budget: int, at: Callable[[float], list[int]]) -> list[int]:
+    """The largest ranks `at` a share from 0 to 1 that fit, then single ranks raised, in order, while they fit."""
 
     def total(ranks: Sequence[int]) -> int:
         return sum(site.params(rank) for site, rank in zip(found, ranks, strict=True))
@@ -111,12 +135,14 @@ def raise_cost(site: Reducible, rank: int) -> int | None:
 
 
 def choose_ranks(
-    found: Sequence[R], params_in: int, target: int, energies: Sequence[Sequence[float]] | None = None
-) -> tuple[list[R], list[int], int]:
+    found: Sequence[R], params_in: int, target: int, energies: Sequence[Sequence[float]] | None = None,
+    rule: Callable[[Sequence[Reducible], int, Sequence[Sequence[float]]], list[int]] = spend,
+) -> tuple[list[R], list[int], int]:  # fmt: skip
     """Pick what is factored and to which rank: k×k convolutions first, 1×1 and then linear layers where needed.
 
     Ranks are in proportion to what would be exact, see `solve_ranks`; with `energies`, one for each of `found`, they go
-    where they retain most, see `spend`. Returns the sites considered, their ranks, and the parameters that are left.
+    by `rule`: where they retain most, see `spend`, or the same everywhere, see `solve_energy`. Returns the sites
+    considered, their ranks, and the parameters that are left.
     """
     chosen: list[R] = []
     ranks: list[int] = []
@@ -131,7 +157,7 @@ def choose_ranks(
             ranks = solve_ranks(chosen, target - rest)
         else:
             spectra = [energy for site, energy in zip(found, energies, strict=True) if site in chosen]
-            ranks = spend(chosen, target - rest, spectra)
+            ranks = rule(chosen, target - rest, spectra)
         params = rest + sum(site.params(rank) for site, rank in zip(chosen, ranks, strict=True))
         if params <= target:
             break

@@ -50,7 +50,7 @@ def fit(
     model: nn.Module, data: TrainData, *, iterations: int, recipe: Recipe, seed: int,
     lr: float | None = None, loss: Loss | None = None, gradient_hook: GradientHook | None = None,
     after_update: UpdateHook | None = None, warmup: int = 0, progress: Callable[[int, int], None] | None = None,
-    still: Sequence[str] = (), part: tuple[float, float] = (0.0, 1.0),
+    still: Sequence[str] = (), part: tuple[float, float] = (0.0, 1.0), floor: float = 0.0,
 ) -> FitReport:  # fmt: skip
     """Train `model` in place for `iterations` updates of SGD with Nesterov momentum.
 
@@ -75,6 +75,7 @@ def fit(
         progress: called with (iterations done, iterations).
         still: patterns of layers and names of parameters that are not trained, see `models.keeping`.
         part: of the cosine, in [0, 1], that this call is; momentum begins anew with each.
+        floor: where the cosine ends, as a share of `lr`.
 
     Raises:
         Diverged: the loss or the weights became infinite or NaN.
@@ -96,7 +97,7 @@ def fit(
             stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
             for step in range(iterations):
                 indices, views = next(stream)
-                rate = learning_rate(step, iterations, peak, warmup, part)
+                rate = learning_rate(step, iterations, peak, warmup, part, floor)
                 optimizer.param_groups[0]["lr"] = rate
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                     value = objective(model, data.views(indices, views), data.y[indices])
@@ -155,16 +156,18 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def learning_rate(
-    step: int, iterations: int, peak: float, warmup: int = 0, part: tuple[float, float] = (0.0, 1.0)
+    step: int, iterations: int, peak: float, warmup: int = 0, part: tuple[float, float] = (0.0, 1.0), floor: float = 0.0
 ) -> float:
-    """Learning rate of update `step` (from 0): linear to `peak` over `warmup`, then peak·(1 + cos πt)/2.
+    """Learning rate of update `step` (from 0): linear to `peak` over `warmup`, then from there to `floor` · `peak`.
 
-    t runs from the begin of `part`, 0, at the first update after the warm-up towards its end, 1, which none reaches.
+    It falls by half a cosine, (1 + cos πt)/2. t runs from the begin of `part`, 0, at the first update after the warm-up
+    towards its end, 1, which none reaches.
     """
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     length, (begin, end) = max(1, iterations - warmup), part
-    return peak * (1 + math.cos(math.pi * (begin * length + (end - begin) * (step - warmup)) / length)) / 2
+    fall = (1 + math.cos(math.pi * (begin * length + (end - begin) * (step - warmup)) / length)) / 2
+    return peak * (floor + (1 - floor) * fall)
 
 
 def batches(data: TrainData, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Views]]:

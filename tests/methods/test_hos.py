@@ -20,6 +20,7 @@ from automc.errors import Infeasible, MethodError
 from automc.methods.hos import factorable, rank_channels, reconstruction_loss
 from automc.methods.normality import GLOBAL, LOCAL, gaussianity, importance, measure, scores, shares
 from automc.models import load, structure
+from automc.surgery import lowrank
 from automc.surgery.groups import Groups
 from automc.surgery.tucker import sites
 from kg.schema import Strategy
@@ -294,6 +295,19 @@ def test_a_network_that_cannot_be_pruned_is_decomposed(context) -> None:
     assert [type(m) for m in out.two] == [nn.Conv2d] * 3
     with pytest.raises(Infeasible, match="factoring"):
         methods.get("HOS").apply(model, strategy(), context(count(model), keep=("*",)))
+
+
+def test_a_column_and_a_row_stay_two_layers(context) -> None:
+    model = build("vgg")
+    lowrank.factor(model, next(s for s in lowrank.sites(model, form="spatial") if s.name == "features.8"), 12)
+    places = [site.layers for site in factorable(model)]
+    assert ("features.8.0", "features.8.1") in places
+    assert len({layer for place in places for layer in place}) == sum(map(len, places))
+    out, report = methods.get("HOS").apply(model, strategy(HP2=0.5), context(count(model), max_iterations=1))
+    assert report.reached
+    assert [type(layer) for layer in out.features[8]] == [nn.Conv2d, nn.Conv2d]
+    assert [layer.kernel_size for layer in out.features[8]] == [(3, 1), (1, 3)]
+    assert out.features[8][0].out_channels < 12
 
 
 def test_kept_layers_are_neither_pruned_nor_decomposed(context) -> None:

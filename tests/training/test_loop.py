@@ -168,6 +168,14 @@ def test_cosine() -> None:
     assert 0 < rates[-1] < 1e-4
 
 
+def test_a_cosine_may_end_above_zero() -> None:
+    whole = [learning_rate(step, 100, 0.2) for step in range(100)]
+    raised = [learning_rate(step, 100, 0.2, floor=0.1) for step in range(100)]
+    assert raised == pytest.approx([0.02 + 0.9 * rate for rate in whole])
+    assert raised[0] == 0.2
+    assert raised[-1] == pytest.approx(0.02, abs=1e-4)
+
+
 def test_warmup_rises_linearly_to_the_peak() -> None:
     rates = [learning_rate(step, 100, 1.0, warmup=4) for step in range(100)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
