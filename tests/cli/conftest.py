@@ -27,8 +27,11 @@ def automc() -> Run:
 
 
 @pytest.fixture(scope="module")
-def small_cards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The real cards with no more than two values of each hyperparameter; how many strategies that makes."""
+def small_cards(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The real cards with no more than two values of each hyperparameter; how many strategies that makes.
+
+    The home that all tests share is made before, with all values.
+    """
     folder = tmp_path_factory.mktemp("cards")
     for path in methods_dir().glob("*.yaml"):
         card = yaml.safe_load(path.read_text())
