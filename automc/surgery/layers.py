@@ -15,11 +15,14 @@ from torch.nn.utils import parametrize
 
 from automc.models.shortcuts import GatherShortcut
 from automc.surgery.lma import LMA
+from automc.surgery.quantised import QUANTISED
 
 Side = Literal["in", "out", "both"]
 
 _KINDS = (_ConvNd, nn.Linear, _BatchNorm, _InstanceNorm, nn.GroupNorm, nn.PReLU, GatherShortcut)
 _OWN = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+_LEVELS = {"scale", "codebook"}
+"""What a quantised layer has besides: the scale of each output channel, or a codebook for all of them."""
 
 
 def passes(module: nn.Module) -> bool:
@@ -58,7 +61,8 @@ def extended(module: nn.Module) -> bool:
         return False
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     inside = [p for child in module.children() if not passes(child) for p in (*child.parameters(), *child.buffers())]
-    return bool(inside) or not {name for name, _ in tensors} <= _OWN
+    own = _OWN | _LEVELS if isinstance(module, QUANTISED) else _OWN
+    return bool(inside) or not {name for name, _ in tensors} <= own
 
 
 def sides(module: nn.Module) -> tuple[Side, ...]:
@@ -108,7 +112,8 @@ def cut(module: nn.Module, side: Side, rows: Iterable[int]) -> None:
         _take(module, "weight", _columns(module, kept), 1)
         setattr(module, "in_features" if isinstance(module, nn.Linear) else "in_channels", len(kept))
         return
-    for name in _OWN - {"num_batches_tracked"}:
+    each = _OWN - {"num_batches_tracked"} | ({"scale"} if isinstance(module, QUANTISED) else set())
+    for name in each:
         if getattr(module, name, None) is not None:
             _take(module, name, torch.from_numpy(kept), 0)
     if depthwise(module):

@@ -223,7 +223,7 @@ class _Twin:
             moved = torch.stack([block[:, at] for block, at in zip(blocks, local, strict=True)])
             new[f"{member.name}.weight"] = moved.view(weight.shape)
         else:
-            for name in ("weight", "bias", "running_mean", "running_var"):
+            for name in ("weight", "bias", "running_mean", "running_var", "scale"):
                 if f"{member.name}.{name}" in self.tensors:
                     new[f"{member.name}.{name}"] = now(name)[places]
 
@@ -259,9 +259,8 @@ def _enliven(model: nn.Module, draw: torch.Generator) -> None:
             if parameter.numel() > 1 and first == last and bool((parameter == first).all()):
                 spread = 1.0 if abs(float(first)) < 0.1 else float(first)
                 parameter.copy_(noise(parameter) - 0.5 if first == 0 else spread * (noise(parameter) + 0.5))
-            elif len(zeros := (parameter.flatten() == 0).nonzero().flatten()):
-                flat = parameter.view(-1)
-                flat[zeros] = 0.1 * (noise(flat[zeros]) - 0.5)
+            elif bool((zeros := parameter == 0).any()):
+                parameter[zeros] = 0.1 * (noise(parameter[zeros]) - 0.5)
 
 
 def _neutral(norm: _BatchNorm) -> bool:

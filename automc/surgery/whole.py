@@ -45,13 +45,13 @@ def stays(model: nn.Module) -> dict[str, str]:
     convolutions and linear layers that hold more than a weight and a bias: all of it would be lost or come apart.
     """
     places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
-    shared = _shared(model)
+    several = shared(model)
     reasons: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if places[module] > 1:
             reasons[name] = "it is used at two places of the model"
-        elif name in shared:
-            reasons[name] = f"it shares a tensor with {shared[name]}"
+        elif name in several:
+            reasons[name] = f"it shares a tensor with {several[name]}"
         elif any(
             (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
         ):
@@ -61,7 +61,7 @@ def stays(model: nn.Module) -> dict[str, str]:
     return reasons
 
 
-def _shared(model: nn.Module) -> dict[str, str]:
+def shared(model: nn.Module) -> dict[str, str]:
     """Modules that share a parameter, or its memory, each with the name of another that has it."""
     owners: dict[object, list[str]] = {}
     for name, module in model.named_modules():

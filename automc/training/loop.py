@@ -18,6 +18,7 @@ from automc.errors import AutoMCError
 from automc.models.forms import settled
 from automc.models.keeping import held
 from automc.models.outputs import logits
+from automc.surgery.quantised import settle
 from automc.training.recipe import Precision, Recipe
 from automc.training.seeds import seeded
 from automc.training.strided import sliced
@@ -59,7 +60,7 @@ def fit(
     dropped when n ≥ 2·batch, and when it holds a single image (batch norm has no variance there). Order,
     augmentation and dropout follow from `seed` alone. Training is in the recipe's precision (bfloat16: autocast
     over float32 weights). The model's training flag is left as it was; parameters that do not require
-    gradients are not changed.
+    gradients are not changed. Quantised layers lie on their levels at the end.
 
     Args:
         model: on the data's device.
@@ -116,6 +117,7 @@ def fit(
     settled(model)
     if not all_finite(model):
         raise Diverged(_diverged(iterations, iterations, peak))
+    settle(model)
     return FitReport(losses.mean, iterations, time.perf_counter() - started)
 
 

@@ -346,3 +346,14 @@ def test_groups_of_one_layer_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
     found._refuse_rigid()
     assert found.groups == (twin,)
     assert first.root in found.refused
+
+
+def test_weights_with_zeros_are_followed_in_every_memory_format() -> None:
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        model = build("vgg").to(memory_format=order)
+        with torch.no_grad():
+            model.features[4].weight[:, 1] = 0.0
+        found.append([group.root for group in Groups(model, torch.zeros(2, 3, 16, 16)).groups])
+    assert found[0] == found[1]
+    assert found[0]
