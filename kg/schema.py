@@ -119,6 +119,11 @@ class Strategy:
             raise SchemaInvalid(f"{self.id}: {hyperparameter} must be a number, it is {value!r}.")
         return float(value)
 
+    @property
+    def removal(self) -> float:
+        """Share of the original parameters that the step plans to remove: HP2, 0 for a method without it."""
+        return 0.0 if self.get("HP2") is None else self.number("HP2")
+
     @classmethod
     @lru_cache(maxsize=16_384)  # a study reads the same thousands of ids again and again
     def parse(cls, text: str) -> Strategy:

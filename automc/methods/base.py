@@ -23,8 +23,9 @@ FLOOR = 0.15
 RANGES: Mapping[str, tuple[float, float]] = {
     "HP1": (0, 1000), "HP2": (0, 1), "HP3": (2, 100), "HP4": (0.01, 1000), "HP5": (0, 1), "HP6": (0, 1),
     "HP7": (0, 1000), "HP9": (0, 1000), "HP10": (0, 1000), "HP13": (0, 1000), "HP14": (0, 1e6), "HP15": (0, 1e6),
+    "HP17": (2, 2000), "HP22": (2, 8), "HP23": (1, 8),
 }  # fmt: skip
-"""Of the paper's hyperparameters that are numbers, far beyond the cards' grids: what a step can be run with."""
+"""Of the hyperparameters that are numbers, far beyond the cards' grids: what a step can be run with."""
 
 
 def setting(strategy: Strategy, name: str, low: float, high: float) -> float:
@@ -94,6 +95,9 @@ class Method(ABC):
     lengths: ClassVar[Mapping[str, float]] = {"HP1": 1.0, "HP7": 1.0, "HP9": 1.0, "HP10": 1 / 200, "HP13": 1.0}
     """Hyperparameters that are lengths of training, and what 1 of each is in units of E0 (HP10: epochs of 200)."""
 
+    size: ClassVar[str] = "HP2"
+    """The hyperparameter that sets the size of the result: HP2, parameters, or HP22, bits."""
+
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Values of the hyperparameters that are categories."""
 
@@ -102,9 +106,9 @@ class Method(ABC):
 
         Raises:
             MethodError: a number lies outside of RANGES, or a category is none of `choices`.
-            SchemaInvalid: HP2 is missing or no number.
+            SchemaInvalid: `size` is missing or no number.
         """
-        setting(strategy, "HP2", 0.0, 1.0)
+        setting(strategy, self.size, *RANGES[self.size])
         for name, _ in strategy.settings:
             if name in RANGES:
                 setting(strategy, name, *RANGES[name])

@@ -211,6 +211,7 @@ class HigherOrderStatistics(Method):
         weight = setting(strategy, "HP14", 0.0, 1e6)
         by_layer, by_filter = str(strategy.get("HP11")), str(strategy.get("HP12"))
         step = Step(model, strategy, context, self.phases(strategy, context.recipe, context.data.n))
+        step.insist_float("Factors would not lie on their levels: factor first, then quantise.")
         teacher = copy.deepcopy(step.model).eval().requires_grad_(False).to(memory_format=context.data.layout)
         done = smallest_draft(step, by_layer, by_filter)
         least = "rank 1 everywhere"

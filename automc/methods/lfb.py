@@ -114,6 +114,7 @@ class LearningFilterBasis(Method):
         self.check(strategy)
         weight, kind = setting(strategy, "HP15", 0.0, 1e6), strategy.get("HP16")
         step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
+        step.insist_float("Factors would not lie on their levels: factor first, then quantise.")
         found = sites(step.model, step.whole(sites(step.model, context.keep), exact))
         if not found:
             raise Infeasible(

@@ -17,6 +17,7 @@ from automc.models.measure import count_params
 from automc.models.modes import evaluating
 from automc.models.outputs import logits
 from automc.surgery.groups import Groups, Plan
+from automc.surgery.quantised import quantised
 from automc.surgery.whole import S, unproved
 from automc.training.distill import taught
 from automc.training.evaluate import cross_entropy as held_loss
@@ -36,7 +37,7 @@ class Step:
 
     Args:
         model: the step's input; copied, never changed.
-        strategy: HP2 sets the target.
+        strategy: HP2 sets the target; without it no parameter needs to go.
         lengths: iterations of the training phases; each is capped by the context's `max_iterations`.
     """
 
@@ -45,13 +46,25 @@ class Step:
         self.context = context
         self.example = torch.zeros(context.data.example_shape, device=context.device)
         self.params_in = count_params(model)
-        self.hp2 = setting(strategy, "HP2", 0.0, 1.0)
+        self.hp2 = 0.0 if strategy.get("HP2") is None else setting(strategy, "HP2", 0.0, 1.0)
         self.target = context.target(self.params_in, self.hp2)
         limit = context.max_iterations
         self.lengths = [n if limit is None else min(n, limit) for n in lengths]
         self.refused: dict[str, str] = {}
         """Layers that must not be factored, with the reason, once `whole` was asked."""
         self._strategy = strategy.id
+
+    def insist_float(self, why: str) -> None:
+        """Refuse a model with quantised layers.
+
+        Args:
+            why: what would be lost, and what to do, in sentences.
+
+        Raises:
+            Infeasible: it has some; names the first.
+        """
+        if names := quantised(self.model):
+            raise Infeasible(f"{self._strategy}: {len(names)} layers are quantised, {names[0]} for one. {why}")
 
     def whole(self, found: Sequence[S], exact: Callable[[nn.Module, S], None]) -> tuple[str, ...]:
         """Patterns of layers that must not be factored: those to keep, and those of the sites that cannot be proved.

@@ -233,7 +233,7 @@ def _experience(spec: StudySpec, subject: Subject, trial: Trial, parent: Figures
     Its HP2 is put on the scale of its input, HP2·P0/P_in, because PR is relative to the input and HP2 to M.
     """
     step = trial.scheme.steps[-1]
-    scaled = min(1.0, step.number("HP2") * subject.params / parent.params)
+    scaled = min(1.0, step.removal * subject.params / parent.params)
     strategy = Strategy(step.method, tuple((n, scaled if n == "HP2" else v) for n, v in step.settings))
     recipe = spec.recipe
     task = subject.task(parent.params, parent.flops, parent.accuracy)

@@ -161,9 +161,9 @@ def forecast(subject: Subject, scheme: Scheme, recipe: Recipe, origin: Origin | 
         guess = _guess(law, strategy, recipe, subject, left, accuracy)
         there = origin.beginnings[n] if origin else None
         measured = (there.step_ar, there.step_pr) if there else (None, None)
-        steps.append(StepForecast(strategy.id, strategy.number("HP2"), *measured, guess))
+        steps.append(StepForecast(strategy.id, strategy.removal, *measured, guess))
         accuracy = min(1.0, accuracy * (1 + (guess or 0.0)))
-        left = max(left - strategy.number("HP2") * subject.params, FLOOR * subject.params)
+        left = max(left - strategy.removal * subject.params, FLOOR * subject.params)
     known = origin.trial if origin else None
     return SchemeForecast(
         steps=tuple(steps),
@@ -192,7 +192,7 @@ def _guess(
     law: Law | None, strategy: Strategy, recipe: Recipe, subject: Subject, left: float, accuracy: float
 ) -> float | None:
     """Return the AR of a step on a model of `left` parameters; None where nothing is known."""
-    if law is None:
+    if law is None or strategy.get("HP2") is None:
         return None
     iterations = methods.get(strategy.method).iterations(strategy, recipe, subject.splits.train.n)
     share = min(strategy.number("HP2") * subject.params / left, MOST)

@@ -21,6 +21,7 @@ from automc.methods import StepContext, StepReport
 from automc.models import structure
 from automc.models.load import LoadedModel, load, prepare
 from automc.models.modes import evaluating
+from automc.surgery.quantised import QUANTISED
 from automc.training.loop import Diverged
 from automc.training.recipe import Recipe
 from kg.cards import enumerate_strategies, read_cards
@@ -44,6 +45,10 @@ TINY = {"resnet8": ("resnet8", 16), "tiny-vgg": (f"{HERE / 'group_nets.py'}:Vgg"
 
 CARDS = {card.id: card for card in read_cards()}
 NAMES = [name for name in methods.registered() if name in CARDS]
+SHRINKING = [name for name in NAMES if methods.get(name).size == "HP2"]
+QUANTISERS = [name for name in NAMES if name not in SHRINKING]
+FACTORING = ("HOS", "LFB")
+"""Methods that write a layer as a product of others."""
 CLASSES = 10
 IMAGES = 16
 LARGEST = 0.85
@@ -84,13 +89,19 @@ def pairs(hp2: float = 0.2) -> list[Scheme]:
     return [Scheme((first_strategy(a, hp2), first_strategy(b, hp2))) for a, b in product(NAMES, repeat=2)]
 
 
+def refused(scheme: Scheme) -> bool:
+    """Whether a step would take quantised layers off their levels: factoring after a quantiser, or a second one."""
+    found = [n for n, step in enumerate(scheme.steps) if step.method in QUANTISERS]
+    return bool(found) and any(step.method in (*FACTORING, *QUANTISERS) for step in scheme.steps[found[0] + 1 :])
+
+
 def random_schemes(number: int, seed: int, length: int = 5) -> list[Scheme]:
     """Schemes drawn from the grid that a search would admit: each step's method, then one of its strategies."""
     draw = random.Random(seed)
-    grid = {name: list(enumerate_strategies(CARDS[name])) for name in NAMES}
+    grid = {name: list(enumerate_strategies(CARDS[name])) for name in SHRINKING}
     found: list[Scheme] = []
     while len(found) < number:
-        scheme = Scheme(tuple(draw.choice(grid[draw.choice(NAMES)]) for _ in range(length)))
+        scheme = Scheme(tuple(draw.choice(grid[draw.choice(SHRINKING)]) for _ in range(length)))
         if sum(step.number("HP2") for step in scheme.steps) <= LARGEST and scheme not in found:
             found.append(scheme)
     return found
@@ -172,12 +183,17 @@ class Bench:
 
     def _broken(self, model: nn.Module, smaller: nn.Module, strategy: Strategy, report: StepReport) -> Iterator[str]:
         before, after = count(model), count(smaller)
-        target = max(before - round(strategy.number("HP2") * self.params), -(-15 * self.params // 100))
+        target = max(before - round(strategy.removal * self.params), -(-15 * self.params // 100))
+        if strategy.method in QUANTISERS:
+            target = before
         if report.target != target:
             yield f"the target is {report.target} instead of {target}"
         if (report.params_in, report.params_out) != (before, after):
             yield f"the report says {report.params_in} to {report.params_out}, there are {before} to {after}"
         yield from broken_size(before, after, target, report)
+        layers = [m for m in smaller.modules() if isinstance(m, QUANTISED)]
+        if not all(torch.equal(m.levels.nearest(m.weight), m.weight) for m in layers):
+            yield "a quantised layer is off its levels"
         if any(p.numel() == 0 for p in smaller.parameters()):
             yield "a layer is empty"
         with evaluating(smaller), torch.no_grad():

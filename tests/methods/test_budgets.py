@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from composing import CARDS, NAMES, broken_size, context, count, first_strategy, labelled_noise, unclear
+from composing import CARDS, SHRINKING, broken_size, context, count, first_strategy, labelled_noise, unclear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from automc import methods
 from automc.errors import Infeasible
 
 DATA = labelled_noise(8)
-SHARES = {name: next(hp.values for hp in CARDS[name].hyperparameters if hp.id == "HP2") for name in NAMES}
+SHARES = {name: next(hp.values for hp in CARDS[name].hyperparameters if hp.id == "HP2") for name in SHRINKING}
 
 
 class Residual(nn.Module):
@@ -79,7 +79,7 @@ RANDOM = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHRINKING)
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(**RANDOM)
 def test_a_step_meets_its_budget_or_says_why_not(name: str, net: nn.Module, pick: int, shrunk: float) -> None:
@@ -87,14 +87,14 @@ def test_a_step_meets_its_budget_or_says_why_not(name: str, net: nn.Module, pick
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHRINKING)
 @settings(max_examples=100, deadline=None)
 @given(**RANDOM)
 def test_a_step_meets_its_budget_on_many_nets(name: str, net: nn.Module, pick: int, shrunk: float) -> None:
     expect_size(name, net, SHARES[name][pick % len(SHARES[name])], shrunk)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHRINKING)
 def test_ordinary_nets_reach_every_target_on_the_grid(name: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -106,7 +106,7 @@ def test_ordinary_nets_reach_every_target_on_the_grid(name: str) -> None:
         assert 0 <= count(net) - round(hp2 * count(net)) - report.params_out < report.details["unit"]
 
 
-@pytest.mark.skipif("LMA" not in NAMES, reason="LMA has no code here")
+@pytest.mark.skipif("LMA" not in SHRINKING, reason="LMA has no code here")
 def test_lma_never_makes_a_model_larger() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(plain(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 10)).eval()

@@ -16,12 +16,15 @@ from automc import knowledge, methods
 from automc.datasets.base import TrainData
 from automc.errors import Infeasible, MethodError, OutOfReach
 from automc.models import structure
+from automc.surgery.quantised import quantised
 from automc.training.evaluate import recalibrate
 from kg.cards import enumerate_strategies
 from kg.schema import Strategy
 
 CARDS = {card.id: card for card in knowledge.methods()}
 NAMES = [name for name in methods.registered() if name in CARDS]  # other tests register methods that have no card
+SHRINKING = [name for name in NAMES if methods.get(name).size == "HP2"]
+QUANTISERS = [name for name in NAMES if name not in SHRINKING]
 NETS = ["resnet-a", "vgg"]
 
 
@@ -60,9 +63,14 @@ def test_a_step_keeps_its_promises(name: str, net: str, context) -> None:
 
     assert report.reached
     assert (report.params_in, report.params_out) == (count(before), count(out))
-    assert report.target == count(before) - round(0.2 * count(before))
-    assert report.params_out <= report.target
-    assert report.target - report.params_out < report.details["unit"]
+    if name in SHRINKING:
+        assert report.target == count(before) - round(0.2 * count(before))
+        assert report.params_out <= report.target
+        assert report.target - report.params_out < report.details["unit"]
+    else:
+        assert report.params_out == report.target == report.params_in
+        assert quantised(out)
+        assert report.details["mean_bits"] == strategy(name).number("HP22")
     json.dumps(report.details, allow_nan=False)
 
     assert all(module.training for module in out.modules())
@@ -83,7 +91,7 @@ def test_same_seed_same_result_and_another_seed_another(name: str, context) -> N
 
 
 @pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHRINKING)
 def test_sizes_are_ordered_like_their_targets(name: str, net: str, context) -> None:
     model = build(net)
     step = context(count(model), max_iterations=1)
@@ -111,7 +119,7 @@ def test_every_hyperparameter_shows(name: str, context) -> None:
         assert not same(reference, other) or report.params_out != other_report.params_out, hyperparameter.id
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHRINKING)
 def test_the_floor_of_15_percent_holds_and_is_said(name: str, context) -> None:
     model = build("vgg")
     binding = context(count(model) * 3, max_iterations=1)
@@ -147,7 +155,7 @@ def test_nothing_to_work_on_is_infeasible(name: str, context) -> None:
         methods.get(name).apply(model, strategy(name, HP2=0.4), context(count(model), keep=("*",)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHRINKING)
 def test_what_is_out_of_reach_is_refused_before_training_with_what_is_possible(name: str, context) -> None:
     model = build("vgg")
     trained: list[int] = []
@@ -167,7 +175,7 @@ def test_what_is_out_of_reach_is_refused_before_training_with_what_is_possible(n
     assert "hidden.weight" in out.state_dict()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHRINKING)
 def test_reach_ends_at_the_floor_and_says_where_nothing_can_be_done(name: str, context) -> None:
     model, method = build("vgg"), methods.get(name)
     before = copy.deepcopy(model.state_dict())
@@ -180,6 +188,14 @@ def test_reach_ends_at_the_floor_and_says_where_nothing_can_be_done(name: str, c
     with pytest.raises(Infeasible):
         method.reach(model, strategy(name), context(count(model), keep=("*",)))
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_a_quantiser_removes_nothing_and_says_where_it_can_do_nothing(name: str, context) -> None:
+    model, method = build("vgg"), methods.get(name)
+    assert method.reach(model, strategy(name), context(count(model))) == 0
+    with pytest.raises(Infeasible, match="no layer of this model can be quantised"):
+        method.reach(model, strategy(name), context(count(model), keep=("*",)))
 
 
 def test_reach_depends_on_the_cap(context) -> None:
@@ -247,7 +263,8 @@ def test_nothing_old_survives_a_step(name: str, context) -> None:
     first, _ = methods.get(name).apply(model, strategy(name, HP2=0.12), step)
     reference = weakref.ref(first)
     tensors = [weakref.ref(p) for p in first.parameters()]
-    second, _ = methods.get(name).apply(first, strategy(name, HP2=0.12), step)
+    then = name if name in SHRINKING else "NS"  # nothing is quantised twice
+    second, _ = methods.get(then).apply(first, strategy(then, HP2=0.12), step)
     del first
     gc.collect()
     assert reference() is None
@@ -258,8 +275,9 @@ def test_nothing_old_survives_a_step(name: str, context) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_setting_out_of_range_is_refused(name: str, context) -> None:
     model = build("vgg")
-    with pytest.raises(MethodError, match="HP2 must lie between"):
-        methods.get(name).apply(model, strategy(name, HP2=1.5), context(count(model)))
+    size = methods.get(name).size
+    with pytest.raises(MethodError, match=f"{size} must lie between"):
+        methods.get(name).apply(model, strategy(name, **{size: 1.5}), context(count(model)))
 
 
 def test_an_unknown_method_names_the_known_ones() -> None:
