@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def test_list():
     result = CliRunner().invoke(app, ["list", "--format", "csv"])
     assert result.exit_code == 0, result.output
     rows = {row["method"]: row for row in csv.DictReader(StringIO(result.stdout))}
-    assert len(rows) == 21
-    assert {name: int(row["strategies"]) for name, row in rows.items() if int(row["strategies"])} == {
+    assert len(rows) == len(list(methods_dir().glob("*.yaml")))
+    assert {name: int(row["strategies"]) for name, row in rows.items() if row["label"]} == {
         "LMA": 1200, "LeGR": 800, "NS": 50, "SFP": 75, "HOS": 2025, "LFB": 375,
     }  # fmt: skip
     assert [name for name, row in rows.items() if row["executable"] == "True"] == sorted(
@@ -34,6 +35,8 @@ def test_list():
     assert {"NS", "SFP", "LFB"} <= {name for name, row in rows.items() if row["executable"] == "True"}
     assert rows["NS"]["techniques"] == "TE4, TE3"
     assert "4,525 strategies of 6 methods" in result.stderr
+    assert int(rows["UQ"]["strategies"]) == 30
+    assert re.search(r"Off the default grid, .*: .*UQ", result.stderr)
     assert "Network Slimming" in CliRunner().invoke(app, ["list"]).stdout
 
 
