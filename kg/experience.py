@@ -124,6 +124,8 @@ class Ratios(Document):
     ar: Annotated[float, Field(ge=-1, le=1000)] | None = None
     pr: Share | None = None
     fr: Share | None = None
+    sr: Share | None = None
+    """Of the stored bits: what quantisers publish."""
 
 
 class DerivedRatio(Document):
@@ -309,6 +311,7 @@ def _experience(
         ar=ar,
         pr=pr,
         fr=record.published_ratio.fr,
+        sr=record.published_ratio.sr,
         pr_derived=record.derived_ratio is not None,
         table=record.table,
         confidence=record.confidence,

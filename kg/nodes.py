@@ -52,7 +52,21 @@ def paper_row(paper: Paper) -> dict[str, Any]:
 
 def experience_row(experience: Experience) -> dict[str, Any]:
     """The properties of an Experience node; strategy and task are relationships."""
-    names = ("id", "origin", "source", "ar", "pr", "fr", "pr_derived", "n", "table", "confidence", "note", *_MEASURED)
+    names = (
+        "id",
+        "origin",
+        "source",
+        "ar",
+        "pr",
+        "fr",
+        "sr",
+        "pr_derived",
+        "n",
+        "table",
+        "confidence",
+        "note",
+        *_MEASURED,
+    )
     return {name: getattr(experience, name) for name in names} | encode({"details": experience.details})
 
 
@@ -65,6 +79,7 @@ def read_experience_row(row: Mapping[str, Any], strategy: str, task: Task) -> Ex
         ar=row.get("ar"),
         pr=row.get("pr"),
         fr=row.get("fr"),
+        sr=row.get("sr"),
         iterations=row.get("iterations"),
         train_images=row.get("train_images"),
         code=row.get("code") or "",

@@ -264,10 +264,11 @@ class Paper:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """What one strategy did to one task. `ar`, `pr`, `fr` are relative to the strategy's input model.
+    """What one strategy did to one task. `ar`, `pr`, `fr`, `sr` are relative to the strategy's input model.
 
     `strategy` carries the known settings only. `pr_derived`: PR was computed by us from the source's
     settings. `source` is a paper's id or a study's id, as `origin` says; `n` repeats were averaged.
+    `sr` is the share of the stored bits that went: PR for floats, more for quantisers; None where unknown.
 
     What AutoMC itself executed says with which `code` (a commit or a version of the package), `seed`, training
     `iterations` and `train_images`; papers mostly do not. `not_taught` is why AR is kept as knowledge but teaches
@@ -282,6 +283,7 @@ class Experience:
     ar: float | None = None
     pr: float | None = None
     fr: float | None = None
+    sr: float | None = None
     pr_derived: bool = False
     n: int = 1
     table: str = ""
@@ -293,6 +295,11 @@ class Experience:
     seed: int | None = None
     not_taught: str = ""
     details: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether bits went that were not those of removed parameters."""
+        return self.sr is not None and (self.pr is None or abs(self.sr - self.pr) > 1e-9)
 
     @property
     def own(self) -> bool:

@@ -19,6 +19,8 @@ from automc.study.trial import Trial
 
 TESTED = ("test_accuracy", "test_low", "test_high", "test_images", "validation_too_kind")
 FRONT_COLUMNS = ("", "trial", "scheme", "accuracy", "params", "removed", "FLOPs removed", "AR")
+SIZE_COLUMN = "bits removed"
+"""In a table only where a model is quantised: it is `removed` for floats."""
 _EVERY_SECONDS = 10.0
 
 
@@ -130,7 +132,8 @@ class Watch(Listener):
         mark = " (cached)" if trial.cached else ""
         if trial.status == "ok":
             short = "" if trial.reached else ", target not reached"
-            text = f"accuracy {percent(trial.accuracy)}, removed {percent(trial.pr)}{short}"
+            bits = f" and {percent(trial.sr)} of the bits" if trial.quantised else ""
+            text = f"accuracy {percent(trial.accuracy)}, removed {percent(trial.pr)}{bits}{short}"
         else:
             text = f"{trial.status}: {trial.reason.splitlines()[0] if trial.reason else ''}"
         self.say(f"[{spent_steps} | {duration(spent_seconds)}] {trial.scheme.id}: {text}, {trial.seconds:.1f} s{mark}")
@@ -169,20 +172,22 @@ def show_trials(
     """
     rows: list[tuple[Any, ...]] = []
     tested = {} if first is None else first.fields()
+    quantised = any(t.quantised for t in trials)
     told = [name for name in TESTED if format is not Format.table]
     for t in trials:
         mark = "*" if t is chosen else ""
         limited = [getattr(t, limit.figure) for limit in protocol.limits]
         if format is not Format.table:
             own = [tested.get(name) if t is chosen else None for name in told]
-            rows.append((mark, t.ordinal, t.scheme.id, t.accuracy, t.params, t.pr, t.fr, t.ar, *limited, *own))
+            rows.append((mark, t.ordinal, t.scheme.id, t.accuracy, t.params, t.pr, t.fr, t.ar, t.sr, *limited, *own))
             continue
-        shares = percent(t.accuracy), f"{t.params:,}", percent(t.pr), percent(t.fr), percent(t.ar)
+        sizes = [percent(t.sr)] if quantised else []
+        shares = percent(t.accuracy), f"{t.params:,}", percent(t.pr), percent(t.fr), percent(t.ar), *sizes
         figures = (limit.kind.text(value) for limit, value in zip(protocol.limits, limited, strict=True))
         rows.append((mark, t.ordinal, _wrapped(t.scheme.id), *shares, *figures))
-    columns = (*FRONT_COLUMNS, *(limit.kind.noun for limit in protocol.limits))
+    columns = (*FRONT_COLUMNS, *([SIZE_COLUMN] if quantised else []), *(limit.kind.noun for limit in protocol.limits))
     if format is not Format.table:
-        columns = ("recommended", *FRONT_COLUMNS[1:], *(limit.figure for limit in protocol.limits), *told)
+        columns = ("recommended", *FRONT_COLUMNS[1:], SIZE_COLUMN, *(limit.figure for limit in protocol.limits), *told)
     show(columns, rows, format, title)
     off = [str(t.ordinal) for t in trials if not t.grid]
     if off and format is Format.table:

@@ -12,7 +12,8 @@ from kg.schema import Status
 class StepOutcome:
     """The result of a scheme's last step; figures are of the model after it, None unless `status` is "ok".
 
-    `accuracy` is float32 top-1 on the validation split in [0, 1]; `flops` 2 × MACs of one image;
+    `accuracy` is float32 top-1 on the validation split in [0, 1]; `flops` 2 × MACs of one image; `bits` those of all
+    parameters as they are stored, None in records of before layers could have fewer than 32 of each;
     `seconds` the wall time of this step alone, as recorded when it really ran, also when `cached`.
     """
 
@@ -21,6 +22,7 @@ class StepOutcome:
     accuracy: float | None = None
     params: int | None = None
     flops: int | None = None
+    bits: int | None = None
     reached: bool | None = None
     seconds: float = 0.0
     iterations: int = 0

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,8 +20,10 @@ from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench
 from automc.execution.worker import failure
 from automc.methods.base import StepContext
+from automc.methods.quantising import quantisable
 from automc.models import structure
 from automc.models.measure import count_flops, count_params
+from automc.models.stored import count_bits, stored
 from automc.training import evaluate
 from automc.training.loop import Diverged, all_finite
 from automc.training.seeds import seeded
@@ -137,6 +139,7 @@ def run_step(
             raise Diverged(f"{strategy.method} left weights that are not finite numbers.")
         accuracy = evaluate.accuracy(model, bench.validation, finite=True)
         params, flops = count_params(model), count_flops(model, bench.example)
+        size = stored(model, quantisable(model, bench.setup.keep).values())
     except Infeasible as error:
         return fail("infeasible", error)
     except Diverged as error:
@@ -153,6 +156,7 @@ def run_step(
         "params_in": report.params_in,
         "target": report.target,
         "peak_memory_bytes": memory.bytes(),
+        "stored": asdict(size),
     }
     return StepOutcome(
         "ok",
@@ -160,6 +164,7 @@ def run_step(
         accuracy=accuracy,
         params=params,
         flops=flops,
+        bits=size.bits,
         reached=report.reached,
         seconds=seconds,
         iterations=counter.done or method.iterations(strategy, context.recipe, context.data.n),
@@ -174,7 +179,13 @@ def _measure_original(bench: Bench, monitor: Monitor) -> StepOutcome:
     flops = count_flops(bench.model, bench.example)
     seconds = time.perf_counter() - started
     return StepOutcome(
-        "ok", accuracy=accuracy, params=bench.original_params, flops=flops, reached=True, seconds=seconds
+        "ok",
+        accuracy=accuracy,
+        params=bench.original_params,
+        flops=flops,
+        bits=count_bits(bench.model),
+        reached=True,
+        seconds=seconds,
     )
 
 
@@ -191,7 +202,7 @@ def describe(bench: Bench, scheme: Scheme, outcome: StepOutcome) -> dict[str, An
         "data_hash": bench.dataset.hash,
         "image_shape": list(bench.dataset.train.shape),
         "normalisation": [list(bench.dataset.mean), list(bench.dataset.std)],
-        "figures": {name: getattr(outcome, name) for name in ("accuracy", "params", "flops")},
+        "figures": {name: getattr(outcome, name) for name in ("accuracy", "params", "flops", "bits")},
     }
 
 

@@ -155,7 +155,8 @@ def _record(evidence: Evidence, record: Experience) -> dict[str, Any]:
     source = f"{paper.title} ({paper.year})" if paper and paper.year else paper.title if paper else ""
     return {
         "id": record.id, "strategy": record.strategy.id, "model": record.task.model, "dataset": record.task.dataset,
-        "ar": record.ar, "pr": record.pr, "fr": record.fr, "n": record.n, "confidence": record.confidence,
+        "ar": record.ar, "pr": record.pr, "fr": record.fr, "sr": record.sr if record.quantised else None,
+        "n": record.n, "confidence": record.confidence,
         "source": source or f"study {record.source}", "table": record.table, "url": paper.url if paper else "",
         "note": record.note,
     }  # fmt: skip
@@ -238,7 +239,12 @@ def record_text(record: Mapping[str, Any]) -> str:
     """Print a record on one line: what was measured on what, and who says so."""
     said = [
         f"{name} {record[key]:+.2%}" if key == "ar" else f"{name} {record[key]:.2%}"
-        for name, key in (("accuracy", "ar"), ("parameters removed", "pr"), ("FLOPs removed", "fr"))
+        for name, key in (
+            ("accuracy", "ar"),
+            ("parameters removed", "pr"),
+            ("FLOPs removed", "fr"),
+            ("bits removed", "sr"),
+        )
         if record[key] is not None
     ]
     place = f", {record['table']}" if record["table"] else ""

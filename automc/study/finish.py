@@ -17,7 +17,7 @@ from automc.study.outbox import now
 from automc.study.protocol import Protocol
 from automc.study.spec import StudySpec
 from automc.study.task import Subject, open_figures
-from automc.study.trial import Trial
+from automc.study.trial import Trial, size_ratio
 
 
 def own_model(setup: Setup, trial: Trial) -> Path:
@@ -38,6 +38,7 @@ def measured(file: Path, trial: Trial, subject: Subject, protocol: Protocol) -> 
     found = open_figures(structure.read(file).model.to(subject.device), subject)
     own = replace(
         trial, accuracy=found.accuracy, params=found.params, flops=found.flops, pr=1 - found.params / subject.params,
+        bits=found.stored, sr=size_ratio(found.stored, subject.params),
         file_bytes=None, latency_ms=None, latency_iqr_ms=None, base_latency_ms=None,
     )  # fmt: skip
     return gauge(own, protocol, file, subject.model, subject.example)
@@ -55,6 +56,7 @@ def account(
     timed = pace(subject, smaller, spec.runtime)
     return {
         "scheme": trial.scheme.id, "path": str(file), "params": found.params, "flops": found.flops,
+        "bits": found.bits,
         "accuracy": found.accuracy, **{limit.figure: getattr(found, limit.figure) for limit in protocol.limits},
         "test_accuracy": subject.test_accuracy(smaller), "pace": timed and asdict(timed),
         "base_test_accuracy": subject.test_accuracy(), "test_images": subject.test_images, "ended": now(),

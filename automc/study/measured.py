@@ -18,6 +18,7 @@ from automc.models.measure import (
     one_image,
     peak_memory,
 )
+from automc.models.stored import count_bits
 from automc.study.task import open_subject, resolve_device
 
 
@@ -26,6 +27,8 @@ class Measured:
     """What `measure` found. `flops` is 2 × MACs of one image; accuracies None without data."""
 
     params: int
+    bits: int
+    """Of all parameters as they are stored: 32 of each, but in quantised layers."""
     flops: int
     accuracy: float | None
     """On the validation images."""
@@ -86,7 +89,7 @@ def measure(
     found.tell(prepared)
     size_on_disk = Path(model).stat().st_size if model.endswith(".am") else artefact_bytes(prepared, source)
     return Measured(
-        count_params(prepared), found.flops, *accuracies,
+        count_params(prepared), count_bits(prepared), found.flops, *accuracies,
         latency(prepared, images) if batch > 1 else latency_of_one(prepared, example),
         peak_memory(prepared, images), size_on_disk, *counted, found.uncounted,
     )  # fmt: skip

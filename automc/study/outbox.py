@@ -248,6 +248,7 @@ def _experience(spec: StudySpec, subject: Subject, trial: Trial, parent: Figures
         ar=trial.step_ar,
         pr=trial.step_pr,
         fr=trial.step_fr,
+        sr=trial.step_sr,
         confidence="measured",
         iterations=trial.iterations or None,
         train_images=subject.splits.train.n,

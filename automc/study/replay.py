@@ -21,7 +21,7 @@ from automc.study.outbox import now
 from automc.study.spec import StudySpec
 from automc.study.study import load_record, load_trials
 from automc.study.task import Subject
-from automc.study.trial import Figures, Trial
+from automc.study.trial import Figures, Trial, size_ratio
 from automc.training.recipe import Recipe
 from kg import studies
 from kg.embedding.law import MOST, Law
@@ -222,6 +222,7 @@ def write(
         "accuracy": after.accuracy, "params": after.params, "flops": after.flops,
         "ar": after.accuracy / subject.accuracy - 1 if subject.accuracy > 0 else None,
         "pr": 1 - after.params / subject.params, "fr": 1 - after.flops / subject.flops,
+        "bits": after.stored, "sr": size_ratio(after.stored, subject.params),
         "steps": [_measured(step) for step in outcome.details["steps"]],
         "seconds": outcome.seconds, "reached": outcome.reached, "reason": outcome.reason,
         "recovery": recovery,

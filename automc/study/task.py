@@ -22,6 +22,7 @@ from automc.models.flops import count
 from automc.models.keeping import Held, frozen_parameters, hold
 from automc.models.load import FactoryRef, load
 from automc.models.measure import count_flops, count_params
+from automc.models.stored import count_bits
 from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training import precision as precisions
@@ -150,7 +151,8 @@ def open_subject(
 def open_figures(model: nn.Module, subject: Subject) -> Figures:
     """Measure a model on a subject's validation split."""
     data = subject.dataset.data(subject.splits.validation, subject.device)
-    return Figures(evaluate.accuracy(model, data), count_params(model), count_flops(model, subject.example))
+    flops = count_flops(model, subject.example)
+    return Figures(evaluate.accuracy(model, data), count_params(model), flops, count_bits(model))
 
 
 def settle_precision(

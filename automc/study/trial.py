@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from automc.execution.outcome import StepOutcome
+from automc.models.stored import FLOAT
 from automc.search.base import Outcome
 from kg.schema import Scheme, Status
 
@@ -17,11 +18,20 @@ class Figures:
     accuracy: float
     params: int
     flops: int
+    bits: int | None = None
+    """Of all parameters as they are stored; None: 32 of each."""
+
+    @property
+    def stored(self) -> int:
+        """Bits of all parameters as they are stored."""
+        return FLOAT * self.params if self.bits is None else self.bits
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The outcome of a scheme's last step. ar, pr, fr are against M; step_* against the step's input model.
+    """The outcome of a scheme's last step. ar, pr, fr, sr are against M; step_* against the step's input model.
+
+    `sr` is the share of the bits that went, of 32 for each parameter of M: it is `pr` for a model of floats.
 
     `predicted_step_ar` and `predicted_step_pr` are what the searcher expected when it asked, None where it predicts
     nothing; `drawn`: it took this step at random. `rivals` are the other next steps that it weighed: strategy, and
@@ -44,6 +54,9 @@ class Trial:
     step_ar: float | None = None
     step_pr: float | None = None
     step_fr: float | None = None
+    bits: int | None = None
+    sr: float | None = None
+    step_sr: float | None = None
     seconds: float = 0.0
     iterations: int = 0
     reached: bool | None = None
@@ -79,6 +92,8 @@ class Trial:
                 rates[f"{prefix}ar"] = outcome.accuracy / reference.accuracy - 1 if reference.accuracy > 0 else None
                 rates[f"{prefix}pr"] = 1 - outcome.params / reference.params
                 rates[f"{prefix}fr"] = 1 - outcome.flops / reference.flops
+            bits = Figures(outcome.accuracy, outcome.params, outcome.flops, outcome.bits).stored
+            rates |= {"bits": bits, "sr": size_ratio(bits, base.params), "step_sr": 1 - bits / parent.stored}
         return cls(
             ordinal, round_number, scheme, outcome.status, outcome.reason, outcome.cached, outcome.accuracy,
             outcome.params, outcome.flops, seconds=outcome.seconds, iterations=outcome.iterations,
@@ -90,7 +105,12 @@ class Trial:
         """What was measured; None unless the trial is ok."""
         if self.accuracy is None or self.params is None or self.flops is None:
             return None
-        return Figures(self.accuracy, self.params, self.flops)
+        return Figures(self.accuracy, self.params, self.flops, self.bits)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether bits went that were not those of removed parameters."""
+        return self.sr is not None and self.pr is not None and abs(self.sr - self.pr) > 1e-9
 
     def as_row(self) -> dict[str, Any]:
         """Plain values; the scheme as its id."""
@@ -98,9 +118,11 @@ class Trial:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Trial:
-        """Read what `as_row` wrote, also where the graph left out what was None."""
+        """Read what `as_row` wrote, also where the graph left out what was None, and of before there was SR."""
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in row.items() if name in known and value is not None}
+        if "sr" not in values and "pr" in values:
+            values |= {"sr": values["pr"], "step_sr": values.get("step_pr"), "bits": FLOAT * values["params"]}
         rivals = tuple((str(strategy), float(ar), float(pr)) for strategy, ar, pr in values.get("rivals", ()))
         return cls(**{**values, "scheme": Scheme.parse(values["scheme"]), "rivals": rivals})
 
@@ -117,3 +139,8 @@ class Trial:
             self.reached,
             self.reason,
         )
+
+
+def size_ratio(bits: int, params: int) -> float:
+    """Return SR: the share of the bits that went, of 32 for each of M's parameters."""
+    return 1 - bits / (FLOAT * params)

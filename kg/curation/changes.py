@@ -69,7 +69,7 @@ def _task(task: Task) -> dict[str, Any]:
 
 
 def _record(record: Experience) -> dict[str, Any]:
-    names = ("ar", "pr", "fr", "table", "confidence", "note", "iterations", "train_images", "code", "not_taught")
+    names = ("ar", "pr", "fr", "sr", "table", "confidence", "note", "iterations", "train_images", "code", "not_taught")
     line = f"{record.strategy.id} on {record.task.id}: {figures(record)}"
     said = {"strategy": record.strategy.id, "task": record.task.id, "source": record.source}
     return {"": line, **said, **{name: getattr(record, name) for name in names}, **record.details}

@@ -46,14 +46,14 @@ def contradictions(
     for one in records:
         place = _place(one, methods)
         other = first.get(place) if place is not None else None
-        if other is not None and (one.ar, one.pr, one.fr) != (other.ar, other.pr, other.fr):
+        if other is not None and (one.ar, one.pr, one.fr, one.sr) != (other.ar, other.pr, other.fr, other.sr):
             found.append(Contradiction(one, other))
     return found
 
 
 def figures(record: Experience) -> str:
     """Print what a record says, such as "AR -1.20%, PR 40.00%"."""
-    given = {"AR": record.ar, "PR": record.pr, "FR": record.fr}
+    given = {"AR": record.ar, "PR": record.pr, "FR": record.fr, "SR": record.sr if record.quantised else None}
     return ", ".join(f"{name} {value:.2%}" for name, value in given.items() if value is not None) or "no figures"
 
 

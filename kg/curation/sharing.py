@@ -93,7 +93,7 @@ def _record(one: Experience, task: TaskEntry, source: str) -> RecordEntry:
         task=task.id,
         top1_percent=after,
         params=Quantity(value=round(one.task.params * (1 - one.pr)), unit="1"),
-        published_ratio=Ratios(fr=one.fr if one.fr is not None and 0 <= one.fr <= 1 else None),
+        published_ratio=Ratios(fr=_share(one.fr), sr=_share(one.sr) if one.quantised else None),
         table="trials",
         source=source,
         confidence="measured",
@@ -103,3 +103,8 @@ def _record(one: Experience, task: TaskEntry, source: str) -> RecordEntry:
         seed=one.seed,
         raw=dict(one.details),
     )
+
+
+def _share(ratio: float | None) -> float | None:
+    """A ratio that a record may print; a model that grew has none."""
+    return ratio if ratio is not None and 0 <= ratio <= 1 else None

@@ -87,7 +87,7 @@ def test_measure_compares_two_models(automc, digits, tmp_path):
 
 def test_a_warning_where_the_time_did_not_fall():
     def measured(flops: int, ms: float) -> api.Measured:
-        return api.Measured(10, flops, None, None, Latency(ms, 0.2, 1, 1, 30, "cpu"), 1, 1)
+        return api.Measured(10, 320, flops, None, None, Latency(ms, 0.2, 1, 1, 30, "cpu"), 1, 1)
 
     assert api.no_faster(measured(100, 5.0), measured(60, 3.0)) is None
     assert api.no_faster(measured(100, 5.0), measured(100, 5.0)) is None, "nothing was promised"

@@ -95,3 +95,19 @@ def test_the_packaged_ones_constrain_every_label(graph: GraphStore) -> None:
     assert pending(graph, migrations_dir()) == []
     names = graph.read("SHOW CONSTRAINTS YIELD name RETURN name").column("name")
     assert len(set(names)) >= len(LABELS)
+
+
+def test_trials_of_before_the_size_ratio_were_of_floats(store: GraphStore, tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    for path in sorted(migrations_dir().glob("*.cypher"))[:3]:
+        (before / path.name).write_bytes(path.read_bytes())
+    migrate(store, before)
+    store.write(
+        "CREATE (:Trial {id: 's/1', pr: 0.25, step_pr: 0.5, params: 30}), (:Trial {id: 's/2', status: 'crashed'})"
+    )
+    assert migrate(store, migrations_dir())[0] == "V0004__size_ratio"
+    rows = store.read(
+        "MATCH (t:Trial) RETURN t.id AS id, t.sr AS sr, t.step_sr AS step, t.bits AS bits ORDER BY id"
+    ).rows
+    assert rows == [("s/1", 0.25, 0.5, 960), ("s/2", None, None, None)]

@@ -32,7 +32,28 @@ def test_rates_by_hand():
     assert one.step_pr == pytest.approx(0.25)
     assert one.step_fr == pytest.approx(0.5)
     assert (one.ordinal, one.round, one.seconds, one.iterations) == (5, 2, 2.5, 7)
-    assert one.figures == Figures(0.76, 600, 1500)
+    assert one.figures == Figures(0.76, 600, 1500, 32 * 600)
+    # Of floats, bits go as parameters do.
+    assert (one.sr, one.step_sr, one.quantised) == (one.pr, one.step_pr, False)
+
+
+def test_bits_that_go_are_those_of_32_for_each_original_parameter():
+    outcome = StepOutcome("ok", accuracy=0.76, params=800, flops=3000, bits=6400)
+    one = Trial.of(1, 1, TWO_STEPS, outcome, BASE, PARENT)
+    assert one.sr == pytest.approx(1 - 6400 / 32_000)
+    assert one.step_sr == pytest.approx(1 - 6400 / (32 * 800))
+    assert (one.step_pr, one.quantised) == (0.0, True)
+    after = Trial.of(
+        2, 1, TWO_STEPS, StepOutcome("ok", accuracy=0.7, params=400, flops=1, bits=3200), BASE, one.figures
+    )
+    assert after.step_sr == pytest.approx(0.5)
+
+
+def test_trials_of_before_there_was_a_size_ratio_were_of_floats():
+    outcome = StepOutcome("ok", accuracy=0.76, params=600, flops=1500)
+    one = Trial.of(5, 2, TWO_STEPS, outcome, BASE, PARENT)
+    old = {name: value for name, value in one.as_row().items() if name not in ("bits", "sr", "step_sr")}
+    assert Trial.from_row(old) == one
 
 
 def test_a_model_that_gets_nothing_right_has_no_increase_rate():
