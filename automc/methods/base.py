@@ -23,7 +23,7 @@ FLOOR = 0.15
 RANGES: Mapping[str, tuple[float, float]] = {
     "HP1": (0, 1000), "HP2": (0, 1), "HP3": (2, 100), "HP4": (0.01, 1000), "HP5": (0, 1), "HP6": (0, 1),
     "HP7": (0, 1000), "HP9": (0, 1000), "HP10": (0, 1000), "HP13": (0, 1000), "HP14": (0, 1e6), "HP15": (0, 1e6),
-    "HP17": (2, 2000), "HP22": (2, 8), "HP23": (1, 8),
+    "HP17": (2, 2000), "HP19": (1, 1e6), "HP20": (0, 0.1), "HP22": (2, 8), "HP23": (1, 8),
 }  # fmt: skip
 """Of the hyperparameters that are numbers, far beyond the cards' grids: what a step can be run with."""
 

@@ -180,7 +180,7 @@ def test_how_much_a_record_agrees():
     # HP1 at the other end of its grid; HP2 two places of four away; HP15 unknown; another category.
     far = record("HP1=0.5,HP2=0.9,HP16=CE")
     assert agreement(strategy, far, method) == pytest.approx((0 + 0.5 + 0.5 + 0) / 4)
-    assert agreement(Strategy("TRP"), replace(far, strategy=Strategy("TRP")), known_method("TRP")) == 1
+    assert agreement(Strategy("GReg"), replace(far, strategy=Strategy("GReg")), known_method("GReg")) == 1
 
 
 def test_explain_in_words_with_citations(home):
@@ -196,14 +196,14 @@ def test_explain_in_words_with_citations(home):
     assert (len(rows), rows[0].split(",")[0]) == (6, "id")
 
 
-@pytest.mark.parametrize("name", ["TRP", "trp", "TRP[]"])
+@pytest.mark.parametrize("name", ["GReg", "greg", "GReg[]"])
 def test_a_method_that_is_only_a_card_is_explained(home, name):
     explained = done("kg", "explain", name)
-    assert (explained["strategy"], explained["searchable"], explained["executable"]) == ("TRP[]", False, False)
-    assert all(record["strategy"] == "TRP[]" for record in explained["records"])
+    assert (explained["strategy"], explained["searchable"], explained["executable"]) == ("GReg[]", False, False)
+    assert all(record["strategy"] == "GReg[]" for record in explained["records"])
     assert explained["records"]
     assert explained["nearest"] == []
-    assert "matrix" in str(explained["related"]) or explained["related"]
+    assert explained["related"]
     assert "cannot be executed here" in automc("kg", "explain", name).stdout
 
 
