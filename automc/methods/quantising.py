@@ -40,6 +40,17 @@ class Quantiser(Method):
         """HP1."""
         return setting(strategy, "HP1", 0.0, 1000.0)
 
+    def rounds(self, strategy: Strategy) -> int:
+        """HP23 as a whole number.
+
+        Raises:
+            MethodError: it is none, or out of range.
+        """
+        rounds = setting(strategy, "HP23", 1, 8)
+        if rounds != round(rounds):
+            raise MethodError(f"{strategy.id}: HP23 must be a whole number of rounds.")
+        return round(rounds)
+
     def bits(self, strategy: Strategy) -> int:
         """HP22 as bits that every layer in the middle has.
 
