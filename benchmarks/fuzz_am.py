@@ -27,6 +27,8 @@ from torch import nn
 from automc.errors import AutoMCError
 from automc.models import structure
 from automc.models.load import load
+from automc.surgery.levels import Levels, kmeans, uniform
+from automc.surgery.quantised import quantise, settle
 
 FACTORY = """
 import torch
@@ -63,14 +65,22 @@ ODD: tuple[Any, ...] = (
 )
 
 
-def original(folder: Path) -> Path:
-    """Write a small artefact with everything in it: edits, tied weights, a carried tensor, a normalisation, outputs."""
+def original(folder: Path, coded: bool = False) -> Path:
+    """Write a small artefact with everything in it: edits, tied weights, a carried tensor, a normalisation, outputs.
+
+    Args:
+        coded: with layers on levels, which a file of another format holds.
+    """
     (folder / "net.py").write_text(FACTORY)
     torch.manual_seed(0)
     loaded = load(f"{folder / 'net.py'}:build")
     model: Any = loaded.model
     model.fc = nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Linear(3, 4))
-    path = folder / "net.am"
+    if coded:
+        quantise(model.conv, uniform(model.conv.weight, 3))
+        quantise(model.fc[0], Levels(2, codebook=kmeans(model.fc[0].weight, 4)))
+        settle(model)
+    path = folder / f"net{int(coded)}.am"
     structure.save(
         path, model, loaded.source, metadata={"recipe": {"lr": 0.01}}, normalisation=((0.5,) * 3, (0.25,) * 3)
     )
@@ -119,9 +129,10 @@ def retype(content: bytes, chance: random.Random) -> bytes:
     """Change what the header says of a tensor: name, type, shape, place."""
     header, tensors = parts(content)
     name = chance.choice([k for k in header if k != "__metadata__"])
-    how = chance.randrange(4)
+    others = [k for k in header if k not in ("__metadata__", name)]
+    how = chance.randrange(0 if others else 1, 4)
     if how == 0:
-        other = chance.choice([k for k in header if k not in ("__metadata__", name)])
+        other = chance.choice(others)
         header[name], header[other] = header[other], header[name]
     elif how == 1:
         header[name + chance.choice(("x", ".weight", ":"))] = header.pop(name)
@@ -168,13 +179,13 @@ def identity(path: Path) -> str:
 
 def run(n: int, seed: int, folder: Path) -> tuple[Counter[str], list[str]]:
     """Try `n` mutations; return counts by outcome, and what should not have happened."""
-    path = original(folder)
-    content, right = path.read_bytes(), identity(path)
+    paths = [original(folder, coded) for coded in (False, True)]
+    originals = [(path.read_bytes(), identity(path)) for path in paths]
     trial, chance = folder / "trial.am", random.Random(seed)
     counts: Counter[str] = Counter()
     wrong = []
     for number in range(n):
-        mutation = chance.choice(MUTATIONS)
+        mutation, (content, right) = chance.choice(MUTATIONS), chance.choice(originals)
         trial.write_bytes(mutation(content, chance))
         try:
             outcome = "the same model" if identity(trial) == right else "something else"

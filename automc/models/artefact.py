@@ -5,19 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from automc.errors import ArtefactError, ModelError, Note
+from automc.models import packing
 
-FORMAT = 2
+FORMAT = 3
+"""The newest that is read: weights on levels are codes, and the tensors a deflated safetensors file of their own."""
+PLAIN = 2
+"""What is written where nothing is coded, so that earlier versions read it; 1 had no digest of the description."""
 KEY = "automc"
+CONTENT = ":deflated"
+"""Name of the one tensor of format 3: the bytes of the others."""
 
 STORABLE = frozenset(
     {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool, torch.uint8}
@@ -29,8 +37,11 @@ class OldFormat(Note):
     """A file of an earlier version, which does not tell whether its description or its outputs have changed."""
 
 
-def packed(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+def packed(about: Mapping[str, Any], tensors: Mapping[str, Tensor], coded: packing.Coded | None = None) -> bytes:
     """Return the content of a file.
+
+    Args:
+        coded: weights that the file holds as codes, see `packing.find`. The hash of tensors is that of the weights.
 
     Raises:
         ArtefactError: the description is not JSON, or a tensor is of a kind that the format does not know.
@@ -41,7 +52,11 @@ def packed(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
         own = _own(name, tensor)
         plain[name] = own.clone() if own.data_ptr() in taken else own
         taken.add(own.data_ptr() or -1)
-    whole = {"format": FORMAT, **about, "sha256": digest(plain.items())}
+    whole: dict[str, Any] = {"format": PLAIN, **about, "sha256": digest(plain.items())}
+    if coded:
+        content = to_bytes(packing.pack(plain, coded))
+        whole |= {"format": FORMAT, "coded": coded, "content_bytes": len(content)}
+        plain = {CONTENT: torch.frombuffer(bytearray(zlib.compress(content, 9)), dtype=torch.uint8)}
     try:
         whole["digest"] = _digest_of(json.loads(json.dumps(whole)))
         text = json.dumps(whole)
@@ -72,9 +87,11 @@ def unpack(path: Path, shown: Path, weights: bool = True) -> tuple[dict[str, Any
     except Exception as error:  # what the library raises on garbage depends on where the garbage is
         raise ArtefactError(f"{shown} is damaged, or was not written by AutoMC: {error}") from error
     about = _parsed(text, shown)
+    if weights and about["format"] >= FORMAT:
+        tensors = _opened(about, tensors, shown)
     if weights and digest(tensors.items()) != about["sha256"]:
         raise ArtefactError(f"{shown} is damaged: its weights are not those that were written.")
-    if about["format"] < FORMAT and weights:
+    if about["format"] < PLAIN and weights:
         warnings.warn(
             f"{shown} was written by an earlier version of AutoMC: nothing tells whether its description is still "
             "what it was, or whether its outputs are. Save it anew.",
@@ -82,6 +99,18 @@ def unpack(path: Path, shown: Path, weights: bool = True) -> tuple[dict[str, Any
             stacklevel=4,
         )
     return about, tensors
+
+
+def _opened(about: Mapping[str, Any], tensors: Mapping[str, Tensor], shown: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file of format 3."""
+    try:
+        inflate, deflated = zlib.decompressobj(), tensors[CONTENT].numpy().tobytes()
+        content = inflate.decompress(deflated, about["content_bytes"])
+        if not inflate.eof and inflate.unconsumed_tail:
+            raise ValueError("there is more in it than it says")
+        return packing.unpack(from_bytes(content), about["coded"])
+    except Exception as error:  # what the libraries raise on garbage depends on where the garbage is
+        raise ArtefactError(f"{shown} is damaged: its weights cannot be unpacked ({error}).") from error
 
 
 def _parsed(text: str | None, path: Path) -> dict[str, Any]:
@@ -102,7 +131,7 @@ def _parsed(text: str | None, path: Path) -> dict[str, Any]:
     wrong = [k for k, kind in kinds.items() if not isinstance(about.get(k), kind)]
     if wrong or "normalisation" not in about:
         raise ArtefactError(f"{path} is damaged: its description lacks {', '.join(wrong) or 'normalisation'}.")
-    if ("digest" in about or about["format"] >= FORMAT) and about.get("digest") != _digest_of(about):
+    if ("digest" in about or about["format"] >= PLAIN) and about.get("digest") != _digest_of(about):
         raise ArtefactError(f"{path} is damaged: its description is not the one that was written.")
     return about
 

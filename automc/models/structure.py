@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from automc.errors import ArtefactError, EnvironmentFault
 from automc.files import write_atomically
-from automc.models import carried, readback
+from automc.models import carried, packing, readback
 from automc.models import edits as _edits
 from automc.models.artefact import OldFormat, digest, packed, unpack
 from automc.models.checkpoint import load_tensors
@@ -201,7 +201,7 @@ def pack(
     }
     if answers:
         tensors[PROBE] = answers.values
-    return packed(about, tensors)
+    return packed(about, tensors, packing.find(model, tensors))
 
 
 def read(path: str | Path) -> LoadedModel:

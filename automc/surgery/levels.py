@@ -54,7 +54,8 @@ class Levels:
 
     def _steps(self, weight: Tensor) -> Tensor:
         largest = 2 ** (self.bits - 1) - 1
-        return (weight / self._row_scale(weight)).round().clamp(-largest, largest)
+        # What rounds to zero from below is no negative zero: codes have but one.
+        return (weight / self._row_scale(weight)).round().clamp(-largest, largest) + 0.0
 
     def _places(self, weight: Tensor) -> Tensor:
         assert self.codebook is not None

@@ -60,7 +60,7 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 3}, "format 3.*Update"),
+        ({"format": 4}, "format 4.*Update"),
         ({"format": None}, "has no format"),
         ({"edits": None}, "lacks edits"),
         ({"source": {"kind": "pickle", "name": "x"}}, "does not say how to build"),

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from group_nets import build
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from automc.datasets.base import TrainData
+from automc.errors import ArtefactError
 from automc.methods.quantising import quantisable
-from automc.models import structure
+from automc.models import artefact, packing, structure
 from automc.models.edits import from_spec, spec_of
 from automc.models.export import export
 from automc.models.load import load
@@ -147,3 +152,79 @@ def test_saved_measured_and_exported(kind: str, tmp_path: Path) -> None:
     assert quantised(back) == quantised(model)
     done = export(model, example, tmp_path / "x.onnx")
     assert done.max_error <= done.limit
+
+
+def about(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        found: dict[str, Any] = json.loads(file.metadata()["automc"])
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_a_file_holds_codes_and_gives_every_bit_back(kind: str, bits: int, tmp_path: Path) -> None:
+    loaded = load("resnet8")
+    model = quantise_all(loaded.model, kind, bits=bits).to(memory_format=torch.channels_last)
+    path = tmp_path / "x.am"
+    structure.save(path, model, loaded.source, metadata={"a": 1})
+    weights = [f"{name}.weight" for name in quantised(model)]
+    assert set(about(path)["coded"]) == set(weights)
+    assert (about(path)["format"], structure.read_head(path)[1]) == (3, {"a": 1})
+    back = structure.read(path).model
+    for name, tensor in model.state_dict().items():
+        held = back.state_dict()[name]
+        assert torch.equal(held.reshape(-1).view(torch.uint8), tensor.contiguous().reshape(-1).view(torch.uint8)), name
+        assert held.stride() == tensor.stride()
+    assert structure.weights_hash(back) == structure.weights_hash(model)
+    numbers = sum(model.get_parameter(name).numel() for name in weights)
+    left = sum(t.numel() * t.element_size() for k, t in model.state_dict().items() if k not in weights)
+    assert path.stat().st_size < numbers * bits / 8 + left + 20_000
+
+
+def test_resnet20_at_4_bits_takes_less_than_150_kb(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    loaded = load("resnet20")
+    structure.save(tmp_path / "float.am", loaded.model, loaded.source, metadata={})
+    layers = quantisable(loaded.model)
+    for place, layer in enumerate(layers.values()):
+        quantise(layer, uniform(layer.weight, 8 if place in (0, len(layers) - 1) else 4))
+    settle(loaded.model)
+    structure.save(tmp_path / "x.am", loaded.model, loaded.source, metadata={})
+    assert (tmp_path / "x.am").stat().st_size < 150_000
+    assert (tmp_path / "float.am").stat().st_size > 1_000_000
+    held = packing.pack(loaded.model.state_dict(), packing.find(loaded.model, loaded.model.state_dict()))
+    assert sum(t.numel() for name, t in held.items() if name.endswith(packing.SUFFIX)) == (268_336 + 1_072) // 2
+
+
+def test_weights_off_their_levels_are_held_as_they_are(tmp_path: Path) -> None:
+    loaded = load("resnet8")
+    model = quantise_all(loaded.model, "scale")
+    with torch.no_grad():
+        model.conv1.weight[0, 0, 0, 0] += 1e-4
+    structure.save(tmp_path / "x.am", model, loaded.source, metadata={})
+    assert set(about(tmp_path / "x.am")["coded"]) == {f"{name}.weight" for name in quantised(model)} - {"conv1.weight"}
+    assert torch.equal(structure.read(tmp_path / "x.am").model.conv1.weight, model.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content_bytes": 100}, {"coded": {}}, {"coded": None}, {"bits": 9}, {"bits": 3}, {"shape": [1]},
+        {"table": "no"}, {"centre": None},
+    ],
+)  # fmt: skip
+def test_a_file_of_codes_that_says_something_else_is_damaged(change: dict[str, Any], tmp_path: Path) -> None:
+    loaded = load("resnet8")
+    path = tmp_path / "x.am"
+    structure.save(path, quantise_all(loaded.model, "scale"), loaded.source, metadata={})
+    said = about(path)
+    if set(change) <= set(said):
+        said |= change
+    else:
+        said["coded"]["conv1.weight"] |= change
+    said["digest"] = artefact._digest_of(said)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata={"automc": json.dumps(said)})
+    with pytest.raises(ArtefactError, match="is damaged: its weights"):
+        structure.read(path)
