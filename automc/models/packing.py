@@ -113,4 +113,5 @@ def _weight(codes: Tensor, table: Tensor, how: Mapping[str, Any]) -> Tensor:
     if how["centre"] is None:
         return table[codes.long()].reshape(how["shape"])
     steps = codes.reshape(how["shape"]).to(table.dtype) - how["centre"]
-    return steps * table.view(-1, *[1] * (steps.ndim - 1))
+    weight: Tensor = steps * table.view(-1, *[1] * (steps.ndim - 1))
+    return weight
