@@ -60,10 +60,16 @@ def export(
         "classes": done.classes, "checked_batches": ", ".join(map(str, done.batches)), "max_error": done.max_error,
         "time_ratio": pace and pace.ratio, "time_ratio_low": pace and pace.low,
         "time_ratio_high": pace and pace.high, "allowed_error": done.limit, "file_bytes": done.file_bytes,
+        "weights_int8": done.stored.int8, "weights_int4": done.stored.int4,
     }  # fmt: skip
     show_record(record, printed)
     if pace and pace.warning:
         say(pace.warning)
+    if done.stored.floats:
+        some = ", ".join(done.stored.floats[:3])
+        say(
+            f"Of the quantised weights, {len(done.stored.floats)} are floats in the file, changed by the export: {some}."
+        )
     if weights is None and not model.endswith(".am"):
         say("The weights are random: give --weights, or a saved .am.")
     say(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from automc.errors import EnvironmentFault, ModelError
 from automc.files import write_atomically
 from automc.models.load import output_classes, prepare
+from automc.models.onnx_weights import INT4_OPSET, Stored, has_int4, needs_int4, slim, store
 from automc.models.outputs import Scores, alone, logits, place, scores
 from automc.models.zoo.registry import Normalisation
 
@@ -57,6 +58,8 @@ class Exported:
     limit: float
     """Largest that was allowed."""
     file_bytes: int
+    stored: Stored
+    """Weights that the file holds as integers."""
 
 
 def export(
@@ -91,10 +94,10 @@ def export(
     subject = alone(prepare(model, two).eval().to(memory_format=torch.contiguous_format), two)
     program = capture(subject, shape, dynamic_batch)
     if tools is None:
-        content, written = _torch_bytes(program), None
+        content, written, stored = _torch_bytes(program), None, Stored()
         run = _torch_runner(content)
     else:
-        content, written = onnx_bytes(subject, program, opset, dynamic_batch)
+        content, written, stored = onnx_bytes(subject, program, opset, dynamic_batch)
         run = onnx_runner(tools, content)
     batches = BATCHES if dynamic_batch else (1,) * len(BATCHES)
     images = [_images(seed, n, shape, normalisation) for seed, n in enumerate(batches)]
@@ -103,7 +106,7 @@ def export(
     channels, height, width = shape
     return Exported(
         path, kind, written, ("batch" if dynamic_batch else 1, channels, height, width),
-        output_classes(subject, images[0]), tuple(dict.fromkeys(batches)), error, limit, len(content),
+        output_classes(subject, images[0]), tuple(dict.fromkeys(batches)), error, limit, len(content), stored,
     )  # fmt: skip
 
 
@@ -227,9 +230,16 @@ def onnx_tools(opset: int | None) -> ModuleType:
 
 
 def onnx_bytes(
-    model: nn.Module, program: torch.export.ExportedProgram, opset: int | None, dynamic_batch: bool
-) -> tuple[bytes, int]:
-    """Translate a captured graph; return the file's content and its opset."""
+    model: nn.Module, program: torch.export.ExportedProgram, opset: int | None, dynamic_batch: bool, coded: bool = True
+) -> tuple[bytes, int, Stored]:
+    """Translate a captured graph; return the file's content, its opset, and which weights it holds as integers.
+
+    Args:
+        opset: None is the exporter's own, or the first with 4-bit integers where some layer has such weights.
+        coded: hold the weights of quantised layers as integers.
+    """
+    if opset is None and coded and needs_int4(model):
+        opset = INT4_OPSET
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     if weights > LIMIT_BYTES:
         raise ModelError(
@@ -246,7 +256,10 @@ def onnx_bytes(
         )  # fmt: skip
         written = int(translated.model.opset_imports[""])
         translated.model.metadata_props["made_by"] = MADE_BY
-        content = bytes(translated.model_proto.SerializeToString())
+        proto = translated.model_proto
+        slim(proto)
+        stored = store(proto, model, written) if coded else Stored()
+        content = bytes(proto.SerializeToString())
     except Exception as error:  # a conversion that torch does not know fails in many ways
         raise ModelError(f"{_named(model)} cannot be translated to ONNX{asked}: {_untranslated(error)}") from error
     if opset is not None and written != opset:
@@ -254,7 +267,7 @@ def onnx_bytes(
             f"--opset {opset} is not supported for this model: the exporter arrives at opset {written}. Leave "
             "--opset out, or give a newer one."
         )
-    return content, written
+    return content, written, stored
 
 
 def onnx_runner(runtime: Any, content: bytes, threads: int = 0) -> Runner:
@@ -265,9 +278,11 @@ def onnx_runner(runtime: Any, content: bytes, threads: int = 0) -> Runner:
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
+        hint = "An older --opset may help."
+        if has_int4(content):
+            hint = f"Its weights are 4-bit integers; --opset {INT4_OPSET - 1} writes them as 8-bit ones."
         raise ModelError(
-            f"onnxruntime {runtime.__version__} cannot run the exported model: {_first_line(error)} "
-            "An older --opset may help."
+            f"onnxruntime {runtime.__version__} cannot run the exported model: {_first_line(error)} {hint}"
         ) from error
 
     def run(images: Tensor) -> Tensor:

@@ -65,8 +65,7 @@ def find(model: nn.Module, tensors: Mapping[str, Tensor]) -> Coded:
             continue
         centre = 2 ** (bits - 1) - 1 if table == tables[0] else None
         how = {"bits": bits, "shape": list(tensors[weight].shape), "table": table, "centre": centre}
-        codes = _codes(tensors[weight], tensors[table], bits, centre)
-        if codes is not None and same_bits(_weight(codes, tensors[table], how), tensors[weight].cpu().contiguous()):
+        if _on_levels(tensors[weight], tensors[table], how):
             found[weight] = how
     return found
 
@@ -75,9 +74,7 @@ def pack(tensors: Mapping[str, Tensor], coded: Coded) -> dict[str, Tensor]:
     """Return the tensors as a file holds them: codes in the place of the weights named by `find`."""
     held = {name: tensor for name, tensor in tensors.items() if name not in coded}
     for name, how in coded.items():
-        codes = _codes(tensors[name], tensors[how["table"]], how["bits"], how["centre"])
-        assert codes is not None
-        held[name + SUFFIX] = pack_bits(codes, how["bits"])
+        held[name + SUFFIX] = pack_bits(codes(tensors[name], tensors[how["table"]], how["centre"]), how["bits"])
     return held
 
 
@@ -91,27 +88,31 @@ def unpack(held: Mapping[str, Tensor], coded: Coded) -> dict[str, Tensor]:
     for name, how in coded.items():
         if not 1 <= how["bits"] <= 8:
             raise ValueError(f"{name} has {how['bits']} bits a weight")
-        codes = unpack_bits(held[name + SUFFIX], how["bits"], prod(how["shape"]))
-        tensors[name] = _weight(codes, held[how["table"]], how)
+        numbers = unpack_bits(held[name + SUFFIX], how["bits"], prod(how["shape"]))
+        tensors[name] = _weight(numbers, held[how["table"]], how)
     return tensors
 
 
-def _codes(weight: Tensor, table: Tensor, bits: int, centre: int | None) -> Tensor | None:
-    """Codes of a weight's nearest levels; None where there are no such codes."""
+def codes(weight: Tensor, table: Tensor, centre: int | None) -> Tensor:
+    """Codes of a weight's nearest levels, on the CPU, of its shape; see `Coded`."""
     weight, table = weight.detach().cpu(), table.detach().cpu()
     if centre is None:
-        if not 0 < len(table) <= 2**bits:
-            return None
         return torch.bucketize(weight.contiguous(), (table[1:] + table[:-1]) / 2).to(torch.uint8)
-    steps = (weight / table.view(-1, *[1] * (weight.ndim - 1))).round()
-    if table.shape != weight.shape[:1] or not bool((steps.abs() <= centre).all()):
-        return None
-    return (steps + centre).to(torch.uint8)
+    return ((weight / table.view(-1, *[1] * (weight.ndim - 1))).round() + centre).clamp(0, 2 * centre).to(torch.uint8)
 
 
-def _weight(codes: Tensor, table: Tensor, how: Mapping[str, Any]) -> Tensor:
+def _on_levels(weight: Tensor, table: Tensor, how: Mapping[str, Any]) -> bool:
+    """Whether codes give a weight back bit by bit."""
+    fits = 0 < len(table) <= 2 ** how["bits"] if how["centre"] is None else table.shape == weight.shape[:1]
+    if not fits:
+        return False
+    again = _weight(codes(weight, table, how["centre"]), table.detach().cpu(), how)
+    return same_bits(again, weight.detach().cpu().contiguous())
+
+
+def _weight(numbers: Tensor, table: Tensor, how: Mapping[str, Any]) -> Tensor:
     if how["centre"] is None:
-        return table[codes.long()].reshape(how["shape"])
-    steps = codes.reshape(how["shape"]).to(table.dtype) - how["centre"]
+        return table[numbers.long()].reshape(how["shape"])
+    steps = numbers.reshape(how["shape"]).to(table.dtype) - how["centre"]
     weight: Tensor = steps * table.view(-1, *[1] * (steps.ndim - 1))
     return weight

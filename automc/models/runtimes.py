@@ -84,7 +84,7 @@ def runner(
         program, free = capture(subject, shape, dynamic_batch=False), False
     if tools is None:
         return _exported_run(program, images)
-    content, _ = onnx_bytes(subject, program, None, free)
+    content = onnx_bytes(subject, program, None, free)[0]
     session = onnx_runner(tools, content, torch.get_num_threads())
     return lambda: session(images)
 
