@@ -17,7 +17,7 @@ from automc.methods.base import Method, StepContext, StepReport
 
 __all__ = ["Method", "StepContext", "StepReport", "get", "register", "registered"]
 
-BUILT_IN = ("lma", "legr", "ns", "sfp", "hos", "lfb", "uq", "slq", "mlq", "trp")
+BUILT_IN = ("lma", "legr", "ns", "sfp", "hos", "lfb", "uq", "slq", "mlq", "dnq", "trp")
 _registry: dict[str, type[Method]] = {}
 
 M = TypeVar("M", bound=type[Method])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,11 +68,11 @@ class Incremental(QuantStep):
 
         return self.train(phase=phase, gradient_hook=still, after_update=back)
 
-    def done(self) -> StepReport:
+    def done(self, **details: Any) -> StepReport:
         """Make the layers quantised ones and report: all of their weights are fixed."""
         assert all(bool(fixed.all()) for fixed in self.fixed.values())
         self.quantise(self.levels)
-        return self.finish(**({} if self.loss is None else {"loss": self.loss}))
+        return self.finish(**details, **({} if self.loss is None else {"loss": self.loss}))
 
     def judged(self) -> TrainData:
         """The training images on which the loss of fixing weights is estimated: a fifth of them, at most `JUDGED`."""

@@ -28,6 +28,8 @@ SCHEMES = {
     "SLQ by loss": Strategy("SLQ", SLQ),
     "SLQ by magnitude": Strategy("SLQ", (*SLQ[:3], ("HP24", "magnitude"))),
     "MLQ": Strategy("MLQ", (("HP1", 1.0), ("HP22", 2), ("HP23", 2))),
+    "DNQ by distance": Strategy("DNQ", (("HP1", 1.0), ("HP17", 4), ("HP22", 4), ("HP24", "distance"))),
+    "DNQ by magnitude": Strategy("DNQ", (("HP1", 1.0), ("HP17", 4), ("HP22", 4), ("HP24", "magnitude"))),
 }
 
 
@@ -113,9 +115,9 @@ def test_what_is_fixed_stays_bit_by_bit_and_the_rest_moves(strategy: Strategy, c
         assert torch.equal(layer.weight, seen[-1][name][2])
         assert torch.equal(layer.levels.nearest(layer.weight), layer.weight)
         inner = 3 if strategy.method == "MLQ" else 8
-        if name not in ("features.0", "fc"):
+        if name not in ("features.0", "fc") and strategy.method != "DNQ":
             assert len(layer.weight.unique()) <= inner
-    assert report.details["mean_bits"] == strategy.number("HP22")
+    assert 0 <= strategy.number("HP22") - report.details["mean_bits"] < 1
 
 
 def test_slq_fixes_half_then_half_of_the_rest_and_large_clusters_first(context, monkeypatch) -> None:
