@@ -37,11 +37,12 @@ STEPS = {
     "UQ": "UQ[HP1=0.5,HP22={bits}]",
     "SLQ": "SLQ[HP1=0.5,HP22={bits},HP23=2,HP24=loss]",
     "MLQ": "MLQ[HP1=0.5,HP22={bits},HP23=2]",
+    "DNQ": "DNQ[HP1=0.5,HP17=16,HP22={bits},HP24=distance]",
 }
 BITS = (4, 2, 8, 3, 6)
 """In the order in which they are run."""
-ONLY = {"MLQ": (2,), "onnxruntime": (8, 4)}
-"""Bits of those that cannot have others."""
+ONLY = {"MLQ": (2,), "onnxruntime": (8, 4), "DNQ": (6, 4, 3)}
+"""Bits of those that cannot have others, or nothing to choose with them."""
 ITERATIONS = 60
 """Of a step; 39 are an epoch of the images."""
 COLUMNS = ("method", "bits", "iterations", "seed", "mean_bits", "sr", "validation", "test")

@@ -96,12 +96,13 @@ def refused(scheme: Scheme) -> bool:
 
 
 def random_schemes(number: int, seed: int, length: int = 5) -> list[Scheme]:
-    """Schemes drawn from the grid that a search would admit: each step's method, then one of its strategies."""
+    """Schemes drawn from the paper's grid that a search would admit: each step's method, then one of its strategies."""
     draw = random.Random(seed)
-    grid = {name: list(enumerate_strategies(CARDS[name])) for name in SHRINKING}
+    names = [name for name in NAMES if CARDS[name].label]
+    grid = {name: list(enumerate_strategies(CARDS[name])) for name in names}
     found: list[Scheme] = []
     while len(found) < number:
-        scheme = Scheme(tuple(draw.choice(grid[draw.choice(SHRINKING)]) for _ in range(length)))
+        scheme = Scheme(tuple(draw.choice(grid[draw.choice(names)]) for _ in range(length)))
         if sum(step.number("HP2") for step in scheme.steps) <= LARGEST and scheme not in found:
             found.append(scheme)
     return found
