@@ -21,6 +21,8 @@ import numpy.typing as npt
 from kg.schema import Status
 
 FloatArray = npt.NDArray[np.floating]
+FLOAT = 32.0
+"""Bits of a parameter that no quantiser has touched."""
 SchemeIndices = tuple[int, ...]
 """A scheme as indices into Space.strategies; () is START."""
 
@@ -38,7 +40,7 @@ class Space:
     embeddings: FloatArray
     """(n, 32)."""
     hp2: FloatArray
-    """Planned removal as a share of the original parameters, (n,); NaN where `closing`."""
+    """Planned removal as a share of the original parameters, (n,); NaN where `closing`, 0 for quantisers."""
     cost: FloatArray
     """Relative training cost, (n,)."""
     mask: npt.NDArray[np.bool_]
@@ -56,38 +58,80 @@ class Space:
     reach: FloatArray | None = None
     """The most that a step of each method can remove, as a share of the original parameters, (methods,); closing
     strategies keep to it, for the others the mask does. None: no bound."""
+    bits: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """Mean bits of a weight that quantisers store, (n,); 32 for all others, by default for all."""
+    kind: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Of quantisers, which of `kept` is theirs, (n,); -1 for all others, by default for all."""
+    kept: tuple[float, ...] = ()
+    """Share of M's stored bits that quantisers of each kind leave; see `Outcome.kept`."""
+    factors: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    """True where a strategy's method writes layers as products, which quantised ones cannot be, (n,)."""
 
     def __post_init__(self) -> None:
-        """Fill in that no strategy is closing.
+        """Fill in that no strategy is closing, and none a quantiser.
 
         Raises:
             ValueError: strategies without a planned removal are not the closing ones.
         """
         if not len(self.closing):
             object.__setattr__(self, "closing", np.zeros(len(self.mask), dtype=bool))
+        if not len(self.kind):
+            object.__setattr__(self, "bits", np.full(len(self.mask), FLOAT))
+            object.__setattr__(self, "kind", np.full(len(self.mask), -1, dtype=np.int64))
+        if not len(self.factors):
+            object.__setattr__(self, "factors", np.zeros(len(self.mask), dtype=bool))
         if (np.isnan(self.hp2) != self.closing).any():
             raise ValueError("HP2 must be NaN for closing strategies, whose prefix decides it, and for no other one.")
 
-    def planned(self, removed: npt.ArrayLike, gamma: float) -> FloatArray:
-        """Return what each strategy plans to remove after prefixes that removed (p,) of M, up to γ if closing; (p, n).
+    @property
+    def quantises(self) -> npt.NDArray[np.bool_]:
+        """True where a strategy is a quantiser, (n,)."""
+        return np.asarray(self.kind >= 0)
 
-        A closing strategy where nothing is missing plans 0.
+    @property
+    def rounding(self) -> FloatArray:
+        """Squared error of quantisers' weights, relative to their squares, as of a normal distribution's; else 0; (n,).
+
+        That of uniform levels with the best clipping: it falls to a quarter with each bit.
         """
-        missing = np.maximum(gamma - np.asarray(removed, dtype=float), 0.0)[:, None]
-        return np.where(self.closing, missing, self.hp2)
+        return np.where(self.quantises, 3 * 4.0**-self.bits, 0.0)
+
+    def planned(self, prefixes: Sequence[Outcome], gamma: float) -> FloatArray:
+        """Return the size that each strategy plans to remove after measured prefixes, up to γ if closing; (p, n).
+
+        Sizes are shares of M's bits; in a model of floats these are parameters. HP2 are parameters, which a quantiser
+        has made smaller; what a quantiser leaves is known. A closing strategy where nothing is missing plans 0.
+        """
+        before, grain = sizes(prefixes)[:, None], grains(prefixes)[:, None]
+        found = np.where(self.closing, np.maximum(gamma - before, 0.0), self.hp2 * grain)
+        if self.kept:
+            kept = np.array([self.kept_of(outcome) for outcome in prefixes])[:, self.kind]
+            found = np.where(self.quantises, (1 - before) * (1 - kept), found)
+        return found
+
+    def kept_of(self, outcome: Outcome) -> tuple[float, ...]:
+        """Return the shares that quantisers leave of a prefix's bits; those of M where they were not counted."""
+        return outcome.kept or self.kept
+
+    def after(self, outcome: Outcome, step: int, gamma: float) -> Outcome:
+        """Return what is planned of a step after a measured or planned outcome: its sizes."""
+        gone = float(self.planned([outcome], gamma)[0, step])
+        removed, grain = outcome.size or 0.0, float(grains([outcome])[0])
+        pr = (outcome.pr or 0.0) + (0.0 if self.kind[step] >= 0 else gone / grain)
+        return replace(outcome, scheme=(*outcome.scheme, step), pr=pr, sr=removed + gone)
 
 
 _ROUNDING = 1e-4
 
 
-def meets(pr: float, gamma: float) -> bool:
-    """Tell whether a measured PR meets γ. Each step rounds HP2·P0 to whole parameters: that much is forgiven."""
-    return pr >= gamma - _ROUNDING
+def meets(removed: float, gamma: float) -> bool:
+    """Tell whether a measured removal meets γ. Each step rounds to whole parameters: that much is forgiven."""
+    return removed >= gamma - _ROUNDING
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a scheme must meet. `gamma` in (0, 0.84]: parameters to remove, as a share of the original."""
+    """What a scheme must meet. `gamma` in (0, 1): the size to remove, as a share of M's; for floats its parameters."""
 
     gamma: float
     base_accuracy: float
@@ -110,7 +154,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One trial as a searcher sees it. `pr` is against M; `step_ar`, `step_pr` against the step's input."""
+    """One trial as a searcher sees it. `pr` is against M; `step_ar`, `step_pr` against the step's input.
+
+    `sr` is the share of M's bits that went; None: `pr`, as of a model of floats.
+    """
 
     scheme: SchemeIndices
     status: Status
@@ -121,6 +168,24 @@ class Outcome:
     seconds: float = 0.0
     reached: bool | None = None
     reason: str = ""
+    sr: float | None = None
+    kept: tuple[float, ...] = ()
+    """Share of its stored bits that a quantiser of each kind would leave, (kinds,); () where that was not counted."""
+
+    @property
+    def size(self) -> float | None:
+        """The share of M's size that went: what γ is compared with."""
+        return self.pr if self.sr is None else self.sr
+
+
+def sizes(outcomes: Sequence[Outcome]) -> FloatArray:
+    """Return the share of M's size that went in measured outcomes, at most 0.99; (p,)."""
+    return np.array([min(o.size or 0.0, 0.99) for o in outcomes], dtype=float)
+
+
+def grains(outcomes: Sequence[Outcome]) -> FloatArray:
+    """Return the mean stored bits of a parameter in measured outcomes, as a share of a float's 32; (p,)."""
+    return (1 - sizes(outcomes)) / (1 - np.array([min(o.pr or 0.0, 0.99) for o in outcomes], dtype=float))
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class EvolutionSearch(Searcher):
         self.history.expect(())
         rng = self.history.generator(self.seed, 1)
         self.history.record(outcomes)
-        figures = [(o.scheme, o.accuracy, o.pr) for o in outcomes if o.status == "ok"]
+        figures = [(o.scheme, o.accuracy, o.size) for o in outcomes if o.status == "ok"]
         measured = [(s, a, pr) for s, a, pr in figures if a is not None and pr is not None]
         if not measured:
             return

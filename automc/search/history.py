@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Space, meets
+from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Space, grains, meets
 from automc.search.pareto import non_dominated
 
 START: SchemeIndices = ()
@@ -47,12 +47,16 @@ class History:
     HP2. A closing strategy removes what is missing to γ, and is admissible where that is something, within ΣHP2 and
     its method's reach; others may count on one to come. Nothing follows it, nor a failed scheme, and a method that
     failed with the same status three times under a prefix is not tried there again.
+
+    With quantisers γ is a size. One of the further steps may be a quantiser: of a prefix without one, what is left
+    after σ shrinks to the smallest share that they leave. There is one in a scheme at most, after it HP2 counts as
+    parameters have become smaller, and no method that factors follows.
     """
 
     def __init__(self, space: Space, limits: Limits) -> None:
         self.space = space
         self.limits = limits
-        start = Outcome(START, "ok", limits.base_accuracy, 0.0, 0.0, 0.0, 0.0, True)
+        start = Outcome(START, "ok", limits.base_accuracy, 0.0, 0.0, 0.0, 0.0, True, kept=space.kept)
         self.outcomes: dict[SchemeIndices, Outcome] = {START: start}
         """In the order told."""
         self.pending: dict[SchemeIndices, None] = {}
@@ -60,9 +64,12 @@ class History:
         self._children: dict[SchemeIndices, list[int]] = {}
         self._failures: Counter[tuple[SchemeIndices, int, str]] = Counter()
         hp2 = np.where(space.closing, 0.0, space.hp2)
+        self._floats = space.mask & ~space.closing & ~space.quantises
+        self._kinds = np.unique(space.kind[space.mask & space.quantises])
+        """Kinds of quantisers that may be asked for."""
         self._levels, level = np.unique(hp2, return_inverse=True)
         self._level = level.reshape(-1)
-        self._exact = reachable_sums(hp2[space.mask & ~space.closing], limits.max_length, limits.max_removed)
+        self._exact = reachable_sums(hp2[self._floats], limits.max_length, limits.max_removed)
         self._at_most = [np.unique(np.concatenate(self._exact[: r + 1])) for r in range(limits.max_length + 1)]
         reach = np.full(len(space.methods), np.inf) if space.reach is None else np.asarray(space.reach, dtype=float)
         self._reach = reach[space.method]
@@ -95,7 +102,8 @@ class History:
 
     def measured(self) -> list[Outcome]:
         """Return the outcomes that have figures, START first, then as told."""
-        return [o for o in self.outcomes.values() if o.status == "ok" and o.accuracy is not None and o.pr is not None]
+        known = self.outcomes.values()
+        return [o for o in known if o.status == "ok" and o.accuracy is not None and o.size is not None]
 
     def frontier(self) -> list[Outcome]:
         """Return the non-dominated of everything measured, START included (Algorithm 2, line 4)."""
@@ -103,18 +111,26 @@ class History:
         return _pick(measured, non_dominated(points(measured)))
 
     def front(self) -> list[Outcome]:
-        """Return the non-dominated of what meets the target, PR ≥ γ: what the user gets."""
-        meeting = [o for o in self.measured() if o.pr is not None and meets(o.pr, self.limits.gamma)]
+        """Return the non-dominated of what meets the target γ: what the user gets."""
+        meeting = [o for o in self.measured() if o.size is not None and meets(o.size, self.limits.gamma)]
         return _pick(meeting, non_dominated(points(meeting)))
 
     def removed(self, scheme: SchemeIndices) -> float:
-        """Return PR of a scheme: measured, or that of its longest measured part plus the HP2 of the rest."""
+        """Return the size that a scheme removes: measured, or that of its longest measured part and the plan."""
+        return self.foreseen(scheme).size or 0.0
+
+    def foreseen(self, scheme: SchemeIndices) -> Outcome:
+        """Return what was measured of a scheme, or of its longest measured part with the plans of the other steps."""
         known = len(scheme)
-        while (pr := _pr(self.outcomes.get(scheme[:known]))) is None:
+        while (found := self.outcomes.get(scheme[:known])) is None or found.status != "ok" or found.size is None:
             known -= 1
         for step in scheme[known:]:
-            pr += float(self.space.planned([pr], self.limits.gamma)[0, step])
-        return pr
+            found = self.space.after(found, step, self.limits.gamma)
+        return found
+
+    def quantised(self, scheme: SchemeIndices) -> bool:
+        """Tell whether a step of the scheme is a quantiser."""
+        return bool(self.space.quantises[list(scheme)].any())
 
     def failed(self, scheme: SchemeIndices) -> bool:
         """Tell whether the scheme or anything it extends failed."""
@@ -137,11 +153,16 @@ class History:
         room = self.limits.max_length - len(prefix) - 1
         if room < 0 or (further or 0) > room or self.failed(prefix) or self.space.closing[list(prefix)].any():
             return np.zeros(len(self.space.mask), dtype=bool)
-        table = self._at_most[room] if further is None else self._exact[further]
-        closed_later = room > 0 if further is None else further == 1
-        reaches = self._reaches(prefix, table, closed_later)[self._level]
+        reaches = self._reaches(prefix, room, further)[self._level]
         closes = self._closing(prefix) if not further else np.zeros_like(reaches)
-        allowed = np.where(self.space.closing, closes, reaches) & self.space.mask
+        allowed = np.where(self.space.closing, closes, reaches)
+        quantised = self.quantised(prefix)
+        for kind in self._kinds:
+            own = self.space.kind == kind
+            allowed[own] = not quantised and self._reaches_after(prefix, int(np.argmax(own)), room, further)
+        if quantised:
+            allowed &= ~self.space.factors
+        allowed &= self.space.mask
         for (under, method, _), count in self._failures.items():
             if under == prefix and count >= _ALIKE:
                 allowed &= self.space.method != method
@@ -150,34 +171,57 @@ class History:
                 allowed[child] = False
         return allowed
 
-    def _reaches(self, prefix: SchemeIndices, sums: FloatArray, closed_later: bool) -> npt.NDArray[np.bool_]:
-        """Tell of each HP2 level whether ΣHP2 holds and γ is reached by a sum that still fits, or by a closing step."""
-        before, used = self.removed(prefix), float(np.sum(self.space.hp2[list(prefix)]))
-        planned = used + self._levels
-        missing = self.limits.gamma - before - self._levels
-        found = np.zeros(len(self._levels), dtype=bool)
+    def _reaches(self, prefix: SchemeIndices, room: int, further: int | None) -> npt.NDArray[np.bool_]:
+        """Tell of each HP2 level whether ΣHP2 holds and γ is reached: by floats alone, or with a quantiser to come."""
+        now = self.foreseen(prefix)
+        planned = self._used(prefix) + self._levels
+        missing = (self.limits.gamma - (now.size or 0.0)) / float(grains([now])[0]) - self._levels
+        found = self._sums_reach(missing, planned, room, further)
+        if len(self._kinds) and not self.quantised(prefix) and room > 0 and further != 0:
+            smallest = min(self.space.kept_of(now)[kind] for kind in self._kinds)
+            enough = 1 - (1 - self.limits.gamma) / smallest
+            rest = None if further is None else further - 1
+            found |= self._sums_reach(enough - (now.size or 0.0) - self._levels, planned, room - 1, rest)
+        return found
+
+    def _reaches_after(self, prefix: SchemeIndices, quantiser: int, room: int, further: int | None) -> bool:
+        """Tell whether γ is reached after a quantiser, by it alone or by what may follow."""
+        then = self.space.after(self.foreseen(prefix), quantiser, self.limits.gamma)
+        missing = (self.limits.gamma - (then.size or 0.0)) / float(grains([then])[0])
+        return bool(self._sums_reach(np.array([missing]), np.array([self._used(prefix)]), room, further)[0])
+
+    def _sums_reach(
+        self, missing: FloatArray, planned: FloatArray, room: int, further: int | None
+    ) -> npt.NDArray[np.bool_]:
+        """Tell whether a sum of HP2 that fits beside `planned` removes the parameters missing, or a closing step does.
+
+        Of at most `room` steps, or of exactly `further`.
+        """
+        sums = self._at_most[room] if further is None else self._exact[further]
+        found = np.zeros(len(missing), dtype=bool)
         if len(sums):
             fits = np.searchsorted(sums, self.limits.max_removed - planned + _EPS, side="right") - 1
             found = (fits >= 0) & (sums[np.maximum(fits, 0)] >= missing - _EPS)
-        if closed_later:
+        if room > 0 if further is None else further == 1:
             most = np.minimum(self.limits.max_removed - planned, self._closes)
             found |= (missing > _LEAST) & (missing <= most + _EPS)
         return found
 
+    def _used(self, prefix: SchemeIndices) -> float:
+        """Return ΣHP2 of a prefix without a closing step."""
+        return float(np.sum(self.space.hp2[list(prefix)]))
+
     def _closing(self, prefix: SchemeIndices) -> npt.NDArray[np.bool_]:
         """Tell of each strategy, were it closing, whether something is missing to γ that it may remove; (n,)."""
-        missing = self.limits.gamma - self.removed(prefix)
-        used = float(np.sum(self.space.hp2[list(prefix)]))
-        return (missing > _LEAST) & (used + missing <= self.limits.max_removed + _EPS) & (missing <= self._reach)
+        now = self.foreseen(prefix)
+        missing = (self.limits.gamma - (now.size or 0.0)) / float(grains([now])[0])
+        fits = self._used(prefix) + missing <= self.limits.max_removed + _EPS
+        return (missing > _LEAST) & fits & (missing <= self._reach)
 
 
 def points(outcomes: Sequence[Outcome]) -> FloatArray:
-    """Return (accuracy, PR) of measured outcomes, (n, 2)."""
-    return np.array([(o.accuracy, o.pr) for o in outcomes], dtype=float).reshape(-1, 2)
-
-
-def _pr(outcome: Outcome | None) -> float | None:
-    return None if outcome is None or outcome.status != "ok" else outcome.pr
+    """Return (accuracy, size removed) of measured outcomes, (n, 2)."""
+    return np.array([(o.accuracy, o.size) for o in outcomes], dtype=float).reshape(-1, 2)
 
 
 def _pick(outcomes: Iterable[Outcome], mask: npt.NDArray[np.bool_]) -> list[Outcome]:

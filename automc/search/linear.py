@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from automc.search.base import FloatArray, Limits, Outcome, Space
+from automc.search.base import FloatArray, Limits, Outcome, Space, grains, sizes
 
 MOST = 0.8
 """A removal relative to the step's input counts as this at most, where x/(1−x) would grow beyond all bounds."""
@@ -56,8 +56,17 @@ class Ridge:
 
 
 def removed(prefixes: Sequence[Outcome]) -> FloatArray:
-    """Return what measured prefixes removed of M, at most 0.99; (p,)."""
+    """Return the parameters that measured prefixes removed, as a share of M's, at most 0.99; (p,)."""
     return np.array([min(o.pr or 0.0, 0.99) for o in prefixes], dtype=float)
+
+
+def cut(space: Space, prefixes: Sequence[Outcome], gone: FloatArray) -> FloatArray:
+    """Return what steps that remove `gone` of M's size, (p, n), take of what accuracy hangs on, as a share of M; (p, n).
+
+    That is parameters; of a quantiser, which leaves all, what the rounding of weights is in their squares.
+    """
+    left = 1 - removed(prefixes)[:, None]
+    return np.where(space.quantises, space.rounding * left, gone / grains(prefixes)[:, None])
 
 
 class FirstGuess:
@@ -73,7 +82,7 @@ class FirstGuess:
         self._slope: FloatArray | None = None
         self._gain: FloatArray = np.zeros(len(space.mask))
         if space.prior is not None:
-            start = odds(space.planned([0.0], limits.gamma)[0])
+            start = odds(cut(space, [start_of(limits)], space.planned([start_of(limits)], limits.gamma))[0])
             self._slope = np.maximum(-space.prior[:, 0], 0.0) / np.maximum(start, 1e-3)
             self._gain = np.maximum(space.prior[:, 0], 0.0)
         elif space.slope is not None:
@@ -81,24 +90,28 @@ class FirstGuess:
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        before = removed(prefixes)[:, None]
-        return self.after(before, self.space.planned(before[:, 0], self.gamma), np.arange(len(self.space.mask)))
+        gone = self.space.planned(prefixes, self.gamma)
+        ar = self.after(removed(prefixes)[:, None], cut(self.space, prefixes, gone), np.arange(len(self.space.mask)))
+        return np.stack([ar, gone / (1 - sizes(prefixes)[:, None])], axis=-1)
 
     def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
-        before = removed(prefixes)
-        planned = self.space.planned(before, self.gamma)[np.arange(len(strategies)), strategies]
-        return self.after(before, planned, strategies)
+        return np.asarray(self.predict(prefixes)[np.arange(len(strategies)), strategies])
 
-    def after(self, before: FloatArray, planned: FloatArray, strategy: npt.NDArray[np.intp]) -> FloatArray:
-        """Return (step AR, step PR) of strategies that plan to remove so much of M after prefixes; (…, 2)."""
-        share = planned / (1 - before)
-        ar = planned * _SLOPE if self._slope is None else self._gain[strategy] - self._slope[strategy] * odds(share)
-        return np.stack([ar, share], axis=-1)
+    def after(self, before: FloatArray, gone: FloatArray, strategy: npt.NDArray[np.intp]) -> FloatArray:
+        """Return the step AR of strategies that take away so much of M, as of `cut`, after prefixes; as they are."""
+        if self._slope is None:
+            return gone * _SLOPE
+        return np.asarray(self._gain[strategy] - self._slope[strategy] * odds(gone / (1 - before)))
+
+
+def start_of(limits: Limits) -> Outcome:
+    """Return START as an outcome."""
+    return Outcome((), "ok", limits.base_accuracy, 0.0, 0.0, 0.0, 0.0, True)
 
 
 class SizeModel:
-    """What steps remove of M: their plan and what is missed of it, as far as was seen.
+    """What steps remove of M's size: their plan and what is missed of it, as far as was seen.
 
     The miss of each method, and how far plans are shares of the step's input rather than of M, as on some tables.
     """
@@ -110,14 +123,15 @@ class SizeModel:
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> None:
         """Learn what (parent, step) removed."""
-        before, last = removed([p for p, _ in steps]), np.array([o.scheme[-1] for _, o in steps], dtype=np.intp)
-        planned = self._space.planned(before, self._gamma)[np.arange(len(last)), last]
-        missed = np.array([o.pr for _, o in steps], dtype=float) - before - planned
+        prefixes, last = [p for p, _ in steps], np.array([o.scheme[-1] for _, o in steps], dtype=np.intp)
+        before = sizes(prefixes)
+        planned = self._space.planned(prefixes, self._gamma)[np.arange(len(last)), last]
+        missed = np.array([o.size for _, o in steps], dtype=float) - before - planned
         self._ridge.fit(self._features(before, planned, self._space.method[last]), missed)
 
-    def expected(self, before: FloatArray) -> FloatArray:
-        """Return what every strategy will remove of M after prefixes that removed (p,); (p, n), never negative."""
-        planned = self._space.planned(before, self._gamma)
+    def expected(self, prefixes: Sequence[Outcome]) -> FloatArray:
+        """Return what every strategy will remove of M's size after measured prefixes; (p, n), never negative."""
+        before, planned = sizes(prefixes), self._space.planned(prefixes, self._gamma)
         missed = self._features(before[:, None], planned, self._space.method) @ self._ridge.mean
         return np.clip(planned + missed, 0.0, 1 - before[:, None])
 
@@ -131,7 +145,7 @@ class SizeModel:
 class LinearModel:
     """AR of a step, linear in what decides it; sizes by a SizeModel.
 
-    Features: x/(1−x) with x the expected removal relative to the step's input, and its product with the logarithm of
+    Features: x/(1−x) with x what the step takes away of its input, see `cut`, and its product with the logarithm of
     the training length; the growth of total/(1−total); that logarithm; the prefix's AR and PR; each method and its
     x/(1−x); each strategy that was tried. The prior mean is the first guess.
     """
@@ -201,11 +215,12 @@ class LinearModel:
 
         `strategy` is (p or 1, s); (p, s, 2) and (p, s, features).
         """
-        before = removed(prefixes)
-        step = self.sizes.expected(before)
+        gone = self.sizes.expected(prefixes)
         strategy = np.broadcast_to(strategy, (len(prefixes), strategy.shape[1]))
-        step, rows = np.take_along_axis(step, strategy, axis=1), before[:, None]
-        guess = self.guess.after(rows, step, strategy)
+        step = np.take_along_axis(cut(self.space, prefixes, gone), strategy, axis=1)
+        rows, left = removed(prefixes)[:, None], 1 - sizes(prefixes)[:, None]
+        shrinks = np.take_along_axis(gone, strategy, axis=1) / left
+        guess = np.stack([self.guess.after(rows, step, strategy), shrinks], axis=-1)
         share, total = odds(step / (1 - rows)), rows + step
         ar = np.array([(o.accuracy or 0.0) / self._base - 1 for o in prefixes])[:, None]
         length, one = self._length[strategy], np.ones_like(share)

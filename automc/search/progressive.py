@@ -61,7 +61,7 @@ class Candidates:
     def step(self, i: int) -> tuple[float, float]:
         """Return (step AR, step PR) that were predicted for candidate i."""
         before, (accuracy, removed) = self.prefixes[self.prefix[i]], self.predicted[i]
-        left = 1 - (before.pr or 0.0)
+        left = 1 - (before.size or 0.0)
         ar = accuracy / before.accuracy - 1 if before.accuracy else 0.0
         return float(ar), float(1 - (1 - removed) / left if left > 0 else 0.0)
 
@@ -90,7 +90,7 @@ class ProgressiveSearch(Searcher):
         self.choice = choice or Choice()
         self._sizes = None if own_size else SizeModel(space, limits)
         self._reasons: dict[SchemeIndices, Reason] = {}
-        pairs = np.stack([space.method, np.where(space.closing, -1.0, space.hp2)], axis=1)
+        pairs = np.stack([space.method, np.where(space.closing, -1.0, space.hp2), space.kind], axis=1)
         self._kind = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
     def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
@@ -140,7 +140,7 @@ class ProgressiveSearch(Searcher):
         steps = self.evaluator.predict(prefixes).astype(float)
         measured = points(prefixes)
         if self._sizes:
-            steps[..., 1] = self._sizes.expected(measured[:, 1]) / np.maximum(1 - measured[:, 1:], 1e-6)
+            steps[..., 1] = self._sizes.expected(prefixes) / np.maximum(1 - measured[:, 1:], 1e-6)
         return expected(measured, steps)
 
     def _foreseen(self) -> tuple[npt.NDArray[np.intp], FloatArray]:

@@ -158,11 +158,11 @@ class ReinforceSearch(Searcher):
         return None if self.history.known(scheme) else Episode(scheme, log_probability, entropy)
 
     def _reward(self, outcome: Outcome) -> float:
-        if outcome.status != "ok" or outcome.accuracy is None or outcome.pr is None:
+        if outcome.status != "ok" or outcome.accuracy is None or outcome.size is None:
             return -1.0
         others = points(self.history.measured())
-        own = np.array([outcome.accuracy, outcome.pr])
+        own = np.array([outcome.accuracy, outcome.size])
         dominated = (others >= own).all(axis=1) & (others > own).any(axis=1)
-        short = max(0.0, self.limits.gamma - outcome.pr) / self.limits.gamma
+        short = max(0.0, self.limits.gamma - outcome.size) / self.limits.gamma
         short += self.limits.accuracy_short(outcome.accuracy)
         return float(1 - dominated.mean() - short)

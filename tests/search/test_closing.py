@@ -48,7 +48,7 @@ def test_only_closing_strategies_may_leave_the_size_open(new_space):
 
 def test_they_plan_what_is_missing(closing):
     space = closing()
-    planned = space.planned([0.0, 0.25, 0.4], 0.3)
+    planned = space.planned([ok((i,), pr) for i, pr in enumerate((0.0, 0.25, 0.4))], 0.3)
     assert planned.shape == (3, 48)
     np.testing.assert_allclose(planned[:, 45:], np.array([[0.3], [0.05], [0.0]]) @ np.ones((1, 3)))
     np.testing.assert_array_equal(planned[:, :45], np.broadcast_to(space.hp2[:45], (3, 45)))
