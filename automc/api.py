@@ -70,8 +70,8 @@ def load(model: str, *, weights: str | Path | None = None, classes: int | None =
 
 def search(
     model: str, data: str | DataRef, *, gamma: float | None = None, max_flops: str | None = None,
-    max_size: str | None = None, max_latency: str | None = None, max_drop: str | None = None, budget: str = "30m",
-    listener: Listener | None = None, **options: Any,
+    max_size: str | None = None, max_latency: str | None = None, max_drop: str | None = None, gamma_of: str = "params",
+    budget: str = "30m", listener: Listener | None = None, **options: Any,
 ) -> Result:  # fmt: skip
     """Search compression schemes for a model, and return the front with one recommended, saved model.
 
@@ -83,6 +83,8 @@ def search(
         max_size: limit on the saved file: "50%" or "500KB".
         max_latency: limit on the time of one image on this device: "60%" or "3ms".
         max_drop: validation accuracy that may be lost, "0.5pp"; the smallest model within is recommended.
+        gamma_of: "params", or "size": gamma is a share of the bits in which parameters are stored, in (0, 0.99], and
+            the search has quantisers.
         budget: such as "30m", "2h" or "40steps".
         listener: is told of the plan, each trial and progress.
         options: see `Study.create`.
@@ -90,7 +92,7 @@ def search(
     Raises:
         AutoMCError: something given is wrong.
     """
-    target = asked(gamma, max_flops, max_size, max_latency, max_drop)
+    target = asked(gamma, max_flops, max_size, max_latency, max_drop, gamma_of)
     study = Study.create(model, reference(data), budget=Budget.parse(budget), listener=listener, **target, **options)
     return study.run(listener)
 

@@ -52,6 +52,7 @@ _SECONDS = Range(0, YEAR_SECONDS, open_least=True, unit="seconds")
 
 RANGES: Mapping[str, Range] = {
     "--gamma": Range(0, 0.84, open_least=True, unit="(the share of the parameters to remove)"),
+    "--gamma of the size": Range(0, 0.99, open_least=True, unit="(the share of the bits to remove)"),
     "--max-drop": Range(0, 100, open_most=True, unit="points"),
     "--budget": _SECONDS,
     "--budget in steps": Range(1, 10**9, whole=True),

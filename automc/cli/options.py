@@ -102,6 +102,14 @@ class TargetOptions:
             show_default="0.3 where nothing else is asked for",
         ),
     ] = None
+    gamma_of: Annotated[
+        str,
+        typer.Option(
+            "--gamma-of",
+            help="What --gamma is a share of: params, or size, the bits in which they are stored (then up to 0.99, and "
+            "the search has quantisers).",
+        ),
+    ] = "params"
     max_flops: Annotated[
         str | None, typer.Option("--max-flops", help="At most so many FLOPs: 40% of the model's, or 20M.")
     ] = None
@@ -127,7 +135,7 @@ class TargetOptions:
         """
         from automc.study.limits import asked
 
-        return asked(self.gamma, self.max_flops, self.max_size, self.max_latency, self.max_drop)
+        return asked(self.gamma, self.max_flops, self.max_size, self.max_latency, self.max_drop, self.gamma_of)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def vectors(
     seed: int | None = None,
     full: bool = False,
     own_trials: bool = True,
+    named: Sequence[str] = (),
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Vectors:
@@ -90,6 +91,8 @@ def vectors(
         seed: of learning; None accepts vectors of any seed and learns with 0. Another seed learns from nothing.
         full: learn from nothing.
         own_trials: count what our own trials measured.
+        named: methods whose strategies are wanted although they are off the default grid: learned on top of the others,
+            and kept apart from them.
         progress: called with (epoch, epochs, losses).
         say: called with a sentence about what is going to be learned, and one about the first guess.
 
@@ -117,7 +120,26 @@ def vectors(
     _publish(known, found)
     if say and found.verdict:
         say(f"{found.verdict.text} {_taught_by(known)}")
-    return found
+    more = [m.id for m in known.methods if m.id in named and not m.default_grid]
+    return _with_named(found, more, own_trials, progress) if more else found
+
+
+def _with_named(start: Vectors, named: Sequence[str], own_trials: bool, progress: Progress | None) -> Vectors:
+    """Return vectors that go on from others by the grids of methods off the default one."""
+    from kg.embedding.learn import learn
+    from kg.embedding.vectors import PREFIX
+
+    known = learnable(own_trials, named)
+    path = home() / "vectors" / "named" / f"{known.fingerprint[:PREFIX]}-seed{start.seed}.safetensors"
+    if path.is_file():
+        from kg.embedding.vectors import Vectors
+
+        return Vectors.load(path)
+    found = learn(
+        known.methods, known.triples, known.experience, epochs=CONTINUED_EPOCHS, seed=start.seed, start=start,
+        progress=progress,
+    )  # fmt: skip
+    return _saved(found, path)
 
 
 def newest() -> Vectors | None:

@@ -98,6 +98,9 @@ class Method(ABC):
     size: ClassVar[str] = "HP2"
     """The hyperparameter that sets the size of the result: HP2, parameters, or HP22, bits."""
 
+    factors: ClassVar[bool] = False
+    """Whether it writes layers as products, which would not lie on the levels of a quantised model."""
+
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Values of the hyperparameters that are categories."""
 

@@ -198,6 +198,7 @@ class HigherOrderStatistics(Method):
 
     name = "HOS"
     version = 5
+    factors = True
     choices: ClassVar = {"HP11": tuple(GLOBAL), "HP12": tuple(LOCAL)}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:

@@ -103,6 +103,7 @@ class LearningFilterBasis(Method):
 
     name = "LFB"
     version = 4
+    factors = True
     choices: ClassVar = {"HP16": AUXILIARY}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:

@@ -13,10 +13,12 @@ from automc.methods import register
 from automc.methods.base import StepContext, StepReport
 from automc.methods.incremental import Incremental, parts
 from automc.methods.quantising import END_BITS, Quantiser
+from automc.models.stored import Stored
 from automc.surgery.levels import Levels, kmeans, uniform
 from automc.training.recipe import Recipe
 from kg.schema import Strategy
 
+LEVELS = 3
 BITS = 2
 """Three levels, −a, 0 and b, are stored in so many."""
 
@@ -54,7 +56,7 @@ class MultipleLevelQuantisation(Quantiser):
         self.check(strategy)
         step = Incremental(model, strategy, context, self.phases(strategy, context.recipe, context.data.n))
         for name, layer in step.layers.items():
-            book = Levels(BITS, codebook=kmeans(layer.weight, 3))
+            book = Levels(BITS, codebook=kmeans(layer.weight, LEVELS))
             step.levels[name] = uniform(layer.weight, END_BITS) if name in step.ends else book
         order = portions(step, self.rounds(strategy))
         for name in step.ends:
@@ -67,6 +69,10 @@ class MultipleLevelQuantisation(Quantiser):
                 step.fix(name, torch.ones_like(step.fixed[name]))
             step.advance(2 * place + 1)
         return step.model, step.done()
+
+    def bits_after(self, strategy: Strategy, model: Stored) -> int:
+        """As every quantiser's, with a codebook of three levels for each layer but the first and the last."""
+        return model.quantised(BITS, ends=END_BITS, codebook=LEVELS)
 
     def phases(self, strategy: Strategy, recipe: Recipe, n_train: int) -> list[int]:
         """Iterations after each half of a portion."""

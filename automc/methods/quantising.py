@@ -12,6 +12,7 @@ from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
 from automc.models.keeping import kept
 from automc.models.measure import count_params
+from automc.models.stored import Stored
 from automc.surgery.layers import computed, extended
 from automc.surgery.levels import MAX_BITS, Levels
 from automc.surgery.quantised import Layer, quantise, settle
@@ -39,6 +40,13 @@ class Quantiser(Method):
     def relative_cost(self, strategy: Strategy) -> float:
         """HP1."""
         return setting(strategy, "HP1", 0.0, 1000.0)
+
+    def bits_after(self, strategy: Strategy, model: Stored) -> int:
+        """Return the bits of all parameters after a step on a model of floats, by arithmetic.
+
+        Here a scale for each channel that a layer writes; a quantiser that stores something else says so.
+        """
+        return model.quantised(strategy.number(self.size), ends=END_BITS)
 
     def rounds(self, strategy: Strategy) -> int:
         """HP23 as a whole number.

@@ -14,6 +14,7 @@ from automc.methods import register
 from automc.methods.base import StepContext, StepReport
 from automc.methods.incremental import Incremental, by_level, parts
 from automc.methods.quantising import END_BITS, Quantiser
+from automc.models.stored import Stored
 from automc.surgery.levels import Levels, kmeans, uniform
 from automc.training.recipe import Recipe
 from kg.schema import Strategy
@@ -52,6 +53,11 @@ class SingleLevelQuantisation(Quantiser):
             fix(step, 1 - 2.0 ** -(phase + 1) if phase < rounds - 1 else 1.0, str(strategy.get("HP24")))
             step.advance(phase)
         return step.model, step.done()
+
+    def bits_after(self, strategy: Strategy, model: Stored) -> int:
+        """As every quantiser's, with a codebook of 2^HP22 levels for each layer but the first and the last."""
+        bits = strategy.number(self.size)
+        return model.quantised(bits, ends=END_BITS, codebook=round(2**bits))
 
     def phases(self, strategy: Strategy, recipe: Recipe, n_train: int) -> list[int]:
         """Iterations of each round."""

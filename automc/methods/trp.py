@@ -96,6 +96,7 @@ class TrainedRankPruning(Method):
     """
 
     name = "TRP"
+    factors = True
     choices: ClassVar = {"HP21": ("channel", "spatial")}
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:

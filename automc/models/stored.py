@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from automc.models.edits import inserted_types
 
@@ -47,28 +47,35 @@ class Stored:
     """Of these, those of the first and the last layer."""
     outputs: int
     """Channels that the layers write: each has a scale of its own."""
+    end_outputs: int
+    """Of these, those of the first and the last layer."""
 
-    def quantised(self, bits: float, *, ends: int = ENDS, codebook: int | None = None) -> int:
+    def quantised(self, bits: float, *, ends: int | None = ENDS, codebook: int | None = None) -> int:
         """Return the bits of the model once the layers' weights have `bits` on average.
 
         Args:
-            ends: bits of the first and the last layer where the others have fewer.
+            ends: bits of the first and the last layer, with a scale for each channel; None: they are as the others.
             codebook: levels of a codebook for each layer; None: a scale for each channel that a layer writes.
         """
-        levels = self.outputs if codebook is None else codebook * self.layers
-        inner = (self.weights - self.ends) * bits + self.ends * max(bits, ends)
-        return round(inner) + FLOAT * (levels - self.weights) + self.bits
+        weights = self.weights * bits if ends is None else (self.weights - self.ends) * bits + self.ends * ends
+        levels = self.outputs
+        if codebook is not None:
+            apart, scales = (0, 0) if ends is None else (min(2, self.layers), self.end_outputs)
+            levels = codebook * (self.layers - apart) + scales
+        return round(weights) + FLOAT * (levels - self.weights) + self.bits
 
 
 def stored(model: nn.Module, layers: Iterable[nn.Conv2d | nn.Linear]) -> Stored:
     """Count what `Stored` holds of a model; `layers` are those that may be quantised, in its order."""
     found = list(layers)
-    sizes = [layer.weight.numel() for layer in found]
+    sizes, outputs = ([f(layer.weight) for layer in found] for f in (Tensor.numel, len))
+    both = {0, len(found) - 1} if found else set()
     return Stored(
         params=sum(p.numel() for p in model.parameters()),
         bits=count_bits(model),
         layers=len(found),
         weights=sum(sizes),
-        ends=sum(sizes[i] for i in {0, len(sizes) - 1}) if sizes else 0,
-        outputs=sum(len(layer.weight) for layer in found),
+        ends=sum(sizes[i] for i in both),
+        outputs=sum(outputs),
+        end_outputs=sum(outputs[i] for i in both),
     )

@@ -164,7 +164,8 @@ def command(spec: StudySpec) -> str:
     budget = f"{spec.budget.steps}steps" if spec.budget.steps is not None else f"{spec.budget.seconds or 0:g}s"
     words: list[Any] = ["automc", "search", spec.model, "--data", data.spec, "--budget", budget]
     options = (
-        ("--gamma", spec.gamma, None), *((limit.kind.option, limit, None) for limit in spec.limits),
+        ("--gamma", spec.gamma, None), ("--gamma-of", spec.gamma_of, "params"),
+        *((limit.kind.option, limit, None) for limit in spec.limits),
         ("--max-drop", None if spec.max_drop is None else drop_text(spec.max_drop), None),
         ("--searcher", spec.searcher, "progressive"), ("--max-length", spec.max_length, 5), ("--seed", spec.seed, 0),
         ("--run-seed", spec.run_seed, 0), ("--fraction", recipe.fraction, 1.0),

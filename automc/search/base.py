@@ -185,7 +185,8 @@ def sizes(outcomes: Sequence[Outcome]) -> FloatArray:
 
 def grains(outcomes: Sequence[Outcome]) -> FloatArray:
     """Return the mean stored bits of a parameter in measured outcomes, as a share of a float's 32; (p,)."""
-    return (1 - sizes(outcomes)) / (1 - np.array([min(o.pr or 0.0, 0.99) for o in outcomes], dtype=float))
+    left = 1 - np.array([min(o.pr or 0.0, 0.99) for o in outcomes], dtype=float)
+    return np.asarray((1 - sizes(outcomes)) / left)
 
 
 @dataclass(frozen=True, slots=True)

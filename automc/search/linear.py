@@ -61,7 +61,7 @@ def removed(prefixes: Sequence[Outcome]) -> FloatArray:
 
 
 def cut(space: Space, prefixes: Sequence[Outcome], gone: FloatArray) -> FloatArray:
-    """Return what steps that remove `gone` of M's size, (p, n), take of what accuracy hangs on, as a share of M; (p, n).
+    """Return what steps that remove `gone` of M's size, (p, n), take of what accuracy hangs on, of M's; (p, n).
 
     That is parameters; of a quantiser, which leaves all, what the rounding of weights is in their squares.
     """

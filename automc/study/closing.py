@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from automc.search import get as searcher_named
-from automc.study.spec import StudySpec
+from automc.study.spec import MAX_REMOVED, StudySpec
 from kg.schema import Scheme, Strategy, Value
 
 DIGITS = 4
@@ -54,8 +54,8 @@ def siblings(grid: Sequence[Strategy]) -> dict[Strategy, list[int]]:
 
 
 def straight(
-    grid: Sequence[Strategy], aim: float, reach: Mapping[str, float], seconds: Callable[[Strategy], float],
-    most: float | None = None, order: Sequence[str] = (),
+    grid: Sequence[Strategy], aim: float | Mapping[str, float], reach: Mapping[str, float],
+    seconds: Callable[[Strategy], float], most: float | None = None, order: Sequence[str] = (),
 ) -> list[Scheme]:  # fmt: skip
     """Return each method straight to the target in one step: what is within its reach, one setting a method.
 
@@ -65,18 +65,20 @@ def straight(
 
     Args:
         grid: strategies that may be asked for.
-        aim: share of the parameters to remove.
+        aim: share of the parameters to remove, of all methods or by their names.
         reach: share that one step of a method can remove at most; methods it does not name can remove all.
         seconds: forecast of a step.
         most: seconds that they may take together; None: any.
         order: names of the methods, the most promising first; those that it does not name come last.
     """
-    names = [m for m in dict.fromkeys(s.method for s in grid) if reach.get(m, 1.0) >= aim - 10.0**-DIGITS]
+    aims = aim if isinstance(aim, Mapping) else {s.method: aim for s in grid}
+    known = dict.fromkeys(s.method for s in grid)
+    names = [m for m in known if aims[m] <= min(reach.get(m, 1.0), MAX_REMOVED) + 10.0**-DIGITS]
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
     by_method = {name: [s for s in grid if s.method == name] for name in names}
     chosen: list[Strategy] = []
     for cut in range(max((len(_lengths(own)) for own in by_method.values()), default=0)):
-        chosen = [solved(_middle(own, cut), aim) for own in by_method.values()]
+        chosen = [solved(_middle(own, cut), aims[name]) for name, own in by_method.items()]
         if most is None or sum(map(seconds, chosen)) <= most:
             return [Scheme((strategy,)) for strategy in chosen]
     within = [s for n, s in enumerate(chosen, 1) if sum(map(seconds, chosen[:n])) <= (most or 0.0)]

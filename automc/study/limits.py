@@ -153,14 +153,15 @@ def _plain(value: float) -> str:
 
 def asked(
     gamma: float | None = None, max_flops: str | None = None, max_size: str | None = None,
-    max_latency: str | None = None, max_drop: str | None = None,
+    max_latency: str | None = None, max_drop: str | None = None, gamma_of: str = "params",
 ) -> dict[str, Any]:  # fmt: skip
     """Read what is asked of the smaller model into the fields of a StudySpec; where nothing is, γ = DEFAULT_GAMMA.
 
     Args:
-        gamma: share of the parameters to remove, in (0, 0.84].
+        gamma: share of the parameters to remove, in (0, 0.84], or of their bits, in (0, 0.99].
         max_flops, max_size, max_latency: see `Limit.parse`.
         max_drop: see `parse_drop`.
+        gamma_of: "params" or "size", what gamma is a share of.
 
     Raises:
         StudyError: one of them cannot be read.
@@ -170,4 +171,6 @@ def asked(
     drop = None if max_drop is None else parse_drop(max_drop)
     if gamma is None and not limits and drop is None:
         gamma = DEFAULT_GAMMA
-    return {"gamma": gamma, "limits": limits, "max_drop": drop}
+    if gamma is None and gamma_of != "params":
+        raise StudyError(f"--gamma-of {gamma_of} says what --gamma is a share of. Give --gamma too.")
+    return {"gamma": gamma, "gamma_of": gamma_of, "limits": limits, "max_drop": drop}

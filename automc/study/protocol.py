@@ -17,9 +17,11 @@ from automc.models.runtimes import Runtime
 from automc.search.base import meets
 from automc.search.pareto import non_dominated, recommend
 from automc.study.limits import MAX_GAMMA, Limit, drop_text
-from automc.study.spec import StudySpec
+from automc.study.spec import GammaOf, StudySpec
 from automc.study.trial import Trial
 
+BYTES = 4
+"""Of a float parameter in a file."""
 LEAST_AIM = 0.04
 """What a searcher aims to remove where nothing says how much: the smallest step of the grid."""
 _ROUNDING = 1e-9
@@ -55,12 +57,15 @@ class Protocol:
     validation_images: int
     runtime: Runtime = "torch"
     """What latencies are those of."""
+    gamma_of: GammaOf = "params"
+    """What γ is a share of."""
 
     @classmethod
     def of(cls, spec: StudySpec, record: Mapping[str, Any]) -> Protocol:
         """Return the protocol of a study: what its spec asks, measured against the figures of its node in the graph."""
         base = {name.removeprefix("base_"): v for name, v in record.items() if name.startswith("base_")}
-        return cls(spec.gamma, spec.limits, spec.max_drop, base, int(record["validation_images"]), spec.runtime)
+        images = int(record["validation_images"])
+        return cls(spec.gamma, spec.limits, spec.max_drop, base, images, spec.runtime, spec.gamma_of)
 
     @property
     def gamma_alone(self) -> bool:
@@ -72,9 +77,18 @@ class Protocol:
         return any(limit.figure == figure for limit in self.limits)
 
     @property
+    def noun(self) -> str:
+        """What γ is a share of, in words."""
+        return "bits" if self.gamma_of == "size" else "parameters"
+
+    def removed(self, trial: Trial) -> float:
+        """Return the share of what γ counts that a trial removed."""
+        return (trial.size if self.gamma_of == "size" else trial.pr) or 0.0
+
+    @property
     def asked(self) -> str:
         """All that is asked for, in words."""
-        parts = [] if self.gamma is None else [f"at least {self.gamma:.0%} of the parameters removed"]
+        parts = [] if self.gamma is None else [f"at least {self.gamma:.0%} of the {self.noun} removed"]
         parts += [_limit_text(limit, self.base[limit.figure]) for limit in self.limits]
         if self.max_drop is not None:
             parts.append(f"at most {drop_text(self.max_drop)} of validation accuracy lost")
@@ -83,7 +97,7 @@ class Protocol:
     @property
     def unmet(self) -> str:
         """What no scheme did, as the end of a sentence that begins with No scheme, or Nothing."""
-        return f"removed {self.gamma:.0%} of the parameters" if self.gamma_alone else f"met the target ({self.asked})"
+        return f"removed {self.gamma:.0%} of the {self.noun}" if self.gamma_alone else f"met the target ({self.asked})"
 
     @property
     def loose(self) -> list[str]:
@@ -95,12 +109,20 @@ class Protocol:
         ]
 
     def aim(self, reachable: float = MAX_GAMMA) -> float:
-        """Return the share of the parameters that a searcher, which plans in parameters, is to remove.
+        """Return the share of the size that a searcher, which plans in sizes, is to remove; of floats, parameters.
+
+        Of a file what is no parameter stays as it is.
 
         γ; and where a limit asks for a larger part of its own figure to go, that part, as far as it is `reachable`.
         """
-        parts = [1 - limit.most(self.base[limit.figure]) / self.base[limit.figure] for limit in self.limits]
-        return max(self.gamma or LEAST_AIM, min([max(parts, default=0.0), reachable, MAX_GAMMA]))
+        parts = [self._part(limit) for limit in self.limits]
+        return max(self.gamma or LEAST_AIM, min(max(parts, default=0.0), reachable))
+
+    def _part(self, limit: Limit) -> float:
+        """Return the share of its figure that a limit asks to go; of a file, of what its parameters take in it."""
+        base, most = self.base[limit.figure], limit.most(self.base[limit.figure])
+        rest = max(0.0, base - BYTES * self.base["params"]) if limit.figure == "file_bytes" else 0.0
+        return 1 - (most - rest) / (base - rest)
 
     @property
     def least_accuracy(self) -> float | None:
@@ -116,10 +138,10 @@ class Protocol:
             leave_out: a figure whose limit is not looked at.
         """
         found: list[Miss] = []
-        removed = trial.pr or 0.0
+        removed = self.removed(trial)
         if self.gamma is not None and not meets(removed, self.gamma):
             short = f"{100 * (self.gamma - removed):.2f}pp short of {self.gamma:.0%}"
-            found.append(Miss(f"{removed:.2%} of the parameters removed, {short}", _over(1 - removed, 1 - self.gamma)))
+            found.append(Miss(f"{removed:.2%} of the {self.noun} removed, {short}", _over(1 - removed, 1 - self.gamma)))
         looked_at = [limit for limit in self.limits if limit.figure != leave_out]
         known = [limit for limit in looked_at if getattr(trial, limit.figure) is not None]
         found += [miss for limit in known if (miss := _miss(limit, trial, self.base[limit.figure])) is not None]
@@ -129,8 +151,8 @@ class Protocol:
                 more = f"{100 * (lost - self.max_drop):.2f}pp more than allowed"
                 excess = (lost - self.max_drop) / self.base["accuracy"]
                 found.append(Miss(f"{100 * lost:.2f}pp of validation accuracy lost, {more}", excess))
-            if self.gamma is None and not self.limits and removed <= 0:
-                found.append(Miss("no smaller than the model before", -removed))
+            if self.gamma is None and not self.limits and (trial.size or 0.0) <= 0:
+                found.append(Miss("no smaller than the model before", -(trial.size or 0.0)))
         return found or [Miss(f"its {m.kind.noun} was not measured", math.inf) for m in looked_at if m not in known]
 
     def feasible(self, trial: Trial) -> bool:
@@ -140,10 +162,10 @@ class Protocol:
     def front(self, trials: Sequence[Trial]) -> list[Trial]:
         """Return the non-dominated feasible trials, smallest removal first; repeats of a point once."""
         meeting = [t for t in trials if self.feasible(t)]
-        points = np.array([(t.accuracy, t.pr) for t in meeting], dtype=float).reshape(-1, 2)
+        points = np.array([(t.accuracy, t.size) for t in meeting], dtype=float).reshape(-1, 2)
         chosen = [t for t, kept in zip(meeting, non_dominated(points), strict=True) if kept]
-        distinct = {(t.accuracy, t.params): t for t in reversed(chosen)}
-        return sorted(distinct.values(), key=lambda t: (t.pr or 0.0, t.ordinal))
+        distinct = {(t.accuracy, t.params, t.bits): t for t in reversed(chosen)}
+        return sorted(distinct.values(), key=lambda t: (t.size or 0.0, t.ordinal))
 
     def standard_error(self, accuracy: float) -> float:
         """Return that of an accuracy, a share measured on `validation_images`."""
@@ -163,9 +185,11 @@ class Protocol:
             return Recommendation(front[-1], f"the smallest model with {self.asked} ({change})")
         best = max(t.accuracy or 0.0 for t in front)
         error = self.standard_error(best)
-        trial = front[recommend(np.array([(t.accuracy, t.pr) for t in front], dtype=float), error)]
+        trial = front[recommend(np.array([(t.accuracy, t.size) for t in front], dtype=float), error)]
         if trial.accuracy == best:
-            within = f"removes at least {self.gamma:.0%} of the parameters" if self.gamma_alone else f"has {self.asked}"
+            within = (
+                f"removes at least {self.gamma:.0%} of the {self.noun}" if self.gamma_alone else f"has {self.asked}"
+            )
             return Recommendation(trial, f"the most accurate scheme that {within}")
         why = (
             f"the smallest model whose validation accuracy is within one standard error ({error:.2%}, "
@@ -188,7 +212,8 @@ class Protocol:
         if trial is None:
             return ""
         missed = "; ".join(miss.text for miss in self.misses(trial))
-        head = f"Nearest: trial {trial.ordinal} removed {trial.pr:.2%} at {trial.accuracy:.2%}: {trial.scheme.id}"
+        gone = f"removed {self.removed(trial):.2%} at {trial.accuracy:.2%}"
+        head = f"Nearest: trial {trial.ordinal} {gone}: {trial.scheme.id}"
         return f"{head}\nIt misses: {missed}."
 
 

@@ -50,7 +50,7 @@ class Schedule:
             trials: those of the study, by scheme; a live view, to which finished ones are added.
             window: rounds that may be under way.
             steps: the budget, in trials; None where it is not counted in steps.
-            first: schemes of one step that come before anything the searcher asks for.
+            first: schemes that come before anything the searcher asks for.
         """
         self._searcher = searcher
         self._space = space
@@ -130,8 +130,8 @@ class Schedule:
         if not asked:
             return Scheme(), {}
         before = self._trials.get(self._space.scheme(asked[0][:-1]))
-        removed = (before.pr if before else None) or 0.0
-        return self._space.scheme(asked[0], removed), self._space.expected(self._searcher.why(asked[0]), removed)
+        sizes = (before.removed, before.grain) if before else (0.0, 1.0)
+        return self._space.scheme(asked[0], *sizes), self._space.expected(self._searcher.why(asked[0]), *sizes)
 
     def _planned(self, target: Scheme) -> dict[Scheme, int]:
         """Return what the target takes and no earlier round has, as far as the budget goes, with ordinals."""
@@ -164,7 +164,7 @@ class Schedule:
         self._dry = False
         if executed:
             with one_thread():
-                self._searcher.tell([t.outcome(self._space.indices(t.scheme)) for t in executed])
+                self._searcher.tell([self._space.outcome(t) for t in executed])
 
     def _left(self) -> float:
         """Return the steps that the budget leaves: what is planned counts until it turns out never to be executed."""

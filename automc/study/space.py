@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from automc import methods
-from automc.search.base import FloatArray, Reason, Space
-from automc.study.closing import DIGITS, siblings, solved, template
+from automc.models.stored import FLOAT, Stored
+from automc.search.base import FloatArray, Outcome, Reason, Space
+from automc.study.bits import Kinds, Way, factoring
+from automc.study.closing import DIGITS, siblings, solved, straight, template
+from automc.study.limits import MAX_GAMMA
+from automc.study.trial import Trial
 from automc.training.recipe import Recipe
 from kg.embedding.vectors import Vectors
 from kg.schema import Scheme, Strategy, Task
@@ -50,7 +54,7 @@ class StrategySpace:
 
     def __init__(
         self, vectors: Vectors, task: Task, infeasible: Mapping[str, str], recipe: Recipe, n_train: int,
-        reach: Mapping[str, float] | None = None,
+        reach: Mapping[str, float] | None = None, model: Stored | None = None,
     ) -> None:  # fmt: skip
         """Mask what cannot run here, and of twins under the recipe all but the first.
 
@@ -58,6 +62,7 @@ class StrategySpace:
             infeasible: reason by method, for methods that failed their probe on this model.
             n_train: images that a step trains on.
             reach: share of M's parameters that a step of a method can remove at most; what plans more is masked.
+            model: counts of M where its size in bits is asked for; None masks quantisers, which remove no parameter.
         """
         self.strategies = tuple(Strategy.parse(identifier) for identifier in vectors.strategies)
         self._index = {strategy: i for i, strategy in enumerate(self.strategies)}
@@ -65,9 +70,12 @@ class StrategySpace:
         registry = methods.registered()
         method = np.array([names.index(s.method) for s in self.strategies], dtype=np.int64)
         runs = np.array([name in registry and name not in infeasible for name in names])
-        mask = runs[method] & first_of_twins(self.strategies, recipe, n_train)
+        self.kinds, self._model = Kinds(self.strategies), model
+        kept = () if model is None else self.kinds.kept(model)
+        runs_here = runs[method] & ((self.kinds.of < 0) | bool(kept))
+        mask = runs_here & first_of_twins(self.strategies, recipe, n_train)
         cost = [registry[s.method].relative_cost(s) if s.method in registry else 0.0 for s in self.strategies]
-        hp2 = np.array([s.number("HP2") for s in self.strategies])
+        hp2 = np.array([s.removal for s in self.strategies])
         most = np.array([(reach or {}).get(name, 1.0) for name in names]) + BEYOND
         far = hp2 > most[method]
         beyond = runs[method] & far
@@ -82,10 +90,14 @@ class StrategySpace:
             task=np.asarray(vectors.scale(task), dtype=np.float32),
             slope=self._slope(vectors, task, names, recipe, n_train),
             reach=most,
+            bits=self.kinds.bits,
+            kind=self.kinds.of,
+            kept=kept,
+            factors=factoring(self.strategies),
         )
         counts = {name: int(np.sum(method == i)) for i, name in enumerate(names)}
-        self._recipe, self._n_train, self._runs, self._distinct = recipe, n_train, runs[method], mask
-        self._aim, self._templates = 0.0, tuple[Strategy, ...]()
+        self._recipe, self._n_train, self._runs, self._distinct = recipe, n_train, runs_here, mask
+        self._aim, self._templates, self._ahead = 0.0, tuple[Strategy, ...](), tuple[Strategy, ...]()
         self.report = SpaceReport(
             total=len(self.strategies),
             without_code={n: c for n, c in counts.items() if n not in registry},
@@ -114,6 +126,21 @@ class StrategySpace:
         """The most that a step on the grid plans to remove; 0 where none may be asked for."""
         return float(max(self.space.hp2[: len(self.strategies)][self._allowed], default=0.0))
 
+    def reachable(self, length: int) -> float:
+        """Return the largest share of M's size that schemes of so many steps plan to remove."""
+        allowed = self.space.kind[: len(self.strategies)][self._allowed]
+        kept = min((self.space.kept[kind] for kind in set(allowed) - {-1}), default=1.0)
+        floats, before = (min(MAX_GAMMA, steps * self.largest) for steps in (length, length - 1))
+        return max(floats, 1 - (1 - before) * kept if kept < 1 else 0.0)
+
+    def kept(self, trial: Trial) -> tuple[float, ...]:
+        """Return the share of its bits that quantisers of each kind would leave of a trial's model; () if unknown."""
+        return self.kinds.kept(Stored(*trial.counts)) if self.space.kept and trial.counts else ()
+
+    def outcome(self, trial: Trial) -> Outcome:
+        """Return what a searcher is told of a trial."""
+        return trial.outcome(self.indices(trial.scheme), self.kept(trial))
+
     def allowed(self) -> list[Strategy]:
         """Return the strategies on the grid that may be asked for."""
         return [s for s, allowed in zip(self.strategies, self._allowed, strict=True) if allowed]
@@ -126,8 +153,41 @@ class StrategySpace:
         return [names[m] for m in np.argsort(self.space.slope, kind="stable")]
 
     def runnable(self) -> list[Strategy]:
-        """Return the strategies on the grid whose method works on this model, whatever they remove; twins once."""
-        return [s for s, runs in zip(self.strategies, self._distinct, strict=True) if runs]
+        """Return the strategies on the grid whose method works on this model, whatever they remove; twins once.
+
+        Quantisers are none of them.
+        """
+        floats = self._distinct & (self.kinds.of < 0)
+        return [s for s, runs in zip(self.strategies, floats, strict=True) if runs]
+
+    def first(
+        self, aim: float, reach: Mapping[str, float], seconds: Callable[[Strategy], float], most: float | None
+    ) -> list[Scheme]:
+        """Return what a search begins with: each method straight to the aim, see `closing.straight`.
+
+        Where sizes count: the quantiser that is enough alone, and each method before the most promising one that is
+        not, so far that this one then meets the aim.
+        """
+        floats, order, ways = self.runnable(), self.promising(), self.ways(aim)
+        if not ways:
+            return straight(floats, aim, reach, seconds, most, order)
+        alone = [Scheme((self._longest(way.kind),)) for way in ways if not way.removed][:1]
+        ahead = [way for way in ways if way.removed][:1]
+        if not ahead:
+            return alone
+        last = self._longest(ahead[0].kind)
+        factors = {m for m, writes in zip(self.space.method, self.space.factors, strict=True) if writes}
+        removed = {
+            name: ahead[0].for_factors if m in factors else ahead[0].removed
+            for m, name in enumerate(self.space.methods)
+        }
+        before = straight(floats, removed, reach, lambda step: seconds(step) + seconds(last), most, order)
+        return [*alone, *(Scheme((*scheme.steps, last)) for scheme in before)]
+
+    def _longest(self, kind: int) -> Strategy:
+        """Return the strategy of a kind of quantiser that trains longest."""
+        own = [s for s, same in zip(self.strategies, self.kinds.of == kind, strict=True) if same]
+        return max(own, key=methods.get(own[0].method).relative_cost)
 
     @property
     def _allowed(self) -> npt.NDArray[np.bool_]:
@@ -136,14 +196,28 @@ class StrategySpace:
     def admissible(self) -> dict[str, set[float]]:
         """Return what the strategies that are not masked plan to remove (HP2), by method."""
         chosen = self.allowed()
-        return {name: {s.number("HP2") for s in chosen if s.method == name} for name in self.space.methods}
+        return {name: {s.removal for s in chosen if s.method == name} for name in self.space.methods}
+
+    def ways(self, aim: float) -> list[Way]:
+        """Return how floats and a quantiser meet the aim, the most promising first; none where only parameters count.
+
+        Of equal widths that of the kind that may be asked for.
+        """
+        if self._model is None or not self.space.kept:
+            return []
+        able = set(self.space.kind[: len(self.strategies)][self._allowed])
+        return [way for way in self.kinds.ways(self._model, aim, MAX_GAMMA) if way.kind in able]
 
     def closing_at(self, aim: float) -> StrategySpace:
-        """Return this space with the strategies that remove what a prefix has left of `aim`, behind those of the grid.
+        """Return this space with strategies off the grid, behind it: those that remove what a prefix has left of `aim`.
 
-        Such a strategy has the vector of its sibling on the grid whose HP2 is nearest to the aim.
+        Behind these, where sizes count, those with which a quantiser of each width then meets the aim from the start.
+        A strategy off the grid has the vector of its sibling on the grid whose HP2 is nearest to what it removes.
         """
-        found = siblings(self.strategies)
+        floats = [s for s, kind in zip(self.strategies, self.kinds.of, strict=True) if kind < 0]
+        found = siblings(floats)
+        if len(floats) < len(self.strategies):
+            found = {t: [self._index[floats[i]] for i in places] for t, places in found.items()}
         near = [min(places, key=lambda i: abs(self.space.hp2[i] - aim)) for places in found.values()]
         one = [places[0] for places in found.values()]
         first = first_of_twins([self.strategies[i] for i in one], self._recipe, self._n_train)
@@ -161,28 +235,68 @@ class StrategySpace:
             cost=np.concatenate([old.cost, old.cost[one]]),
             mask=np.concatenate([old.mask, first & able]),
             closing=np.arange(len(old.strategies) + len(found)) >= len(old.strategies),
+            bits=np.concatenate([old.bits, np.full(len(found), float(FLOAT))]),
+            kind=np.concatenate([old.kind, np.full(len(found), -1)]),
+            factors=np.concatenate([old.factors, old.factors[one]]),
         )
         more.report = replace(self.report, closing=int(np.sum(first & able)))
+        return more._ahead_of_quantisers(found, first & able)
+
+    def _ahead_of_quantisers(self, found: Mapping[Strategy, list[int]], able: npt.NDArray[np.bool_]) -> StrategySpace:
+        """Add what floats remove before a quantiser of each width, of the templates that may be asked for."""
+        old, ahead, beside = self.space, list[Strategy](), list[int]()
+        for way in self.ways(self._aim):
+            for (open_, places), asked in zip(found.items(), able, strict=True):
+                strategy = solved(open_, way.for_factors if old.factors[places[0]] else way.removed)
+                share = strategy.removal
+                if way.removed > 0 and asked and strategy not in self._index and share <= self._most(places[0]):
+                    ahead.append(strategy)
+                    beside.append(min(places, key=lambda i: abs(old.hp2[i] - share)))
+        if not ahead:
+            return self
+        more, total = copy.copy(self), len(old.mask)
+        more._ahead = tuple(ahead)
+        more._index = {**self._index, **{s: total + n for n, s in enumerate(ahead)}}
+        more.space = replace(
+            old,
+            strategies=(*old.strategies, *(s.id for s in ahead)),
+            hp2=np.concatenate([old.hp2, [s.removal for s in ahead]]),
+            mask=np.concatenate([old.mask, np.ones(len(ahead), dtype=bool)]),
+            closing=np.concatenate([old.closing, np.zeros(len(ahead), dtype=bool)]),
+            method=np.concatenate([old.method, old.method[beside]]),
+            embeddings=np.concatenate([old.embeddings, old.embeddings[beside]]),
+            cost=np.concatenate([old.cost, old.cost[beside]]),
+            bits=np.concatenate([old.bits, old.bits[beside]]),
+            kind=np.concatenate([old.kind, old.kind[beside]]),
+            factors=np.concatenate([old.factors, old.factors[beside]]),
+        )
         return more
 
-    def step(self, index: int, removed: float = 0.0) -> Strategy:
+    def _most(self, place: int) -> float:
+        """The most that a step of a strategy's method can remove."""
+        return 1.0 if self.space.reach is None else float(self.space.reach[self.space.method[place]])
+
+    def step(self, index: int, removed: float = 0.0, grain: float = 1.0) -> Strategy:
         """Return the strategy behind an index; one that closes removes what `removed` has left of the aim.
 
         Args:
-            removed: share of the original parameters that the steps before have removed, as measured.
+            removed: share of M's size that the steps before have removed, as measured.
+            grain: mean bits of a parameter then, as a share of a float's.
         """
         if index < len(self.strategies):
             return self.strategies[index]
-        missing = max(0.0, self._aim - removed)
+        if index >= len(self.strategies) + len(self._templates):
+            return self._ahead[index - len(self.strategies) - len(self._templates)]
+        missing = max(0.0, self._aim - removed) / grain
         strategy = solved(self._templates[index - len(self.strategies)], missing)
         # On the grid it would be that strategy, of which the searcher was told under another index.
         return solved(strategy, missing + 10.0**-DIGITS) if strategy in self._index else strategy
 
-    def scheme(self, indices: tuple[int, ...], removed: float = 0.0) -> Scheme:
-        """Return the scheme behind indices; `removed` of all but its last step, see `step`."""
-        return Scheme(tuple(self.step(i, removed) for i in indices))
+    def scheme(self, indices: tuple[int, ...], removed: float = 0.0, grain: float = 1.0) -> Scheme:
+        """Return the scheme behind indices; `removed` and `grain` of all but its last step, see `step`."""
+        return Scheme(tuple(self.step(i, removed, grain) for i in indices))
 
-    def expected(self, reason: Reason | None, removed: float = 0.0) -> dict[str, Any]:
+    def expected(self, reason: Reason | None, removed: float = 0.0, grain: float = 1.0) -> dict[str, Any]:
         """Return what a searcher expected of a step as fields of its trial; none where it predicts nothing."""
         if reason is None:
             return {}
@@ -190,7 +304,7 @@ class StrategySpace:
             "predicted_step_ar": reason.step_ar,
             "predicted_step_pr": reason.step_pr,
             "drawn": reason.drawn,
-            "rivals": tuple((self.step(i, removed).id, ar, pr) for i, ar, pr in reason.rivals),
+            "rivals": tuple((self.step(i, removed, grain).id, ar, pr) for i, ar, pr in reason.rivals),
         }
 
     def indices(self, scheme: Scheme) -> tuple[int, ...]:
@@ -199,7 +313,7 @@ class StrategySpace:
 
     def on_grid(self, scheme: Scheme) -> bool:
         """Tell whether all steps of a scheme are strategies of the paper's grid."""
-        return all(step in self._index for step in scheme.steps)
+        return all(self._index.get(step, len(self.strategies)) < len(self.strategies) for step in scheme.steps)
 
 
 def first_of_twins(strategies: Sequence[Strategy], recipe: Recipe, n_train: int) -> npt.NDArray[np.bool_]:
@@ -234,7 +348,7 @@ def lightest(strategies: Iterable[Strategy]) -> dict[str, Strategy]:
     registry = methods.registered()
 
     def weight(strategy: Strategy) -> tuple[float, float]:
-        return strategy.number("HP2"), registry[strategy.method].relative_cost(strategy)
+        return strategy.removal, registry[strategy.method].relative_cost(strategy)
 
     found: dict[str, Strategy] = {}
     for strategy in strategies:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from automc.bounds import check
 from automc.datasets.base import DataRef
@@ -13,6 +13,7 @@ from automc.models.runtimes import Runtime, checked
 from automc.study.limits import Limit
 from automc.training.recipe import Recipe
 
+GammaOf = Literal["params", "size"]
 MAX_REMOVED = 0.85
 """Upper bound of the planned removals of one scheme."""
 LEAST_WINDOW, WINDOW = 6, 2
@@ -84,7 +85,7 @@ class StudySpec:
     """What the user named, for people; the model itself is kept as base.am in the study's folder."""
     data: DataRef
     gamma: float | None
-    """Share of the parameters to remove, in (0, 0.84]; None: parameters are not limited."""
+    """Share of the parameters to remove, in (0, 0.84], or of their bits, in (0, 0.99]; None: they are not limited."""
     budget: Budget
     recipe: Recipe
     searcher: str = "progressive"
@@ -126,11 +127,15 @@ class StudySpec:
     """Search on the paper's grid alone: no strategies that close the distance to the target, no first trials."""
     front: float = 0.5
     """What the front beyond the target is worth to the search beside the scheme that it will recommend, in [0, 1]."""
+    gamma_of: GammaOf = "params"
+    """What gamma is a share of: parameters, or the bits in which they are stored."""
     max_drop: float | None = None
     """Validation accuracy that it may lose, in [0, 1), where the smallest model within is to be recommended."""
 
     def __post_init__(self) -> None:
         checked(self.runtime)
+        if self.gamma_of not in get_args(GammaOf):
+            raise StudyError(f"--gamma-of {str(self.gamma_of)[:40]!r} is neither params nor size.")
         if not self.window:
             object.__setattr__(self, "window", window_for(self.workers))
         if self.gamma is None and not self.limits and self.max_drop is None:
@@ -138,7 +143,7 @@ class StudySpec:
         if self.max_drop is not None:
             check("--max-drop", 100 * self.max_drop, StudyError, shown=f"{100 * self.max_drop:g}pp")
         if self.gamma is not None:
-            check("--gamma", self.gamma, StudyError)
+            check("--gamma" if self.gamma_of == "params" else "--gamma of the size", self.gamma, StudyError)
         for option, value in (
             ("--max-length", self.max_length), ("--workers", self.workers), ("--seed", self.seed),
             ("--run-seed", self.run_seed), ("--cache-size", self.cache_bytes), ("--front", self.front),
@@ -146,6 +151,12 @@ class StudySpec:
             check(option, value, StudyError)
         if self.step_timeout is not None:
             check("--step-timeout", self.step_timeout, StudyError)
+
+    @property
+    def sized(self) -> bool:
+        """Whether fewer bits of a parameter help: the size is asked for, or the file's."""
+        size = self.gamma is not None and self.gamma_of == "size"
+        return size or any(limit.figure == "file_bytes" for limit in self.limits)
 
     @property
     def ablations(self) -> tuple[str, ...]:

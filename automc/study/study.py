@@ -22,7 +22,7 @@ from automc.home import home
 from automc.models import structure
 from automc.models.runtimes import runner
 from automc.search import get as searcher_named
-from automc.study.closing import SHARE, closes, straight
+from automc.study.closing import SHARE, closes
 from automc.study.ending import Ending, settled
 from automc.study.forecast import Forecast
 from automc.study.gauge import base_figures, gauge_with
@@ -30,6 +30,7 @@ from automc.study.loop import Listener, Loop, Plan
 from automc.study.machine import default_workers as default_workers
 from automc.study.machine import versions as versions
 from automc.study.moved import reopened
+from automc.study.opening import begin, counts, record_of, vectors_for
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
 from automc.study.protocol import Protocol
@@ -108,7 +109,7 @@ class Study:
             # A model that does not run there must not be found out after hours.
             runner(subject.model, subject.example, "onnx")
         recipe = settle_recipe(recipe, precision, subject, asked.runtime, auto_widths, listener.say)
-        vectors = _vectors(asked, listener)
+        vectors = vectors_for(asked, listener)
         taken = insist(knowledge.study_names, listener.say)
         with claimed(subject.name, subject.dataset.name, taken) as name:
             spec = StudySpec(
@@ -120,9 +121,11 @@ class Study:
                 normalisation=(subject.dataset.mean, subject.dataset.std), shape=subject.example.shape[1:],
             )  # fmt: skip
             vectors.save(folder(name) / "vectors.safetensors")
-            record = _record(spec, subject) | base_figures(spec.limits, subject, folder(name) / "base.am", spec.runtime)
+            record = record_of(spec, subject) | base_figures(
+                spec.limits, subject, folder(name) / "base.am", spec.runtime
+            )
             record["target"] = Protocol.of(spec, record).asked
-            insist(lambda: _begin(record, subject), listener.say)
+            insist(lambda: begin(record, subject), listener.say)
         return cls(spec, subject, vectors, record)
 
     @classmethod
@@ -205,7 +208,7 @@ class Study:
         """Return the loop at the point that the graph's trials have reached, after telling the plan."""
         space = StrategySpace(
             self.vectors, self.subject.task(), infeasible, self.spec.recipe, self.subject.splits.train.n,
-            reach=self.record["probe"].get("reach"),
+            reach=self.record["probe"].get("reach"), model=counts(self.spec, self.subject, self.setup.keep),
         )  # fmt: skip
         space, first = self._beyond_the_grid(space, forecast, listener)
         outbox = open_outbox(self.spec, self.subject, listener.say)
@@ -216,7 +219,10 @@ class Study:
             if not trial.cached:
                 forecast.observe(trial.scheme, trial.seconds, trial.status)
         if not self.protocol.front(trials):
-            insist_reachable(self.spec, space.admissible(), self.protocol.base, self.record["probe"].get("reach"))
+            insist_reachable(
+                self.spec, space.admissible(), self.protocol.base, self.record["probe"].get("reach"),
+                model=counts(self.spec, self.subject, self.setup.keep),
+            )  # fmt: skip
         bench = self.setup.open()
 
         def keep_models(schemes: list[Scheme]) -> None:
@@ -236,12 +242,12 @@ class Study:
         """Return the space with strategies that close at the target, and the first trials, which the study keeps."""
         if not closes(self.spec):
             return space, ()
-        aim = self.protocol.aim(self.spec.max_length * space.largest)
+        aim = self.protocol.aim(space.reachable(self.spec.max_length))
         if self.record.get("first") is None:
             seconds = Spending.of(self.spec).search.seconds
             most = None if seconds is None else SHARE * seconds * self.spec.workers
             reach = self.record["probe"].get("reach") or {}
-            found = straight(space.runnable(), aim, reach, forecast.step, most, space.promising())
+            found = space.first(aim, reach, forecast.step, most)
             self._save_at_last(listener, first=[scheme.id for scheme in found])
         return space.closing_at(aim), tuple(Scheme.parse(name) for name in self.record["first"])
 
@@ -339,11 +345,6 @@ def load_record(name: str) -> dict[str, Any]:
     raise StudyError(f"There is no study '{name}' in the graph. {hint}")
 
 
-def _begin(record: dict[str, Any], subject: Subject) -> None:
-    with knowledge.graph() as store:
-        studies.save_study(store, record, task=subject.task())
-
-
 def load_trials(name: str) -> list[Trial]:
     """Return a study's trials in ordinal order."""
     with knowledge.graph() as store:
@@ -362,34 +363,6 @@ def delete(name: str) -> None:
             studies.delete_study(store, name)
         PrefixCache(home() / "cache").unpin(name)
         shutil.rmtree(folder(name), ignore_errors=True)
-
-
-def _vectors(spec: StudySpec, listener: Listener) -> Vectors:
-    knowledge.prepare(full=False)
-
-    def progress(done: int, of: int, _: Any) -> None:
-        listener.progress("learning embeddings", done, of)
-
-    if spec.use_graph and spec.use_experience and not spec.only:
-        return knowledge.vectors(own_trials=spec.own_experience, progress=progress, say=listener.say)
-    listener.say(f"Ablation: {', '.join(spec.ablations)}.")
-    return knowledge.ablated(
-        use_graph=spec.use_graph, use_experience=spec.use_experience, only=spec.only, own_trials=spec.own_experience,
-        progress=progress,
-    )  # fmt: skip
-
-
-def _record(spec: StudySpec, subject: Subject) -> dict[str, Any]:
-    """Return the properties of a new study's node."""
-    return {
-        "id": spec.id, "spec": spec.as_dict(), "model": spec.model, "data": subject.dataset.name, "gamma": spec.gamma,
-        "max_length": spec.max_length, "budget": str(spec.budget), "searcher": spec.searcher, "seed": spec.seed,
-        "ablations": ", ".join(spec.ablations),
-        "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,
-        "base_flops": subject.flops, "validation_images": subject.splits.validation.n,
-        "saw_validation": subject.saw_validation, "status": "running", "started": now(), "updated": now(),
-        "elapsed_seconds": 0.0, "data_hash": subject.dataset.hash,
-    }  # fmt: skip
 
 
 def _model_of(study: str, dataset: str) -> str:

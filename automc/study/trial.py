@@ -57,6 +57,8 @@ class Trial:
     bits: int | None = None
     sr: float | None = None
     step_sr: float | None = None
+    counts: tuple[int, ...] = ()
+    """What the arithmetic of bit widths needs of its model, as of `models.stored.Stored`; () in old trials."""
     seconds: float = 0.0
     iterations: int = 0
     reached: bool | None = None
@@ -97,7 +99,7 @@ class Trial:
         return cls(
             ordinal, round_number, scheme, outcome.status, outcome.reason, outcome.cached, outcome.accuracy,
             outcome.params, outcome.flops, seconds=outcome.seconds, iterations=outcome.iterations,
-            reached=outcome.reached, **rates,
+            reached=outcome.reached, counts=tuple(outcome.details.get("stored", {}).values()), **rates,
         )  # fmt: skip
 
     @property
@@ -124,10 +126,30 @@ class Trial:
         if "sr" not in values and "pr" in values:
             values |= {"sr": values["pr"], "step_sr": values.get("step_pr"), "bits": FLOAT * values["params"]}
         rivals = tuple((str(strategy), float(ar), float(pr)) for strategy, ar, pr in values.get("rivals", ()))
-        return cls(**{**values, "scheme": Scheme.parse(values["scheme"]), "rivals": rivals})
+        counts = tuple(int(count) for count in values.get("counts", ()))
+        return cls(**{**values, "scheme": Scheme.parse(values["scheme"]), "rivals": rivals, "counts": counts})
 
-    def outcome(self, indices: tuple[int, ...]) -> Outcome:
-        """Return what a searcher is told of this trial."""
+    @property
+    def size(self) -> float | None:
+        """The share of M's bits that went, which is that of its parameters for a model of floats."""
+        return self.pr if self.sr is None else self.sr
+
+    @property
+    def removed(self) -> float:
+        """The share of M's bits that went, 0 where nothing was measured."""
+        return self.size or 0.0
+
+    @property
+    def grain(self) -> float:
+        """The mean bits of a parameter, as a share of a float's."""
+        return (1 - self.removed) / (1 - (self.pr or 0.0))
+
+    def outcome(self, indices: tuple[int, ...], kept: tuple[float, ...] = ()) -> Outcome:
+        """Return what a searcher is told of this trial.
+
+        Args:
+            kept: share of its bits that quantisers of each kind would leave.
+        """
         return Outcome(
             indices,
             self.status,
@@ -138,6 +160,8 @@ class Trial:
             self.seconds,
             self.reached,
             self.reason,
+            self.sr,
+            kept,
         )
 
 

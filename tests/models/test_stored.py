@@ -47,24 +47,29 @@ def counted() -> dict[str, Stored]:
 @pytest.mark.parametrize("name", SCALES)
 def test_scales_for_each_channel(counted: dict[str, Stored], name: str) -> None:
     model = counted[name]
-    found = {b: round(1 - model.quantised(b, ends=b) / (32 * model.params), 4) for b in SCALES[name]}
+    found = {b: round(1 - model.quantised(b, ends=None) / (32 * model.params), 4) for b in SCALES[name]}
     assert found == SCALES[name]
 
 
 @pytest.mark.parametrize("name", CODEBOOKS)
 def test_a_codebook_for_each_layer(counted: dict[str, Stored], name: str) -> None:
     model = counted[name]
-    found = {b: round(1 - model.quantised(b, ends=b, codebook=2**b) / (32 * model.params), 4) for b in CODEBOOKS[name]}
+    found = {
+        b: round(1 - model.quantised(b, ends=None, codebook=2**b) / (32 * model.params), 4) for b in CODEBOOKS[name]
+    }
     assert found == CODEBOOKS[name]
 
 
 def test_the_counts_of_a_network(counted: dict[str, Stored]) -> None:
     # 20 layers; the first has 3·3·3·16 weights and the last 64·10; batch norm and one bias are the rest.
-    assert counted["resnet20"] == Stored(269_722, 32 * 269_722, 20, 268_336, 432 + 640, 698)
+    assert counted["resnet20"] == Stored(269_722, 32 * 269_722, 20, 268_336, 432 + 640, 698, 16 + 10)
     # Both ends at 8 bits take next to nothing.
     one = counted["resnet20"]
-    assert 0 < (one.quantised(2) - one.quantised(2, ends=2)) / (32 * one.params) < 0.0008
-    assert one.quantised(8) == one.quantised(8, ends=8)
+    assert 0 < (one.quantised(2) - one.quantised(2, ends=None)) / (32 * one.params) < 0.0008
+    assert one.quantised(8) == one.quantised(8, ends=None)
+    # With codebooks the ends have scales, as many as they have outputs.
+    apart = one.quantised(3, codebook=8) - one.quantised(3, ends=None, codebook=8)
+    assert apart == 5 * (432 + 640) + 32 * (16 + 10) - 2 * 32 * 8
 
 
 def test_a_float_model_has_32_bits_for_each_parameter_and_none_for_statistics() -> None:

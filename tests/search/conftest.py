@@ -102,13 +102,16 @@ class Strategies:
         self._strategies = [Strategy.parse(name) for name in space.strategies]
         self._index = {strategy: i for i, strategy in enumerate(self._strategies)}
 
-    def scheme(self, indices: SchemeIndices, removed: float = 0.0) -> Scheme:
+    def scheme(self, indices: SchemeIndices, *sizes: float) -> Scheme:
         return Scheme(tuple(self._strategies[i] for i in indices))
 
     def indices(self, scheme: Scheme) -> SchemeIndices:
         return tuple(self._index[step] for step in scheme.steps)
 
-    def expected(self, reason: Reason | None, removed: float = 0.0) -> dict[str, Any]:
+    def outcome(self, trial: Trial) -> Outcome:
+        return trial.outcome(self.indices(trial.scheme))
+
+    def expected(self, reason: Reason | None, *sizes: float) -> dict[str, Any]:
         return {} if reason is None else {"predicted_step_ar": reason.step_ar, "drawn": reason.drawn}
 
 

@@ -50,7 +50,7 @@ def create(home: Path, budget: str = "6steps", methods: Container[str] = QUICK, 
 def known(home: Path, methods: Container[str] = QUICK) -> Any:
     """Studies that are made inside search these methods, on the vectors that the home has."""
     (file,) = (home / "vectors").glob("*.safetensors")
-    with patch.object(studies, "_vectors", lambda *_: of_methods(Vectors.load(file), methods)):
+    with patch.object(studies, "vectors_for", lambda *_: of_methods(Vectors.load(file), methods)):
         yield
 
 

@@ -52,7 +52,7 @@ def test_a_study_goes_on_from_another_folder(
     structure.save("net.am", loaded.model, loaded.source, metadata={})
     shutil.copytree(prepared_home, automc_home)
     (file,) = (automc_home / "vectors").glob("*.safetensors")
-    with patch.object(studies, "_vectors", lambda *_: Vectors.load(file)):
+    with patch.object(studies, "vectors_for", lambda *_: Vectors.load(file)):
         made = Study.create(
             "net.am", DataRef("data.py:make"), budget=Budget.parse("2steps"), recipe=RECIPE, precision="float32",
             device="cpu", workers=1, gamma=0.3, learn_from_trials=False, final=False,

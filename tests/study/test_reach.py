@@ -83,8 +83,13 @@ def test_a_file_is_no_smaller_than_its_parameters():
     base = {"params": 1000.0, "file_bytes": 5000.0}
     assert wanted(spec(None, limits=(Limit("file_bytes", 0.5, True),)), base)[0] == pytest.approx(1 - 2500 / 4000)
     assert wanted(spec(0.7, limits=(Limit("file_bytes", 2500.0),)), base)[0] == 0.7
-    with pytest.raises(StudyError, match=r"--max-size 10%, at least 87\.50% of the .* is out of"):
-        insist_reachable(spec(None, limits=(Limit("file_bytes", 0.1, True),)), LEVELS, base)
+    tenth = (Limit("file_bytes", 0.1, True),)
+    with pytest.raises(StudyError, match=r"--max-size 10%, at least 87\.50% of the bits removed, is out of"):
+        insist_reachable(spec(None, limits=tenth, only=("NS", "LFB")), LEVELS, base)
+    # Two bits a weight are a sixteenth; half a percent is less than these leave of 40% of the parameters.
+    insist_reachable(spec(None, limits=tenth), LEVELS, base)
+    with pytest.raises(StudyError, match=r"out of reach: .* UQ can store 2 bits of a weight, no fewer"):
+        insist_reachable(spec(None, limits=(Limit("file_bytes", 0.005, True),)), LEVELS, base)
     insist_reachable(spec(None, max_drop=0.01), {}, base)
 
 

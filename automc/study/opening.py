@@ -1,0 +1,62 @@
+"""What a new study begins with: its vectors, its node in the graph, what its model stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from automc import knowledge
+from automc.methods.quantising import quantisable
+from automc.models.stored import Stored, stored
+from automc.study.bits import quantisers
+from automc.study.loop import Listener
+from automc.study.outbox import now
+from automc.study.spec import StudySpec
+from automc.study.task import Subject
+from kg import studies
+from kg.embedding.vectors import Vectors
+
+
+def counts(spec: StudySpec, subject: Subject, keep: Sequence[str]) -> Stored | None:
+    """Return what the arithmetic of bit widths needs of M; None where a study asks for nothing that they change.
+
+    Args:
+        keep: patterns of layers that stay as they are.
+    """
+    return stored(subject.model, quantisable(subject.model, keep).values()) if spec.sized else None
+
+
+def vectors_for(spec: StudySpec, listener: Listener) -> Vectors:
+    """Return the vectors of what a study may ask for, learning them where the knowledge has changed."""
+    knowledge.prepare(full=False)
+
+    def progress(done: int, of: int, _: Any) -> None:
+        listener.progress("learning embeddings", done, of)
+
+    if spec.use_graph and spec.use_experience and not spec.only:
+        named = tuple(quantisers(spec))
+        return knowledge.vectors(own_trials=spec.own_experience, named=named, progress=progress, say=listener.say)
+    listener.say(f"Ablation: {', '.join(spec.ablations)}.")
+    return knowledge.ablated(
+        use_graph=spec.use_graph, use_experience=spec.use_experience, only=spec.only, own_trials=spec.own_experience,
+        progress=progress,
+    )  # fmt: skip
+
+
+def record_of(spec: StudySpec, subject: Subject) -> dict[str, Any]:
+    """Return the properties of a new study's node."""
+    return {
+        "id": spec.id, "spec": spec.as_dict(), "model": spec.model, "data": subject.dataset.name, "gamma": spec.gamma,
+        "max_length": spec.max_length, "budget": str(spec.budget), "searcher": spec.searcher, "seed": spec.seed,
+        "ablations": ", ".join(spec.ablations),
+        "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,
+        "base_flops": subject.flops, "validation_images": subject.splits.validation.n,
+        "saw_validation": subject.saw_validation, "status": "running", "started": now(), "updated": now(),
+        "elapsed_seconds": 0.0, "data_hash": subject.dataset.hash,
+    }  # fmt: skip
+
+
+def begin(record: dict[str, Any], subject: Subject) -> None:
+    """Put a new study into the graph."""
+    with knowledge.graph() as store:
+        studies.save_study(store, record, task=subject.task())
