@@ -120,7 +120,7 @@ class Watch(Listener):
                 f"              {space.closing:,} more, off the grid, remove exactly what is missing to the target"
             )
         if plan.first:
-            names = ", ".join(scheme.steps[0].method for scheme in plan.first)
+            names = ", ".join(" -> ".join(step.method for step in scheme.steps) for scheme in plan.first)
             self.say(f"  first       each method straight to the target: {names}")
         for line in _budget(plan):
             self.say(line)
@@ -202,11 +202,12 @@ def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial
 
     kinds = {**dict.fromkeys((t.ordinal for t in fronted), "front"), **({chosen.ordinal: "chosen"} if chosen else {})}
     done = [t for t in trials if t.accuracy is not None and t.pr is not None]
-    marks = [Mark(t.pr or 0.0, t.accuracy or 0.0, kinds.get(t.ordinal, "dot")) for t in done]
+    marks = [Mark(t.removed, t.accuracy or 0.0, kinds.get(t.ordinal, "dot")) for t in done]
     symbols = {"dot": "·", "front": "o", "chosen": "*"}
     marks.sort(key=lambda mark: list(symbols).index(mark.kind))
     print(text(marks, symbols))
-    print("  validation accuracy against parameters removed; o on the front, * recommended")
+    noun = "bits" if any(t.quantised for t in done) else "parameters"
+    print(f"  validation accuracy against {noun} removed; o on the front, * recommended")
 
 
 def say_first(first: Headline | None) -> None:
@@ -215,13 +216,17 @@ def say_first(first: Headline | None) -> None:
         say(line)
 
 
+def _kilobytes(bits: int) -> str:
+    return f"{bits / 8000:,.1f} kB"
+
+
 def _wrapped(scheme: str) -> str:
     return scheme.replace(" -> ", "\n-> ")
 
 
 def show_result(result: Result, format: Format) -> int:
     """Print the front, the recommended scheme and the saved model; return the exit code."""
-    title = f"Front of {result.spec.id}: validation accuracy against parameters removed"
+    title = f"Front of {result.spec.id}: validation accuracy against {result.protocol.noun} removed"
     if result.recommendation is None:
         say(f"No scheme {result.protocol.unmet} within the budget.")
         if nearest := result.protocol.nearest_text(result.trials):
@@ -238,6 +243,8 @@ def show_result(result: Result, format: Format) -> int:
     if result.final:
         final = result.final
         base = result.protocol.base
+        # A study that ended before sizes in bits were kept has floats.
+        bits = final.get("bits") or 32 * final["params"]
         limited = "".join(
             f", {limit.kind.noun} {limit.kind.text(base[limit.figure])} -> {limit.kind.text(final[limit.figure])}"
             for limit in result.protocol.limits
@@ -245,6 +252,7 @@ def show_result(result: Result, format: Format) -> int:
         )
         say(
             f"Saved: {final['path']}: {result.base.params:,} -> {final['params']:,} parameters, "
+            f"{_kilobytes(result.base.stored)} -> {_kilobytes(bits)} of them as stored, "
             f"{result.base.flops / 1e6:.1f} -> {final['flops'] / 1e6:.1f} MFLOPs{limited}"
         )
         if warning := slower(final):

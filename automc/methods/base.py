@@ -101,6 +101,9 @@ class Method(ABC):
     factors: ClassVar[bool] = False
     """Whether it writes layers as products, which would not lie on the levels of a quantised model."""
 
+    adds: ClassVar[bool] = False
+    """Whether its result has parameters that its input had not, and that no quantiser stores in fewer bits."""
+
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Values of the hyperparameters that are categories."""
 

@@ -76,6 +76,7 @@ class LightMultiSegmentActivation(Method):
 
     name = "LMA"
     version = 4
+    adds = True
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Compress a copy of `model`.

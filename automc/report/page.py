@@ -85,28 +85,29 @@ def _breakable(scheme: str) -> Markup:
 def front_plot(trials: Sequence[Trial], protocol: Protocol, chosen: Trial | None) -> str:
     """Every ok trial by parameters removed and validation accuracy, with the front and what is asked for as lines."""
     gamma, least, base = protocol.gamma, protocol.least_accuracy, protocol.base["accuracy"]
-    done = [t for t in trials if t.pr is not None and t.accuracy is not None]
+    done = [t for t in trials if t.size is not None and t.accuracy is not None]
+    noun = "bits" if any(t.quantised for t in done) else "parameters"
     best = protocol.front(trials)
     kinds = {t.ordinal: "front" for t in best}
     if chosen:
         kinds[chosen.ordinal] = "chosen"
     marks = [
         Mark(
-            100 * (t.pr or 0), 100 * (t.accuracy or 0), kinds.get(t.ordinal, "dot"),
-            f"{t.ordinal}: {t.scheme.id}\naccuracy {t.accuracy:.2%}, {t.pr:.2%} removed",
+            100 * t.removed, 100 * (t.accuracy or 0), kinds.get(t.ordinal, "dot"),
+            f"{t.ordinal}: {t.scheme.id}\naccuracy {t.accuracy:.2%}, {t.removed:.2%} removed",
         )
         for t in sorted(done, key=lambda t: kinds.get(t.ordinal, ""))
     ]  # fmt: skip
     low, high = min(m.y for m in marks), 100 * base
     end = max([*(m.x for m in marks), 100 * (gamma or 0.0)])
     lines: list[Line] = [
-        ("front", [(100 * (t.pr or 0), 100 * (t.accuracy or 0)) for t in best]),
+        ("front", [(100 * t.removed, 100 * (t.accuracy or 0)) for t in best]),
         ("base", [(0, 100 * base), (end, 100 * base)]),
     ]
     lines += [] if gamma is None else [("target", [(100 * gamma, low), (100 * gamma, high)])]
     lines += [] if least is None else [("target", [(0, 100 * least), (end, 100 * least)])]
-    axes = {"x": "parameters removed, %", "y": "validation accuracy, %"}
-    return svg(marks, **axes, title="Accuracy against parameters removed", lines=lines)
+    axes = {"x": f"{noun} removed, %", "y": "validation accuracy, %"}
+    return svg(marks, **axes, title=f"Accuracy against {noun} removed", lines=lines)
 
 
 def volume_plots(trials: Sequence[Trial], protocol: Protocol) -> list[str]:
@@ -118,8 +119,8 @@ def volume_plots(trials: Sequence[Trial], protocol: Protocol) -> list[str]:
     points: list[tuple[float, float]] = []
     values = []
     for trial in trials:
-        if trial.accuracy is not None and trial.pr is not None and protocol.feasible(trial):
-            points.append((trial.accuracy, trial.pr))
+        if trial.accuracy is not None and trial.size is not None and protocol.feasible(trial):
+            points.append((trial.accuracy, trial.size))
         whole = 0.5 * base * (1 - gamma)
         values.append(hypervolume(np.array(points), (0.5 * base, gamma)) / whole if points and whole else 0.0)
     minutes = [s / 60 for s in accumulate(t.seconds for t in trials)]

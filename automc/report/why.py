@@ -86,11 +86,12 @@ def _standing(trial: Trial, trials: Sequence[Trial], protocol: Protocol, choice:
     if trial.status != "ok":
         return f"It ended as {trial.status}: {trial.reason.splitlines()[0] if trial.reason else 'no reason given'}"
     change = "" if trial.ar is None else f" (AR {trial.ar:+.2%})"
-    said = f"It has {trial.accuracy:.2%} accuracy{change} and removes {trial.pr:.2%} of the parameters. "
+    bits = f" and {trial.sr:.2%} of the bits" if trial.quantised else ""
+    said = f"It has {trial.accuracy:.2%} accuracy{change} and removes {trial.pr:.2%} of the parameters{bits}. "
     if choice and choice.trial is trial:
         return said + f"It is recommended: {choice.why}."
     if trial in protocol.front(trials):
-        return said + "It is on the front: nothing measured has more accuracy and fewer parameters."
+        return said + f"It is on the front: nothing measured has more accuracy and fewer {protocol.noun}."
     if missed := protocol.misses(trial):
         if protocol.gamma_alone:
             return said + f"That is less than the {protocol.gamma:.0%} asked for, so it is not on the front."
@@ -98,14 +99,15 @@ def _standing(trial: Trial, trials: Sequence[Trial], protocol: Protocol, choice:
     better = [t for t in trials if t.status == "ok" and _beats(t, trial)]
     if not better:
         return said + "Another trial has the same accuracy and size."
-    best = max(better, key=lambda t: (t.accuracy or 0.0, t.pr or 0.0))
+    best = max(better, key=lambda t: (t.accuracy or 0.0, t.removed))
     return (
-        said + f"Trial {best.ordinal} is better: {best.accuracy:.2%} with {best.pr:.2%} removed, by {best.scheme.id}."
+        said
+        + f"Trial {best.ordinal} is better: {best.accuracy:.2%} with {best.removed:.2%} removed, by {best.scheme.id}."
     )
 
 
 def _beats(one: Trial, other: Trial) -> bool:
-    mine, its = (one.accuracy or 0.0, one.pr or 0.0), (other.accuracy or 0.0, other.pr or 0.0)
+    mine, its = (one.accuracy or 0.0, one.removed), (other.accuracy or 0.0, other.removed)
     return mine != its and mine[0] >= its[0] and mine[1] >= its[1]
 
 

@@ -58,8 +58,8 @@ class Way:
 
     removed: float
     """Share of M's parameters; 0 where the quantiser is enough."""
-    for_factors: float
-    """The same, where the float step writes layers as products: each has channels of its own, with their scales."""
+    widened: float
+    """The same, before a quantiser that meets more that stays float: scales of factors, parameters of activations."""
     kind: int
     guess: float
     """What it may cost in accuracy, to compare ways with."""
@@ -115,6 +115,13 @@ class Kinds:
         found = quantiser(strategy.method)
         assert found is not None
         return found.bits_after(strategy, model)
+
+
+def widening(strategies: Iterable[Strategy]) -> npt.NDArray[np.bool_]:
+    """Tell of each strategy whether its result has more that stays float: of factors each has scales, (n,)."""
+    registry = methods.registered()
+    found = [registry.get(s.method) for s in strategies]
+    return np.array([m is not None and (m.factors or m.adds) for m in found], dtype=bool)
 
 
 def factoring(strategies: Iterable[Strategy]) -> npt.NDArray[np.bool_]:

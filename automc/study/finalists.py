@@ -92,7 +92,7 @@ def winner(protocol: Protocol, trials: Sequence[Trial], done: Runs, known: Runs)
     if not ran:
         return None
     kept = [t for t in ran if protocol.max_drop is not None and protocol.feasible(t)]
-    best = max(kept, key=lambda t: t.pr or 0.0) if kept else max(ran, key=lambda t: (t.accuracy or 0.0, t.pr or 0.0))
+    best = max(kept, key=lambda t: t.removed) if kept else max(ran, key=lambda t: (t.accuracy or 0.0, t.removed))
     own = next(t for t in trials if t.scheme == best.scheme)
     runs = done[best.scheme]
     spread = f", {min(runs):.2%} to {max(runs):.2%}" if len(runs) > 1 else ""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from automc import methods
 from automc.models.stored import FLOAT, Stored
 from automc.search.base import FloatArray, Outcome, Reason, Space
-from automc.study.bits import Kinds, Way, factoring
+from automc.study.bits import Kinds, Way, factoring, widening
 from automc.study.closing import DIGITS, siblings, solved, straight, template
 from automc.study.limits import MAX_GAMMA
 from automc.study.trial import Trial
@@ -176,11 +176,9 @@ class StrategySpace:
         if not ahead:
             return alone
         last = self._longest(ahead[0].kind)
-        factors = {m for m, writes in zip(self.space.method, self.space.factors, strict=True) if writes}
-        removed = {
-            name: ahead[0].for_factors if m in factors else ahead[0].removed
-            for m, name in enumerate(self.space.methods)
-        }
+        widens = {s.method for s, more in zip(self.strategies, widening(self.strategies), strict=True) if more}
+        way = ahead[0]
+        removed = {name: way.widened if name in widens else way.removed for name in self.space.methods}
         before = straight(floats, removed, reach, lambda step: seconds(step) + seconds(last), most, order)
         return [*alone, *(Scheme((*scheme.steps, last)) for scheme in before)]
 
@@ -244,10 +242,11 @@ class StrategySpace:
 
     def _ahead_of_quantisers(self, found: Mapping[Strategy, list[int]], able: npt.NDArray[np.bool_]) -> StrategySpace:
         """Add what floats remove before a quantiser of each width, of the templates that may be asked for."""
+        widens = widening(self.strategies)
         old, ahead, beside = self.space, list[Strategy](), list[int]()
         for way in self.ways(self._aim):
             for (open_, places), asked in zip(found.items(), able, strict=True):
-                strategy = solved(open_, way.for_factors if old.factors[places[0]] else way.removed)
+                strategy = solved(open_, way.widened if widens[places[0]] else way.removed)
                 share = strategy.removal
                 if way.removed > 0 and asked and strategy not in self._index and share <= self._most(places[0]):
                     ahead.append(strategy)

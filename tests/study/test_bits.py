@@ -96,7 +96,7 @@ def test_floats_go_so_far_that_the_quantiser_meets_the_aim(name: str, aim: float
         ratio = 1 - known.bits_after(strategy, left) / (32 * model.params)
         assert meets(ratio, aim)
         assert ratio == pytest.approx(aim, abs=1e-4) or not way.removed
-        assert way.for_factors >= way.removed
+        assert way.widened >= way.removed
     assert [way.guess for way in ways] == sorted(way.guess for way in ways)
 
 
