@@ -42,7 +42,7 @@ class Quantiser(Method):
         return setting(strategy, "HP1", 0.0, 1000.0)
 
     def bits_after(self, strategy: Strategy, model: Stored) -> int:
-        """Return the bits of all parameters after a step on a model of floats, by arithmetic.
+        """Return the most bits that all parameters take after a step on a model of floats, by arithmetic.
 
         Here a scale for each channel that a layer writes; a quantiser that stores something else says so.
         """
