@@ -40,7 +40,7 @@ def small_cards(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -
         (folder / path.name).write_text(yaml.safe_dump(card))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kg.cards.methods_dir", lambda: folder)
-        yield sum(knowledge.grid_size(method) for method in knowledge.methods())
+        yield sum(knowledge.grid_size(method) for method in knowledge.methods() if method.default_grid)
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,15 @@ def learned(filled: Path, small_cards: int) -> Vectors:
     return knowledge.vectors()
 
 
+def test_a_method_off_the_default_grid_is_learned_where_it_is_named(learned):
+    assert not [id for id in learned.strategies if id.startswith("UQ[")]
+    named = knowledge.ablated(only=("UQ", "NS"), epochs=1)
+    assert {id.partition("[")[0] for id in named.strategies} == {"UQ", "NS"}
+    assert named.vectors.shape == (4 + 8, 32)
+    with knowledge.graph() as store:
+        assert store.read("MATCH (s:Strategy)-[:OF_METHOD]->(m:Method {id: 'UQ'}) RETURN s.id AS id").rows == []
+
+
 def test_new_knowledge_makes_the_embeddings_stale_and_learning_goes_on(learned):
     first = learned
     with knowledge.graph() as store:

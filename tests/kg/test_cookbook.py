@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kg import studies, sync
-from kg.cards import read_cards
+from kg.cards import on_grid, read_cards
 from kg.curation import additions
 from kg.curation.documents import Source
 from kg.cypher import SavedQuery, hints, names, nearest, packaged_queries, read_query, saved_queries, saved_query
@@ -223,7 +223,7 @@ def expected_best() -> list[Row]:
 
 
 def expected_near() -> list[Row]:
-    ids = sorted(s.id for m in methods() for s in _grid(m))
+    ids = sorted(s.id for m in on_grid(methods()) for s in _grid(m))
     matrix = vectors(len(ids)).astype(float)
     one = matrix[ids.index("NS[HP1=0.2,HP2=0.12,HP6=0.9]")]
     cosine = matrix @ one / np.sqrt((matrix * matrix).sum(axis=1) * (one @ one))
