@@ -22,7 +22,9 @@ from automc.models import load as _models
 from automc.models import structure
 from automc.models.runtimes import Comparison, checked
 from automc.study import Budget, Listener, Study, gauge, replay, spending, widths
+from automc.study import int8 as _int8
 from automc.study.doctor import Diagnosis, examine, scratch
+from automc.study.int8 import EightBits as EightBits
 from automc.study.limits import asked
 from automc.study.measured import Measured as Measured
 from automc.study.measured import channels_of
@@ -306,6 +308,23 @@ def export(
         loaded.model, example, path, kind=kind, opset=opset, dynamic_batch=dynamic_batch, tolerance=tolerance,
         normalisation=loaded.normalisation,
     )  # fmt: skip
+
+
+def export_int8(
+    model: str, data: str | DataRef, *, out: str | Path, weights: str | Path | None = None, opset: int | None = None,
+    force: bool = False,
+) -> EightBits:  # fmt: skip
+    """Write a model as ONNX that computes in 8 bits, calibrated and measured anew on data; see `study.int8`.
+
+    Raises:
+        ModelError, DataError: the model or the data cannot be read, or it cannot be exported or quantised.
+        EnvironmentFault: packages are missing, or `out` cannot be written; what was there is intact.
+    """
+    if opset is not None:
+        check("--opset", opset)
+    path = claim(out, EXPORTED, inputs=(model, weights), force=force)
+    subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device="cpu")
+    return _int8.export_int8(subject, path, opset)
 
 
 def pace(model: str, exported: _exports.Exported, *, weights: str | Path | None = None) -> Comparison | None:

@@ -87,6 +87,19 @@ def store(proto: Any, model: nn.Module, opset: int) -> Stored:
     return Stored(count[8], count[4], tuple(kept))
 
 
+def scales(proto: Any, model: nn.Module) -> dict[str, tuple[int, Array]]:
+    """Scales of the exported weights that lie on uniform levels: the axis of the output channels, and (outputs,)."""
+    tensors = model.state_dict()
+    exported = {tensor.name: tensor for tensor in proto.graph.initializer}
+    found = {}
+    for name, how in packing.find(model, tensors).items():
+        if how["centre"] is not None and name in exported:
+            weight, scale = (tensors[key].detach().cpu().numpy() for key in (name, how["table"]))
+            if placed := _placed(exported[name], weight):
+                found[name] = (placed[0], (scale * abs(placed[1])).astype(np.float32))
+    return found
+
+
 def _placed(tensor: Any, weight: Array) -> tuple[int, Array] | None:
     """Axis of the output channels in an exported weight, and the factor (outputs,) of each; None of another weight."""
     found = import_module("onnx.numpy_helper").to_array(tensor)

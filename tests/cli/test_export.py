@@ -53,6 +53,35 @@ def test_a_saved_model_as_onnx(automc, digits, tmp_path):
         )
 
 
+def test_8_bits_are_measured_anew_beside_floats(automc, digits, tmp_path):
+    out = tmp_path / "small.onnx"
+    result = automc("export", digits, "--int8", "--data", "digits", "--out", out, "--print", "json")
+    assert result.exit_code == 0, result.output
+    done = json.loads(result.stdout)
+    assert done["file_bytes"] == out.stat().st_size < 0.5 * done["float_bytes"]
+    known = json.loads(automc("measure", digits, "--data", "digits", "--format", "json").stdout)
+    assert done["accuracy_float"] == pytest.approx(known["accuracy"], abs=0.003)
+    assert done["test_accuracy_float"] == pytest.approx(known["test_accuracy"], abs=0.003)
+    assert abs(done["accuracy"] - done["accuracy_float"]) < 0.05
+    assert done["accuracy_images"] == known["accuracy_images"]
+    assert done["time_ratio_low"] <= done["time_ratio"] <= done["time_ratio_high"]
+    slower = done["time_ratio"] > 1.03 and done["time_ratio_low"] > 1
+    assert ("It is slower than floats on this processor" in result.stderr) == slower
+    session = InferenceSession(out, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"images": torch.zeros(3, 1, 8, 8).numpy()})[0].shape == (3, 10)
+
+
+def test_mistakes_with_8_bits(automc, digits, tmp_path):
+    to = ("--out", tmp_path / "x.onnx")
+    expect_refused(automc("export", digits, "--int8", *to), "--int8 needs --data")
+    expect_refused(automc("export", digits, "--data", "digits", *to), "--data is for --int8")
+    for flags in (("--to", "torch"), ("--tolerance", "0.1"), ("--no-dynamic-batch",)):
+        given = automc("export", digits, "--int8", "--data", "digits", *flags, *to)
+        expect_refused(given, "does not go with --int8")
+    expect_refused(automc("export", digits, "--mean", "0.5", *to), "--mean says how data are read")
+    assert not (tmp_path / "x.onnx").exists()
+
+
 def test_a_saved_model_as_torch(automc, digits, tmp_path):
     out = tmp_path / "digits.pt2"
     result = automc("export", digits, "--to", "torch", "--size", "8", "--out", out, "--no-dynamic-batch")

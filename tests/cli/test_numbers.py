@@ -44,7 +44,7 @@ BASE: dict[tuple[str, ...], tuple[str, ...]] = {
     ("doctor",): ("absent.am", *QUICK),
     ("train",): ("resnet8", *QUICK, "--epochs", "0.1", "--out", "t.am"),
     ("measure",): ("absent.am", "--data", "digits", "--device", "cpu"),
-    ("export",): ("absent.am", "--out", "x.onnx"),
+    ("export",): ("absent.am", "--out", "x.onnx", "--int8", "--data", "digits"),
     ("kg", "query"): ("MATCH (m:Method) RETURN m.id",),
     ("kg", "similar"): ("NS[HP1=0.2,HP2=0.12,HP6=0.9]",),
     ("kg", "embed"): (),
