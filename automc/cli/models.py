@@ -58,11 +58,14 @@ def measure(
     weights: o.Weights = None,
     before: Annotated[str | None, typer.Option("--before", help="The model it was made from, to compare with.")] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images in a batch of the latency measurement.")] = 1,
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="What runs it for the latency: torch, or onnx for the exported file.")
+    ] = "torch",
     device: o.Device = "auto",
     reading: o.DataOptions = o.DataOptions(),
     format: FormatOption = Format.table,
 ) -> None:
-    """Measure a model: parameters, FLOPs (2 x MACs of one image), accuracy, latency with spread, memory, file size.
+    """Measure a model: parameters, bits, FLOPs (2 x MACs of one image), accuracy, latency, memory, file size.
 
     Example: automc measure small.am --before digits.am --data digits
     """
@@ -74,8 +77,9 @@ def measure(
 
     def of(reference_model: str, checkpoint: Path | None) -> api.Measured:
         return api.measure(
-            reference_model, reference, weights=checkpoint, device=device, size=o.image_size(reading.size), batch=batch
-        )
+            reference_model, reference, weights=checkpoint, device=device, size=o.image_size(reading.size), batch=batch,
+            runtime=runtime,
+        )  # fmt: skip
 
     found = of(model, None if before else weights)
     if before is None:

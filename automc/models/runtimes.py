@@ -73,27 +73,45 @@ def runner(
             synchronise(images.device)
 
         return run
-    tools = onnx_tools(None) if place == "onnx" else None
+    if place == "onnx":
+        return content_runner(onnx_content(model, example), example.cpu())
+    return _exported_run(_captured(model, example)[1], example.cpu())
+
+
+def onnx_content(model: nn.Module, example: Tensor) -> bytes:
+    """Return the ONNX file that a model is exported to, for any batch where it can be.
+
+    Raises:
+        ModelError: it cannot be exported.
+        EnvironmentFault: the packages for it are missing.
+    """
+    onnx_tools(None)
+    subject, program, free = _captured(model, example)
+    return onnx_bytes(subject, program, None, free)[0]
+
+
+def content_runner(content: bytes, images: Tensor) -> Run:
+    """Return a call that runs the content of an ONNX file on `images`, with as many threads as torch has."""
+    session = onnx_runner(onnx_tools(None), content, torch.get_num_threads())
+    return lambda: session(images)
+
+
+def _captured(model: nn.Module, example: Tensor) -> tuple[nn.Module, torch.export.ExportedProgram, bool]:
+    """What of a model is exported, its program, and whether that takes any number of images."""
     images, subject = example.cpu(), copy.deepcopy(model).cpu()
     shape = tuple(images.shape[1:])
     two = torch.zeros(2, *shape)
     subject = alone(prepare(subject, two).eval().to(memory_format=torch.contiguous_format), two)
     try:
-        program, free = capture(subject, shape, dynamic_batch=True), True
+        return subject, capture(subject, shape, dynamic_batch=True), True
     except ModelError:
-        program, free = capture(subject, shape, dynamic_batch=False), False
-    if tools is None:
-        return _exported_run(program, images)
-    content = onnx_bytes(subject, program, None, free)[0]
-    session = onnx_runner(tools, content, torch.get_num_threads())
-    return lambda: session(images)
+        return subject, capture(subject, shape, dynamic_batch=False), False
 
 
 def file_runner(file: Path, images: Tensor, place: Place) -> Run:
     """Return a call that runs what was exported to `file` on `images`, as `runner` does."""
     if place == "onnx":
-        session = onnx_runner(onnx_tools(None), file.read_bytes(), torch.get_num_threads())
-        return lambda: session(images)
+        return content_runner(file.read_bytes(), images)
     return _exported_run(torch.export.load(file), images)
 
 

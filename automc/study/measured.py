@@ -17,7 +17,9 @@ from automc.models.measure import (
     latency_of_one,
     one_image,
     peak_memory,
+    timed,
 )
+from automc.models.runtimes import Runtime, checked, content_runner, onnx_content
 from automc.models.stored import count_bits
 from automc.study.task import open_subject, resolve_device
 
@@ -40,6 +42,10 @@ class Measured:
     """Of the .am file, or of the one that would be saved."""
     validation_images: int | None = None
     test_images: int | None = None
+    runtime: Runtime = "torch"
+    """What ran it for the latency; onnx: onnxruntime on the CPU, the exported file."""
+    exported_bytes: int | None = None
+    """Of the file that the runtime onnx ran."""
     uncounted: tuple[str, ...] = ()
     """Operations that the FLOPs leave out, such as aten::_fft_r2c."""
 
@@ -58,15 +64,17 @@ def no_faster(before: Measured, after: Measured) -> str | None:
 
 def measure(
     model: str, data: str | DataRef | None = None, *, weights: str | Path | None = None, device: str = "auto",
-    size: Size | None = None, batch: int = 1,
+    size: Size | None = None, batch: int = 1, runtime: str = "torch",
 ) -> Measured:  # fmt: skip
-    """Measure parameters, FLOPs, latency with its spread and file size; with data also accuracies.
+    """Measure parameters, bits, FLOPs, latency with its spread and file size; with data also accuracies.
 
     Args:
+        runtime: what is timed: "torch" the model as it is, or "onnx" its export, whose size is told too.
         size: of the images in pixels, the side of a square or (height, width); needed without data where the model
             does not tell.
     """
     check("--batch", batch)
+    place = checked(runtime)
     asked = None if size is None else sides(size)
     if data is not None:
         subject = open_subject(
@@ -88,10 +96,16 @@ def measure(
     found = count(prepared, example)
     found.tell(prepared)
     size_on_disk = Path(model).stat().st_size if model.endswith(".am") else artefact_bytes(prepared, source)
+    exported = None
+    if place == "onnx":
+        content = onnx_content(prepared, images)
+        exported, pace = len(content), timed(content_runner(content, images.cpu()), images.cpu())
+        pace = pace if batch > 1 else pace.of_one()
+    else:
+        pace = latency(prepared, images) if batch > 1 else latency_of_one(prepared, example)
     return Measured(
-        count_params(prepared), count_bits(prepared), found.flops, *accuracies,
-        latency(prepared, images) if batch > 1 else latency_of_one(prepared, example),
-        peak_memory(prepared, images), size_on_disk, *counted, found.uncounted,
+        count_params(prepared), count_bits(prepared), found.flops, *accuracies, pace,
+        peak_memory(prepared, images), size_on_disk, *counted, place, exported, found.uncounted,
     )  # fmt: skip
 
 

@@ -56,6 +56,20 @@ def test_train_then_measure(automc, automc_home, tmp_path):
     assert other["accuracy"] != trained["accuracy"] or other["test_accuracy"] != trained["test_accuracy"]
 
 
+def test_measure_what_the_exported_file_takes(automc, digits):
+    measured = record(automc("measure", digits, "--device", "cpu", "--runtime", "onnx", "--format", "json"))
+    assert (measured["runtime"], measured["latency_device"], measured["latency_batch"]) == ("onnx", "cpu", 1)
+    assert measured["latency_median_ms"] > 0
+    weights = 4 * measured["params"]
+    assert weights == measured["bits"] / 8
+    assert weights < measured["exported_bytes"] < weights + 50_000
+    many = record(automc("measure", digits, "--device", "cpu", "--runtime", "onnx", "--batch", "8", "--format", "json"))
+    assert many["latency_batch"] == 8
+    refused = automc("measure", digits, "--runtime", "tpu")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "--runtime must be torch or onnx" in refused.stderr
+
+
 def test_measure_without_data(automc, digits):
     measured = record(automc("measure", digits, "--device", "cpu", "--format", "json"))
     with_data = record(automc("measure", digits, *CPU, "--format", "json"))
