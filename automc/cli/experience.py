@@ -66,10 +66,11 @@ def list_experience(
         "confidence",
         "pr_derived",
         "note",
+        "sr",
     )
     rows = [
         (e.id, e.strategy.id, e.task.id, e.ar, e.pr, e.fr, e.source, e.table, origin(marks.get(e.id)), e.confidence,
-         e.pr_derived, e.note)
+         e.pr_derived, e.note, e.sr)
         for e in records
     ]  # fmt: skip
     wide = 9 if format is Format.table else len(columns)

@@ -47,6 +47,7 @@ def record_of(spec: StudySpec, subject: Subject) -> dict[str, Any]:
     """Return the properties of a new study's node."""
     return {
         "id": spec.id, "spec": spec.as_dict(), "model": spec.model, "data": subject.dataset.name, "gamma": spec.gamma,
+        "gamma_of": spec.gamma_of,
         "max_length": spec.max_length, "budget": str(spec.budget), "searcher": spec.searcher, "seed": spec.seed,
         "ablations": ", ".join(spec.ablations),
         "run_seed": spec.run_seed, "base_accuracy": subject.accuracy, "base_params": subject.params,

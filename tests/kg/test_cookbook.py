@@ -256,7 +256,8 @@ TRUTH: dict[str, Callable[[], list[Row]]] = {
     "best-results": expected_best,
     "predictions": expected_predictions,
     "front": lambda: [
-        (2, L, 0.89, 0.12), (3, f"{L} -> {N}", 0.885, 0.24), (6, f"{L} -> {N} -> {N2}", 0.86, 0.36),
+        (2, L, 0.89, 0.12, 0.12), (3, f"{L} -> {N}", 0.885, 0.24, 0.24),
+        (6, f"{L} -> {N} -> {N2}", 0.86, 0.36, 0.36),
     ],
     "low-rank-first": lambda: [
         (ONE, 3, f"{L} -> {N}", 0.885, 0.24), (ONE, 6, f"{L} -> {N} -> {N2}", 0.86, 0.36),
