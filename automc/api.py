@@ -21,6 +21,7 @@ from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
 from automc.models.runtimes import Comparison, checked
+from automc.models.stored import count_bits
 from automc.study import Budget, Listener, Study, gauge, replay, spending, widths
 from automc.study import int8 as _int8
 from automc.study.doctor import Diagnosis, examine, scratch
@@ -185,8 +186,9 @@ def compress(
         recovery = None if extent is None else _train_on(setup, saved, recipe, target, say or str, then, extent)
         smaller = structure.read(saved).model.to(subject.device)
     after = open_figures(smaller, subject)
+    before = Figures(subject.accuracy, subject.params, subject.flops, count_bits(subject.model))
     return Compressed(
-        scheme=wanted, path=target, before=Figures(subject.accuracy, subject.params, subject.flops),
+        scheme=wanted, path=target, before=before,
         after=after, reached=bool(outcome.reached), reason=outcome.reason,
         test_before=subject.test_accuracy(), test_after=subject.test_accuracy(smaller), seconds=outcome.seconds,
         forecast=expected, recovery=recovery,

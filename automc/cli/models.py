@@ -174,7 +174,8 @@ def compress(
     before, after, forecast = done.before, done.after, done.forecast
     record = {
         "scheme": done.scheme.id, "path": str(done.path), "params_before": before.params, "params_after": after.params,
-        "removed": 1 - after.params / before.params, "flops_before": before.flops, "flops_after": after.flops,
+        "removed": 1 - after.params / before.params, "bits_before": before.stored, "bits_after": after.stored,
+        "bits_removed": 1 - after.stored / before.stored, "flops_before": before.flops, "flops_after": after.flops,
         "validation_before": before.accuracy, "validation_after": after.accuracy,
         **interval("validation_after", after.accuracy, done.validation_images), "test_before": done.test_before,
         "test_after": done.test_after, **interval("test_after", done.test_after, done.test_images), "reached": done.reached, "seconds": done.seconds,
@@ -202,7 +203,7 @@ def _foretold(expected: SchemeForecast, origin: Origin | None) -> list[str]:
     if expected.differences:
         lines.append(f"  Another recipe than the study's, so expect another result: {'; '.join(expected.differences)}.")
     for number, step in enumerate(expected.steps, 1):
-        said = [f"removes {step.hp2:.1%} of the original parameters"]
+        said = [f"removes {step.hp2:.1%} of the original parameters" if step.hp2 else "stores weights in fewer bits"]
         said += [f"accuracy {step.study_ar:+.2%} in the study"] if step.study_ar is not None else []
         said += [f"{step.experience_ar:+.2%} by experience"] if step.experience_ar is not None else []
         lines.append(f"  step {number}, {step.strategy}: {', '.join(said)}")
