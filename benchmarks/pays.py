@@ -21,109 +21,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders import LIBRARY, METHODS, SEARCHES, alone, search
 from benchmarks.resumable import append, claim, rows
 from benchmarks.short_steps import spread
+from benchmarks.small_task import DATA
 
-GAMMA = 0.7
-METHODS = ("HOS", "LFB", "LMA", "SFP", "NS", "LeGR")
 COLUMNS = ("contender", "seed", "seconds", "processor", "removed", "validation", "test", "test_before", "what")
-TASK = f"{Path(__file__).with_name('small_task.py')}:images"
 EPOCHS = 40
 """Of training the model that is compressed."""
-E0 = {"search": 4.0, "old": 4.0}
-"""Unit epochs; 10 for the methods alone."""
 CLOCK = "import time; time.monotonic = time.perf_counter = time.process_time"
 """What a row's process runs before anything is imported."""
-
-
-def inline() -> type:
-    """Workers in this process, so that its clock counts what they do."""
-    from automc.execution.jobs import run_job
-    from automc.execution.monitor import Monitor
-    from automc.execution.workers import Workers
-
-    class Inline(Workers):
-        """Runs one job in each `collect`, in the order of `submit`."""
-
-        def __init__(self, setup: Any, count: int | None = None) -> None:
-            self._setup, self._queue, self._tickets = setup, list[tuple[int, Any]](), 0
-
-        def start(self) -> None:
-            self._bench = self._setup.open()
-
-        def submit(self, job: Any, timeout: float | None = None) -> int:
-            self._tickets += 1
-            self._queue.append((self._tickets, job))
-            return self._tickets
-
-        def collect(self, timeout: float | None = None) -> list[Any]:
-            if not self._queue:
-                return []
-            ticket, job = self._queue.pop(0)
-            return [(ticket, run_job(self._bench, job, Monitor()))]
-
-        def stop(self) -> None:
-            self._queue.clear()
-
-        def running(self) -> list[Any]:
-            return []
-
-        @property
-        def count(self) -> int:
-            return 1
-
-    return Inline
-
-
-def search(weights: Path, seed: int, seconds: float, e0: float) -> dict[str, Any]:
-    """`automc search`; what a process needs before its first step is part of its time."""
-    import time
-
-    from automc import api
-    from automc.study import study as studies
-    from automc.training.recipe import Recipe
-
-    studies.local_workers = inline()  # type: ignore[attr-defined]
-    left = seconds - time.process_time()
-    done = api.search(
-        "resnet8", TASK, gamma=GAMMA, budget=f"{left:.0f}s", weights=weights, recipe=Recipe(unit_epochs=e0), precision="float32",
-        device="cpu", workers=1, seed=seed, run_seed=seed, learn_from_trials=False,
-    )  # fmt: skip
-    final = done.final or {}
-    return {
-        "removed": 1 - final["params"] / done.base.params, "validation": final["accuracy"], "test": final["test_accuracy"],
-        "test_before": final["base_test_accuracy"], "what": f"{len(done.trials)} steps; {final['scheme']}",
-    }  # fmt: skip
-
-
-def alone(method: str, weights: Path, seed: int, seconds: float) -> dict[str, Any]:
-    """One method straight to the target, and recovery for the rest of the time."""
-    import time
-
-    from automc import api
-    from automc.execution.jobs import final, recover_saved
-    from automc.models import structure
-    from automc.study.closing import straight
-    from automc.study.doctor import scratch
-    from automc.study.reach import grids
-    from automc.study.task import open_figures, open_subject
-    from automc.training.recipe import Recipe
-    from automc.training.recover import Extent
-
-    subject = open_subject("resnet8", api.reference(TASK), weights=weights, device="cpu")
-    (scheme,) = straight(grids((method,))[method], GAMMA, {}, lambda _: 0.0)
-    with scratch(subject, Recipe(), seed, subject.hold()) as setup:
-        saved = setup.base.with_name("out.am")
-        done = final(setup, scheme, saved)
-        assert done.status == "ok", done.reason
-        recovery = recover_saved(setup, saved, Extent(seconds=max(1.0, seconds - time.process_time())))
-        model = structure.read(saved).model
-    figures = open_figures(model, subject)
-    return {
-        "removed": 1 - figures.params / subject.params, "validation": figures.accuracy,
-        "test": subject.test_accuracy(model), "test_before": subject.test_accuracy(),
-        "what": f"{scheme.id}; {recovery.iterations} iterations of recovery",
-    }  # fmt: skip
 
 
 def one(contender: str, weights: Path, seed: int, seconds: float) -> None:
@@ -133,8 +40,10 @@ def one(contender: str, weights: Path, seed: int, seconds: float) -> None:
     import torch
 
     torch.set_num_threads(1)
-    searched = contender in E0
-    found = search(weights, seed, seconds, E0[contender]) if searched else alone(contender, weights, seed, seconds)
+    searched = contender in SEARCHES
+    found = (
+        search(weights, seed, seconds, SEARCHES[contender]) if searched else alone(contender, weights, seed, seconds)
+    )
     print(json.dumps({**found, "processor": time.process_time()}))
 
 
@@ -148,7 +57,7 @@ def trained(out: Path) -> Path:
 
         out.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(1)
-        api.train("resnet8", TASK, out=out / "base.am", epochs=EPOCHS, precision="float32", device="cpu")
+        api.train("resnet8", DATA, out=out / "base.am", epochs=EPOCHS, precision="float32", device="cpu")
         torch.save(api.load(str(out / "base.am")).state_dict(), file)
     return file
 
@@ -177,7 +86,7 @@ def page(out: Path) -> str:
     found = rows(out)
     lines = [
         "# Does a search pay?", "",
-        "Written by `benchmarks/pays.py` from `runs.csv`: ResNet-8, CIFAR-10 at 16×16 pixels, 7,500 training images, 2,000 of test, 70% of the",
+        "Written by `benchmarks/pays.py` from `runs.csv`: ResNet-8, CIFAR-10 at 16×16 pixels, 7,500 training images, 10,000 of test, 70% of the",
         f"parameters to go; one thread, {platform.machine()}. Accuracy in per cent, mean (lowest to highest) over n seeds; seconds are of the processor.",
         "", "| contender | n | seconds | removed | validation | test | what (first seed) |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -207,7 +116,7 @@ def main() -> None:
         return
     if options.images:
         os.environ["SMALL_TASK_IMAGES"] = str(options.images.resolve())
-    contenders = options.only or ["search", *METHODS, *(["old"] if options.old else [])]
+    contenders = options.only or ["search", *METHODS, *LIBRARY, "TPE", *(["old"] if options.old else [])]
     for seed, contender in itertools.product([] if options.table else range(options.seeds), contenders):
         with claim(options.out, {"contender": contender, "seed": str(seed)}) as free:
             if free:

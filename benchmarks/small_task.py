@@ -1,20 +1,27 @@
-"""The small task of `pays`: CIFAR-10 at 16×16 pixels, 7,500 images to train on and 2,000 to test, balanced over classes.
+"""The small task of `pays`: CIFAR-10 at 16×16 pixels, 7,500 images to train on and all 10,000 of the test set.
 
 The folder of images is named by the environment variable SMALL_TASK_IMAGES.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import random
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 SIDE = 16
-PER_CLASS = {"train": 750, "test": 200}
+DATA = f"{Path(__file__).resolve()}:images"
+"""What `--data` is given."""
+NETS = {"resnet8": "resnet8", "plain6": f"{Path(__file__).resolve()}:plain6"}
+"""The networks of the small tasks, by name: what `automc` is given as MODEL."""
+PER_CLASS = {"train": 750, "test": 1000}
 
 
 def part(folder: Path, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,8 +37,20 @@ def part(folder: Path, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(images), torch.tensor(labels)
 
 
+@functools.cache
 def images() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """Training and test images: a factory for `--data benchmarks/small_task.py:images`."""
+    """Training and test images, read once a process: a factory for `--data benchmarks/small_task.py:images`."""
     root = Path(os.environ["SMALL_TASK_IMAGES"])
     train, test = (part(root / name, count) for name, count in PER_CLASS.items())
     return train, test
+
+
+def plain6() -> nn.Module:
+    """A network in the manner of VGG, without shortcuts: six convolutions, 288,746 parameters."""
+    layers: list[nn.Module] = []
+    widths = (3, 32, 32, 64, 64, 128, 128)
+    for number, (before, after) in enumerate(itertools.pairwise(widths), 1):
+        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        if number in (2, 4):
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))

@@ -28,7 +28,8 @@ import torch
 
 from automc import api, methods
 from automc.errors import MethodError
-from automc.study.study import load_trials, versions
+from automc.study.machine import versions
+from automc.study.stored import load_trials
 from automc.study.task import open_subject
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe

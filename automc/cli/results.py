@@ -36,7 +36,7 @@ def show_study(
         return
     from automc.study.protocol import Protocol
     from automc.study.spec import StudySpec
-    from automc.study.study import load_record, load_trials
+    from automc.study.stored import load_record, load_trials
 
     record, done = load_record(study), load_trials(study)
     if trials:
@@ -129,7 +129,7 @@ def delete_study(
 
     Example: automc study delete resnet20-cifar10-1 --yes
     """
-    from automc.study import study as studies
+    from automc.study import stored as studies
 
     studies.load_record(study)
     if not yes:

@@ -17,6 +17,8 @@ from automc.training.seeds import derived
 class Recovery:
     """What training on has brought. Accuracies are float32 top-1 on validation, in [0, 1]."""
 
+    kept: bool
+    """Whether the model that trained on is the one that is saved."""
     before: float
     after: float
     iterations: int
@@ -26,9 +28,7 @@ class Recovery:
     @property
     def text(self) -> str:
         """Say it to a person."""
-        change = (
-            f"{self.before:.2%} -> {self.after:.2%}" if self.after > self.before else f"no more than {self.before:.2%}"
-        )
+        change = f"{self.before:.2%} -> {self.after:.2%}" if self.kept else f"no more than {self.before:.2%}"
         took = f"{self.iterations:,} iterations, {self.seconds:.0f} s; {self.ended}"
         return f"Recovery: validation accuracy {change} ({took})."
 
@@ -41,7 +41,7 @@ def recover_saved(
     setup: Setup, path: Path, extent: Extent, *, everything: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Recovery:  # fmt: skip
-    """Train the model in `path` on; the file is replaced, all at once, where validation says that it got better.
+    """Train the model in `path` on; the file is replaced, all at once, unless validation says that it got worse.
 
     Until then it is the model that came, so that whoever stops this loses the time alone.
 
@@ -60,8 +60,8 @@ def recover_saved(
         loaded.model.to(bench.device), bench.model, data, bench.validation, setup.recipe, extent,
         seed=derived(setup.run_seed, "recovery"), still=setup.still, progress=progress,
     )  # fmt: skip
-    found = Recovery(done.before, done.after, done.iterations, done.seconds, done.ended)
-    if done.after > done.before:
+    found = Recovery(done.kept, done.before, done.after, done.iterations, done.seconds, done.ended)
+    if done.kept:
         figures = {**loaded.metadata.get("figures", {}), "accuracy": done.after}
         about = {**loaded.metadata, "figures": figures, "recovery": found.as_dict()}
         structure.save(path, done.model, bench.source, metadata=about, shape=bench.example.shape[1:])

@@ -25,7 +25,7 @@ from automc.study.limits import drop_text
 from automc.study.place import folder
 from automc.study.protocol import Protocol
 from automc.study.spec import StudySpec
-from automc.study.study import load_record, load_trials
+from automc.study.stored import load_record, load_trials
 from automc.study.trial import Trial
 from kg.schema import Scheme
 

@@ -11,7 +11,7 @@ from automc.knowledge import graph
 from automc.study.ending import settled
 from automc.study.protocol import Protocol, Recommendation
 from automc.study.spec import StudySpec
-from automc.study.study import load_record, load_trials
+from automc.study.stored import load_record, load_trials
 from automc.study.trial import Trial
 from kg.errors import NotInGraph, SchemaInvalid
 from kg.schema import Scheme

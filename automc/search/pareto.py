@@ -56,19 +56,3 @@ def hypervolume_gain(candidates: FloatArray, points: FloatArray, reference: tupl
     # Column by column of the staircase: how far the candidate reaches into it, times how far above it.
     width = np.clip(np.minimum(candidates[:, :1], right) - left, 0, None)
     return np.asarray((width * np.clip(candidates[:, 1:] - height, 0, None)).sum(axis=1))
-
-
-def recommend(points: FloatArray, tolerance: float = 0.005) -> int:
-    """Return the index of the (accuracy, removed) point to recommend from a front.
-
-    The smallest model whose accuracy is within `tolerance` of the best: what lies closer than the noise
-    of a validation accuracy is a tie, and a tie goes to the smaller model. Equal points: the first.
-
-    Raises:
-        ValueError: there are no points.
-    """
-    points = np.asarray(points, dtype=float).reshape(-1, 2)
-    if not len(points):
-        raise ValueError("An empty front has no point to recommend.")
-    close = np.flatnonzero(points[:, 0] >= points[:, 0].max() - tolerance)
-    return int(close[np.lexsort((-points[close, 0], -points[close, 1]))[0]])

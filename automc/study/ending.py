@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from automc.errors import StudyError
 from automc.execution.jobs import final, recover_saved
 from automc.execution.setup import Setup
 from automc.study.finalists import contenders, halve, winner
@@ -85,15 +86,19 @@ class Ending:
         recommended = self.protocol.recommended(trials)
         if recommended is None or not self.spec.final:
             return recommended, None
-        timed = self.spec.budget.seconds is not None
-        allowance = Spending.of(self.spec).runs(self._left, len(trials))
+        timed, spending = self.spec.budget.seconds is not None, Spending.of(self.spec)
+        allowance = spending.runs(self._left, len(trials))
         known = {t.scheme: [t.accuracy or 0.0] for t in trials} if self.spec.recipe.fraction == 1 else {}
 
         def cost(trial: Trial) -> float:
             n = self.subject.splits.rest.n
             return sum(self.forecast.step(s, n) for s in trial.scheme.steps) if timed else len(trial.scheme)
 
-        done = halve(contenders(self.protocol, trials), allowance, cost, self._run, known)
+        pool = contenders(self.protocol, trials)
+        if spending.rest and (len(pool) == 1 or sum(map(cost, pool[:2])) > allowance):
+            # There is nothing to compare a run with, and what it would cost trains the trial's own model on.
+            return recommended, None
+        done = halve(pool, allowance, cost, self._run, known)
         best = winner(self.protocol, trials, done, known)
         if best is None:
             self.listener.say("No final run ended well. The recommended trial's own model is saved instead.")
@@ -137,7 +142,19 @@ class Ending:
                 reasons = "; ".join(miss.text for miss in missed)
                 self.listener.say(f"The model of the final run misses the target: {reasons}. The trial's own is saved.")
                 source = None
-        shutil.copyfile(source or own_model(self.setup, trial), self._out)
+        shutil.copyfile(source or self._own(trial), self._out)
+
+    def _own(self, trial: Trial) -> Path:
+        """Return the file of a trial's own model; where a small cache has lost it, that of its scheme run once more."""
+        if (kept := own_model(self.setup, trial)) is not None:
+            return kept
+        self.listener.say(f"The model of trial {trial.ordinal} is no longer in the cache: its scheme is run again.")
+        if self._run(trial, 1) is None:
+            raise StudyError(
+                "The recommended model is no longer in the cache, and running its scheme again failed: "
+                f"{trial.scheme.id}. automc resume {self.spec.id} tries again; a larger --cache-size keeps models."
+            )
+        return self._file(trial, 1)
 
     def _account(self, trial: Trial) -> Account:
         return account(self._out, trial, self.spec, self.subject, self.protocol, self.listener)

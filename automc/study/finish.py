@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from automc.errors import StudyError
 from automc.execution.setup import Setup
 from automc.models import structure
 from automc.models.runtimes import Comparison
@@ -20,17 +19,10 @@ from automc.study.task import Subject, open_figures
 from automc.study.trial import Trial, size_ratio
 
 
-def own_model(setup: Setup, trial: Trial) -> Path:
-    """Return the file of a trial's own model.
-
-    Raises:
-        StudyError: it is gone.
-    """
+def own_model(setup: Setup, trial: Trial) -> Path | None:
+    """Return the file of a trial's own model; None where the cache has lost it."""
     bench = setup.open()
-    kept = bench.cache.model_path(bench.key(trial.scheme))
-    if kept is None:
-        raise StudyError("The recommended model is no longer in the cache. Start the study again with --final full.")
-    return kept
+    return bench.cache.model_path(bench.key(trial.scheme))
 
 
 def measured(file: Path, trial: Trial, subject: Subject, protocol: Protocol) -> Trial:

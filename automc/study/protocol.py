@@ -15,7 +15,7 @@ import numpy as np
 
 from automc.models.runtimes import Runtime
 from automc.search.base import meets
-from automc.search.pareto import non_dominated, recommend
+from automc.search.pareto import non_dominated
 from automc.study.limits import MAX_GAMMA, Limit, drop_text
 from automc.study.spec import GammaOf, StudySpec
 from automc.study.trial import Trial
@@ -174,8 +174,7 @@ class Protocol:
     def recommended(self, trials: Sequence[Trial]) -> Recommendation | None:
         """Return the trial to take from the front, None without a front.
 
-        Where accuracy is guaranteed the smallest model; else the smallest within one standard error of the front's best
-        accuracy. The standard error is that of a share measured on `validation_images`: closer than that is a tie.
+        Where accuracy is guaranteed the smallest model; else the most accurate one, of equal ones the smaller.
         """
         front = self.front(trials)
         if not front:
@@ -183,19 +182,9 @@ class Protocol:
         if self.max_drop is not None:
             change = f"{self.base['accuracy']:.2%} -> {front[-1].accuracy:.2%}, n = {self.validation_images:,}"
             return Recommendation(front[-1], f"the smallest model with {self.asked} ({change})")
-        best = max(t.accuracy or 0.0 for t in front)
-        error = self.standard_error(best)
-        trial = front[recommend(np.array([(t.accuracy, t.size) for t in front], dtype=float), error)]
-        if trial.accuracy == best:
-            within = (
-                f"removes at least {self.gamma:.0%} of the {self.noun}" if self.gamma_alone else f"has {self.asked}"
-            )
-            return Recommendation(trial, f"the most accurate scheme that {within}")
-        why = (
-            f"the smallest model whose validation accuracy is within one standard error ({error:.2%}, "
-            f"n = {self.validation_images:,}) of the best on the front ({best:.2%})"
-        )
-        return Recommendation(trial, why if self.gamma_alone else f"{why}, of those with {self.asked}")
+        trial = max(front, key=lambda t: (t.accuracy or 0.0, t.size or 0.0))
+        within = f"removes at least {self.gamma:.0%} of the {self.noun}" if self.gamma_alone else f"has {self.asked}"
+        return Recommendation(trial, f"the most accurate scheme that {within}")
 
     def nearest(self, trials: Sequence[Trial]) -> Trial | None:
         """Return the `ok` trial whose worst miss is the smallest, None where none is ok."""

@@ -19,7 +19,7 @@ from automc.knowledge.store import graph_exists
 from automc.methods.base import FLOOR
 from automc.study.outbox import now
 from automc.study.spec import StudySpec
-from automc.study.study import load_record, load_trials
+from automc.study.stored import load_record, load_trials
 from automc.study.task import Subject
 from automc.study.trial import Figures, Trial, size_ratio
 from automc.training.recipe import Recipe

@@ -9,11 +9,11 @@ from automc.study.spec import Budget, StudySpec, seconds_in
 from automc.training.recover import Extent
 
 AUTO, NONE = "auto", "none"
-SEARCH = 0.5
+SEARCH = 0.3
 """Of a budget of seconds that the search may use where runs and a recovery follow it …"""
 SEARCH_AND_RUNS = 2 / 3
 """… and where only runs do."""
-RUNS = 0.5
+RUNS = 0.25
 """Of what is left for the end that the finalists may use, where a recovery follows; all of it where none does."""
 RUNS_PER_STEP = 0.5
 """Steps of finalists' runs for each step of a search whose budget is in steps."""
@@ -39,9 +39,10 @@ def extent(text: str) -> Extent | None:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """How a study divides its budget. Seconds are of the clock, from the first step on."""
+    """How a study divides its budget. Seconds are of the clock, from when the study is opened on."""
 
     search: Budget
+    """With what opening the study has taken."""
     end_seconds: float | None
     """For all that follows the search, at least; None where the budget is in steps."""
     recovery: Extent | None
@@ -49,8 +50,8 @@ class Spending:
     rest: bool
 
     @classmethod
-    def of(cls, spec: StudySpec) -> Spending:
-        """Divide the budget of a study.
+    def of(cls, spec: StudySpec, opening: float = 0.0) -> Spending:
+        """Divide the budget of a study; shares are of what opening it, so many seconds, has left.
 
         Raises:
             StudyError: the recovery alone would use all of it.
@@ -68,8 +69,8 @@ class Spending:
             )
         in_epochs = asked is not None and asked.epochs is not None
         share = SEARCH if rest or in_epochs else SEARCH_AND_RUNS if spec.final else 1.0
-        search = share * (whole - fixed)
-        return cls(Budget(seconds=search), whole - search, asked, rest)
+        search = opening + share * max(0.0, whole - fixed - opening)
+        return cls(Budget(seconds=search), max(0.0, whole - search), asked, rest)
 
     def runs(self, left: float | None, searched: int) -> float:
         """Return what the finalists' runs may use: seconds, or steps where the budget is in steps.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import shutil
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +13,6 @@ from automc import knowledge, methods
 from automc.bounds import check
 from automc.datasets import DataRef
 from automc.errors import EnvironmentFault, StudyError
-from automc.execution.cache import PrefixCache
 from automc.execution.jobs import local_workers, probe_with
 from automc.execution.setup import Setup
 from automc.execution.workers import Workers
@@ -39,13 +37,14 @@ from automc.study.result import Result
 from automc.study.space import StrategySpace, lightest, widest
 from automc.study.spec import Budget, StudySpec
 from automc.study.spending import Spending
+from automc.study.stored import load_record, load_trials
 from automc.study.task import Subject, open_subject
 from automc.study.trial import Figures, Trial
 from automc.study.widths import settle_recipe
 from automc.training.recipe import Recipe
 from kg import studies
 from kg.embedding.vectors import Vectors
-from kg.errors import KGError, NotInGraph
+from kg.errors import KGError
 from kg.schema import Scheme, Strategy
 from kg.store import lock
 
@@ -53,8 +52,11 @@ from kg.store import lock
 class Study:
     """One search on one task with one recipe; `create` a new one or `open` one of the graph, then `run`."""
 
-    def __init__(self, spec: StudySpec, subject: Subject, vectors: Vectors, record: dict[str, Any]) -> None:
-        """Hold the parts; `record` is the study's node in the graph."""
+    def __init__(
+        self, spec: StudySpec, subject: Subject, vectors: Vectors, record: dict[str, Any], began: float | None = None
+    ) -> None:
+        """Hold the parts; `record` is the study's node, `began` when opening it began, by the monotonic clock."""
+        self._began = time.monotonic() if began is None else began
         self.spec = spec
         self.subject = subject
         self.vectors = vectors
@@ -88,7 +90,7 @@ class Study:
         Raises:
             AutoMCError: something given is wrong; nothing was written to the graph.
         """
-        listener = listener or Listener()
+        began, listener = time.monotonic(), listener or Listener()
         recipe = recipe or Recipe()
         options["own_experience"] = learn_from_trials
         # Checked before anything slow: a typo must not cost a minute.
@@ -126,7 +128,7 @@ class Study:
             )
             record["target"] = Protocol.of(spec, record).asked
             insist(lambda: begin(record, subject), listener.say)
-        return cls(spec, subject, vectors, record)
+        return cls(spec, subject, vectors, record, began)
 
     @classmethod
     @lock.patient()
@@ -139,7 +141,7 @@ class Study:
         Raises:
             StudyError: there is no such study, its folder is gone, or its deletion was begun.
         """
-        listener = listener or Listener()
+        began, listener = time.monotonic(), listener or Listener()
         if workers is not None:
             check("--workers", workers, StudyError)
         record = load_record(name)
@@ -161,7 +163,7 @@ class Study:
         subject = replace(
             subject, name=_model_of(name, subject.dataset.name), saw_validation=bool(record.get("saw_validation", True))
         )
-        study = cls(spec, subject, Vectors.load(folder(name) / "vectors.safetensors"), record)
+        study = cls(spec, subject, Vectors.load(folder(name) / "vectors.safetensors"), record, began)
         if data is not None:
             study._save(spec=StudySpec.from_dict({**record["spec"], "data": spec.data.as_dict()}).as_dict())
         return study
@@ -210,11 +212,13 @@ class Study:
             self.vectors, self.subject.task(), infeasible, self.spec.recipe, self.subject.splits.train.n,
             reach=self.record["probe"].get("reach"), model=counts(self.spec, self.subject, self.setup.keep),
         )  # fmt: skip
+        opening = time.monotonic() - self._began
+        self._save_at_last(listener, opening_seconds=opening + float(self.record.get("opening_seconds") or 0.0))
         space, first = self._beyond_the_grid(space, forecast, listener)
         outbox = open_outbox(self.spec, self.subject, listener.say)
         outbox.settle()
         trials, record = insist(lambda: (load_trials(self.spec.id), load_record(self.spec.id)), listener.say)
-        elapsed = float(record.get("elapsed_seconds") or 0.0)
+        elapsed = float(record.get("elapsed_seconds") or 0.0) + opening
         for trial in trials:
             if not trial.cached:
                 forecast.observe(trial.scheme, trial.seconds, trial.status)
@@ -228,7 +232,7 @@ class Study:
         def keep_models(schemes: list[Scheme]) -> None:
             bench.cache.pin((bench.key(scheme) for scheme in schemes), owner=self.spec.id)
 
-        spec = self.spec.with_budget(Spending.of(self.spec).search)
+        spec = self.spec.with_budget(self._spending.search)
         loop = Loop(
             spec, self.subject, space, forecast, trials, elapsed, listener, keep_models, outbox,
             self.protocol, gauge_with(bench, self.protocol), first,
@@ -244,12 +248,21 @@ class Study:
             return space, ()
         aim = self.protocol.aim(space.reachable(self.spec.max_length))
         if self.record.get("first") is None:
-            seconds = Spending.of(self.spec).search.seconds
-            most = None if seconds is None else SHARE * seconds * self.spec.workers
+            seconds = self._spending.search.seconds
+            most = None if seconds is None else SHARE * (seconds - self._opening) * self.spec.workers
             reach = self.record["probe"].get("reach") or {}
             found = space.first(aim, reach, forecast.step, most)
             self._save_at_last(listener, first=[scheme.id for scheme in found])
         return space.closing_at(aim), tuple(Scheme.parse(name) for name in self.record["first"])
+
+    @property
+    def _opening(self) -> float:
+        """Seconds that opening the study has taken, at all its starts."""
+        return float(self.record.get("opening_seconds") or 0.0)
+
+    @property
+    def _spending(self) -> Spending:
+        return Spending.of(self.spec, self._opening)
 
     def _probe(self, workers: Workers, listener: Listener) -> tuple[dict[str, str], Forecast]:
         """Try each method once on one batch, at the study's first start; what came of it is part of the study."""
@@ -279,7 +292,7 @@ class Study:
         trials: Sequence[Trial],
         spent: float,
     ) -> Plan:
-        searchable, spending = space.allowed(), Spending.of(self.spec)
+        searchable, spending = space.allowed(), self._spending
         n_train, budget = self.subject.splits.train.n, spending.search
         step = forecast.mean(searchable)
         steps_left = max(0, (budget.steps or 0) - len(trials))
@@ -325,44 +338,6 @@ class Study:
     def _save_at_last(self, listener: Listener, **values: Any) -> None:
         """Save what minutes or hours of work have found, waiting for the graph where it is away."""
         insist(lambda: self._save(**values), listener.say)
-
-
-def load_record(name: str) -> dict[str, Any]:
-    """Return a study's node.
-
-    Raises:
-        StudyError: there is none of that name; the message lists the latest.
-        NotInGraph: there is no graph.
-    """
-    with knowledge.graph(create=False) as store:
-        try:
-            return studies.load_study(store, name)
-        except NotInGraph:
-            known = [row["id"] for row in studies.list_studies(store)]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    hint += f"There are: {', '.join(known[-8:])}." if known else "There is none yet: automc search starts one."
-    raise StudyError(f"There is no study '{name}' in the graph. {hint}")
-
-
-def load_trials(name: str) -> list[Trial]:
-    """Return a study's trials in ordinal order."""
-    with knowledge.graph() as store:
-        return [Trial.from_row(row) for row in studies.load_trials(store, name)]
-
-
-def delete(name: str) -> None:
-    """Remove a study, its trials and its folder; schemes that others use stay.
-
-    Raises:
-        StudyError: there is no such study, or it is running.
-    """
-    load_record(name)
-    with held(name):
-        with knowledge.graph() as store:
-            studies.delete_study(store, name)
-        PrefixCache(home() / "cache").unpin(name)
-        shutil.rmtree(folder(name), ignore_errors=True)
 
 
 def _model_of(study: str, dataset: str) -> str:

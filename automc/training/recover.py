@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ LR = 0.03
 """Peak learning rate: see docs/results/recovery."""
 TEACHER = 0.5
 """Weight of the original model's outputs where the recipe names none."""
-LOOKS = (0.5, 0.75, 0.9, 1.0)
-"""Parts of a cosine after which validation is asked."""
+PARTS = (0.5, 0.75, 0.9, 1.0)
+"""Of a cosine, after which the iterations that the time still allows are counted anew."""
 LONGEST = 200.0
 """Epochs of one cosine; what is given beyond that makes another one, if the one before it has helped."""
 FIRST = 20
@@ -54,9 +55,11 @@ class Extent:
 
 @dataclass(frozen=True)
 class Recovered:
-    """The model with the best validation accuracy, in evaluation mode: the one that came, where none was better."""
+    """The model at the end of the last cosine that did no harm, in evaluation mode; else the one that came."""
 
     model: nn.Module
+    kept: bool
+    """Whether it is a model that was trained on."""
     before: float
     after: float
     iterations: int
@@ -69,11 +72,13 @@ def recover(
     model: nn.Module, teacher: nn.Module, data: TrainData, validation: TrainData, recipe: Recipe, extent: Extent, *,
     seed: int, lr: float = LR, still: Sequence[str] = (), progress: Callable[[int, int], None] | None = None,
 ) -> Recovered:  # fmt: skip
-    """Train a copy of `model` on and return the state that validates best; `model` is left as it was.
+    """Train a copy of `model` on and return what comes of it; `model` is left as it was.
 
     One cosine over all that is given, up to LONGEST epochs; then others, as long as the one before has raised
-    validation accuracy. At each of LOOKS batch-norm statistics are estimated anew, as after a step, before validation
-    is asked. In epochs the result depends on the seed alone (on a CPU); in seconds it does not.
+    validation accuracy. At the end of each batch-norm statistics are estimated anew, as after a step, and what came of
+    it is kept unless validation is more than a standard error below what was: a lucky figure of a few hundred images
+    before it would else undo an hour. On the way validation is not asked: the best of several looks is the luckiest.
+    In epochs the result depends on the seed alone (on a CPU); in seconds it does not.
 
     Args:
         teacher: the study's original model, on the same device.
@@ -98,9 +103,10 @@ class _Run:
         self._data, self._validation, self._recipe, self._extent = data, validation, recipe, extent
         self._seed, self._lr, self._still, self._progress = seed, lr, still, progress
         self._epoch = max(1.0, data.n / recipe.batch_size(data.n))
-        self._trained, self._training, self._looking = 0, 0.0, 0.0
+        self._trained, self._training = 0, 0.0
         self._best, self._before = copy.deepcopy(model).eval(), evaluate.accuracy(model, validation)
-        self._after = self._before
+        self._after, self._kept = self._before, False
+        self._looking = time.perf_counter() - self._began
         self._planned = max(1, round((extent.epochs or 0.0) * self._epoch))
 
     def whole(self) -> Recovered:
@@ -118,7 +124,7 @@ class _Run:
         except Diverged as error:
             ended = str(error)
         seconds = time.perf_counter() - self._began
-        return Recovered(self._best, self._before, self._after, self._trained, seconds, ended)
+        return Recovered(self._best, self._kept, self._before, self._after, self._trained, seconds, ended)
 
     @property
     def _spent(self) -> float:
@@ -129,18 +135,16 @@ class _Run:
 
     def _cosine(self, begin: float, end: float) -> bool:
         """Train along one cosine between two shares of what is given; tell whether validation rose."""
-        rose = False
-        for look in LOOKS:
-            now, goal = self._spent, begin + (end - begin) * look
+        for part in PARTS:
+            now, goal = self._spent, begin + (end - begin) * part
             if self._extent.seconds is not None:
-                # The look after it is part of the time.
+                # The look at the end is part of the time.
                 goal -= self._looking / self._extent.seconds
                 self._planned = max(1, int(self._extent.seconds * self._trained / self._training))
             iterations = round((goal - now) * self._planned)
             if iterations > 0:
-                self._train(iterations, (max(0.0, now - begin) / (end - begin), look))
-                rose |= self._look()
-        return rose
+                self._train(iterations, (max(0.0, now - begin) / (end - begin), part))
+        return self._look()
 
     def _train(self, iterations: int, part: tuple[float, float]) -> None:
         def tell(done: int, of: int) -> None:
@@ -159,13 +163,14 @@ class _Run:
         self._training += time.perf_counter() - started
 
     def _look(self) -> bool:
-        """Ask validation, and keep the model if it is better than all before."""
+        """Ask validation, and keep the model unless it is worse than before; tell whether accuracy rose."""
         started = time.perf_counter()
         found = copy.deepcopy(self._model).eval()
         evaluate.recalibrate(found, self._data, self._recipe.recalibration_images, still=self._still)
-        accuracy = evaluate.accuracy(found, self._validation)
+        accuracy, was = evaluate.accuracy(found, self._validation), self._after
         self._looking = time.perf_counter() - started
-        if accuracy <= self._after:
-            return False
-        self._best, self._after = found, accuracy
-        return True
+        n = self._validation.n
+        share = (was * n + 1) / (n + 2)  # never 0 or 1, where the error of a share would vanish
+        if accuracy >= was - math.sqrt(share * (1 - share) / n):
+            self._best, self._after, self._kept = found, accuracy, True
+        return accuracy > was

@@ -18,7 +18,7 @@ from automc.report.page import command, page
 from automc.study import Listener, Study, ending, gauge
 from automc.study.ending import Ending
 from automc.study.limits import Limit
-from automc.study.study import load_record
+from automc.study.stored import load_record
 
 QUICK = ("--unit-epochs", "0.05", "--fraction", "0.2", "--precision", "float32", "--device", "cpu", "--workers", "1",
          "--no-own-experience")  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automc.search.pareto import hypervolume, hypervolume_gain, non_dominated, recommend, staircase
+from automc.search.pareto import hypervolume, hypervolume_gain, non_dominated, staircase
 
 # A coarse lattice makes ties and duplicates the rule.
 LATTICE = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=0, max_size=40)
@@ -51,15 +51,3 @@ def test_staircase_is_strictly_monotonic():
     assert len(stairs) > 3
     assert (np.diff(stairs[:, 0]) > 0).all()
     assert (np.diff(stairs[:, 1]) < 0).all()
-
-
-def test_recommends_the_smallest_of_those_as_accurate_as_the_best():
-    front = array([(0.91, 0.30), (0.907, 0.45), (0.907, 0.44), (0.80, 0.80)])
-    assert recommend(front, 0.005) == 1
-    assert recommend(front, 0.0) == 0
-    assert recommend(front, 0.2) == 3
-
-
-def test_nothing_to_recommend():
-    with pytest.raises(ValueError, match="empty"):
-        recommend(np.zeros((0, 2)))

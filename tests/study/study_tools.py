@@ -18,7 +18,8 @@ from automc import knowledge
 from automc.datasets import DataRef
 from automc.execution.setup import Setup
 from automc.study import Budget, Listener, Study
-from automc.study import study as studies
+from automc.study import stored as studies
+from automc.study import study as study_module
 from automc.study.study import Result
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe
@@ -50,7 +51,7 @@ def create(home: Path, budget: str = "6steps", methods: Container[str] = QUICK, 
 def known(home: Path, methods: Container[str] = QUICK) -> Any:
     """Studies that are made inside search these methods, on the vectors that the home has."""
     (file,) = (home / "vectors").glob("*.safetensors")
-    with patch.object(studies, "vectors_for", lambda *_: of_methods(Vectors.load(file), methods)):
+    with patch.object(study_module, "vectors_for", lambda *_: of_methods(Vectors.load(file), methods)):
         yield
 
 
@@ -89,7 +90,7 @@ def in_process(workers: list[Inline] | None = None) -> Any:
             workers.append(one)
         return one
 
-    with patch.object(studies, "local_workers", made):
+    with patch.object(study_module, "local_workers", made):
         yield
 
 

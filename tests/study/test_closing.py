@@ -8,7 +8,7 @@ from study_tools import Interrupt, create, run, same, stored
 
 from automc import knowledge
 from automc.study import Budget, Study
-from automc.study import study as studies
+from automc.study import stored as studies
 from automc.study.closing import REST, solved, straight, template
 from automc.study.space import StrategySpace
 from kg.cards import enumerate_strategies, on_grid, read_cards

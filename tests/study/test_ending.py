@@ -10,8 +10,8 @@ from study_tools import create, run
 
 from automc import api
 from automc.models import structure
-from automc.study import Listener, Study
-from automc.study import study as studies
+from automc.study import Budget, Listener, Study
+from automc.study import stored as studies
 from automc.study.place import folder
 
 
@@ -104,3 +104,16 @@ def test_without_a_final_run_the_trials_own_model_is_saved_and_can_recover(full_
     result = run(study)
     assert "finals" not in ended(study)
     assert result.final["recovery"]["before"] == pytest.approx(result.recommendation.trial.accuracy)
+
+
+def test_where_the_time_allows_no_comparison_the_trials_own_model_is_what_trains_on(full_home):
+    study = create(full_home, "3steps", final=True, recover="auto", gamma=0.2)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, StopsIn("final run 1"))
+    listener = Sayings()
+    result = run(Study.open(study.spec.id, budget=Budget.parse("1s")), listener)
+    assert "finals" not in ended(study)
+    assert not [said for said in listener.said if said.startswith("Final run")]
+    chosen = result.recommendation
+    assert chosen.why == "the most accurate scheme that removes at least 20% of the parameters"
+    assert result.final["accuracy"] == pytest.approx(chosen.trial.accuracy)

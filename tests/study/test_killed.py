@@ -14,7 +14,7 @@ import pytest
 from study_tools import create, run, same, stored
 
 from automc.study import Study
-from automc.study import study as studies
+from automc.study import stored as studies
 
 AUTOMC = [sys.executable, "-c", "from automc.cli.main import main; main()"]
 

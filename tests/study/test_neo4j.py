@@ -22,7 +22,7 @@ from study_tools import Interrupt, counts, create, run, same, stored
 
 from automc import knowledge
 from automc.study import Listener, Study, outbox
-from automc.study import study as studies
+from automc.study import stored as studies
 from automc.study.trial import Trial
 from kg.embedding.vectors import Vectors
 from kg.store import server

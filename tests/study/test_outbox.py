@@ -13,7 +13,7 @@ from study_tools import counts, create, run, same, stored
 
 from automc.errors import EnvironmentFault
 from automc.study import Listener, Study, outbox
-from automc.study import study as studies
+from automc.study import stored as studies
 from automc.study.loop import Loop
 from automc.study.outbox import Entry, Outbox
 from automc.study.trial import Trial

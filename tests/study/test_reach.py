@@ -13,7 +13,8 @@ from study_tools import RECIPE, create, run
 from automc.datasets import DataRef
 from automc.errors import StudyError
 from automc.study import Budget, Study
-from automc.study import study as studies
+from automc.study import stored as studies
+from automc.study import study as study_module
 from automc.study.limits import Limit
 from automc.study.reach import grid_levels, insist_possible, insist_reachable, most_removed, rounded_down, wanted
 from automc.study.space import StrategySpace
@@ -115,7 +116,7 @@ def test_nothing_is_opened_for_an_impossible_wish(automc_home):
 
 def test_a_study_that_cannot_go_anywhere_says_so_before_its_first_trial_and_when_resumed(full_home):
     """Of a time when nobody asked: the check at its creation is switched off."""
-    with patch.object(studies, "insist_reachable"), patch.object(studies, "insist_possible"):
+    with patch.object(study_module, "insist_reachable"), patch.object(study_module, "insist_possible"):
         study = create(full_home, "4steps", gamma=0.5, max_length=1, grid_only=True)
     for one in (study, Study.open(study.spec.id)):
         with pytest.raises(StudyError, match=r"--gamma 0.5 is out of reach: at most 0\.4 "):

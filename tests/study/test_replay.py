@@ -12,7 +12,7 @@ from study_tools import RECIPE, copied, create, run
 from automc import api, knowledge, methods
 from automc.errors import MethodError, StudyError
 from automc.study import replay
-from automc.study import study as studies
+from automc.study import stored as studies
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe
 from benchmarks import transfer

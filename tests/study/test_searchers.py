@@ -13,7 +13,7 @@ from automc import knowledge
 from automc.errors import MethodError
 from automc.search import registered
 from automc.study import Study
-from automc.study import study as studies
+from automc.study import stored as studies
 from automc.study.space import StrategySpace
 from automc.study.spec import StudySpec
 from kg.errors import NotInGraph

@@ -40,7 +40,7 @@ def test_what_is_no_extent_is_refused(text):
 @pytest.mark.parametrize(
     ("options", "search", "recovery"),
     [
-        ({}, 300, 250), ({"final": False}, 600, None), ({"recover": "none"}, 400, None),
+        ({}, 180, 250), ({"final": False}, 600, None), ({"recover": "none"}, 400, None),
         ({"recover": "1m"}, 360, 60), ({"recover": "1m", "final": False}, 540, 60),
     ],
 )  # fmt: skip
@@ -50,6 +50,16 @@ def test_a_budget_of_seconds_is_divided(options, search, recovery):
     assert found.end_seconds == pytest.approx(600 - search)
     last = found.recovering(250.0)
     assert (last and last.seconds) == recovery
+
+
+def test_what_opening_takes_is_part_of_the_budget_and_is_not_shared():
+    spec = StudySpec("s", "m", DataRef("digits"), 0.3, Budget.parse("10m"), Recipe())
+    found = Spending.of(spec, opening=100.0)
+    assert found.search.seconds == pytest.approx(100 + 0.3 * 500)
+    assert found.end_seconds == pytest.approx(350)
+    # Nothing is left where opening took longer than the whole.
+    late = Spending.of(spec, opening=700.0)
+    assert (late.search.seconds, late.end_seconds) == (700, 0)
 
 
 def test_steps_are_steps_of_the_search_and_nothing_trains_on_unasked():
@@ -62,7 +72,7 @@ def test_steps_are_steps_of_the_search_and_nothing_trains_on_unasked():
 
 
 def test_runs_share_the_end_with_a_recovery():
-    assert spending("10m").runs(300.0, 9) == 150
+    assert spending("10m").runs(300.0, 9) == 75
     assert spending("10m", recover="none").runs(200.0, 9) == 200
     assert spending("10m", recover="1m").runs(240.0, 9) == 180
     assert spending("10m").runs(-5.0, 9) == 0

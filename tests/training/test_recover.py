@@ -12,7 +12,7 @@ from torch import nn
 from automc.datasets import DataRef, TrainData, open_data, split
 from automc.errors import AutoMCError
 from automc.training import recover as recovery
-from automc.training.evaluate import accuracy
+from automc.training.evaluate import accuracy, outputs
 from automc.training.loop import fit, learning_rate
 from automc.training.recipe import Recipe
 from automc.training.recover import Extent, recover
@@ -116,3 +116,15 @@ def test_parts_of_a_cosine_are_the_cosine():
 def test_an_extent_is_one_sensible_number(given):
     with pytest.raises(AutoMCError):
         Extent(**given)
+
+
+def test_a_lucky_figure_before_does_not_undo_the_training(digits, teacher):
+    data, validation = digits
+    right = torch.cat([found.argmax(1) == labels for found, labels in outputs(teacher, validation)])
+    # 200 that it gets right for 10 that it does not: better than it is.
+    lucky = torch.cat([right.nonzero()[:200, 0], (~right).nonzero()[:10, 0]])
+    assert right.float().mean() < 0.93
+    done = recover(teacher, teacher, data, validation.subset(lucky), RECIPE, Extent(epochs=1), seed=1, lr=0.02)
+    assert done.after < done.before
+    assert done.kept
+    assert not torch.equal(weights(done.model), weights(teacher))
