@@ -47,7 +47,7 @@ class Steps:
     def __init__(self, count: int) -> None:
         self._strategies = [Strategy("NS", (("HP2", i),)) for i in range(count)]
 
-    def scheme(self, indices: SchemeIndices, _: float = 0.0) -> Scheme:
+    def scheme(self, indices: SchemeIndices, *_: float) -> Scheme:
         """Return the scheme behind indices."""
         return Scheme(tuple(self._strategies[i] for i in indices))
 
@@ -55,7 +55,11 @@ class Steps:
         """Return the indices of a scheme."""
         return tuple(int(step.number("HP2")) for step in scheme.steps)
 
-    def expected(self, _: Reason | None, __: float = 0.0) -> dict[str, object]:
+    def outcome(self, trial: Trial) -> Outcome:
+        """Return what a searcher is told."""
+        return trial.outcome(self.indices(trial.scheme))
+
+    def expected(self, _: Reason | None, *__: float) -> dict[str, object]:
         """Return nothing: nothing is predicted."""
         return {}
 
