@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from automc.errors import ModelError
 from automc.files import write_atomically
 from automc.models.export import MADE_BY, onnx_runner
-from automc.models.onnx_weights import scales, slim
+from automc.models.onnx_weights import nameless, scales, slim
 from automc.temporary import prefix
 
 
@@ -38,7 +38,8 @@ def eight_bits(content: bytes, model: nn.Module, batches: Sequence[Tensor], path
     Weights are signed with a scale for each output channel, that of the layer where it lies on uniform levels;
     activations are unsigned over the range that the images show: of signed ones onnxruntime leaves residual networks in
     floats between conversions. Processors without instructions for 8 bits overflow where such weights meet such
-    activations, unless weights have 7: both are tried, and what is nearer to the floats here is returned.
+    activations, unless weights have 7: both are tried, and what is nearer to the floats here is written. Conversions
+    stand at every edge, so names would be a tenth of a small network's file: tensors inside have short ones.
 
     Args:
         content: as exported from `model`, input `images`.
@@ -57,7 +58,10 @@ def eight_bits(content: bytes, model: nn.Module, batches: Sequence[Tensor], path
         run = onnx_runner(runtime, small)
         error = sum(float((run(images) - logits).abs().mean()) for images, logits in zip(batches, wanted, strict=True))
         found.append((error, small))
-    nearest = min(found, key=lambda each: each[0])[1]
+    onnx = import_module("onnx")
+    proto = onnx.load_from_string(min(found, key=lambda each: each[0])[1])
+    nameless(proto)
+    nearest = bytes(proto.SerializeToString())
     write_atomically(path, nearest)
     return nearest
 

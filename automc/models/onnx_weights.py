@@ -53,6 +53,26 @@ def slim(proto: Any) -> None:
         part.ClearField("doc_string")
 
 
+def nameless(proto: Any) -> None:
+    """Give tensors the shortest names there are, in place, and nodes none; inputs and outputs of the graph keep theirs.
+
+    A graph with other graphs inside, as branches are, is left as it is.
+    """
+    if any(attribute.HasField("g") or attribute.graphs for node in proto.graph.node for attribute in node.attribute):
+        return
+    fixed = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    short: dict[str, str] = {name: name for name in ("", *fixed)}
+
+    def of(name: str) -> str:
+        return short.setdefault(name, f"{len(short):x}")
+
+    for tensor in proto.graph.initializer:
+        tensor.name = of(tensor.name)
+    for node in proto.graph.node:
+        node.ClearField("name")
+        node.input[:], node.output[:] = [of(name) for name in node.input], [of(name) for name in node.output]
+
+
 def store(proto: Any, model: nn.Module, opset: int) -> Stored:
     """Hold the weights of quantised layers as integers, in place.
 
