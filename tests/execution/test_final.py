@@ -36,7 +36,8 @@ def test_the_final_run_uses_all_but_validation_and_saves_what_it_measured(setup:
     assert about["study"] == "s-1"
     assert Scheme.parse(about["scheme"]) == scheme
     assert Recipe(**about["recipe"]) == RECIPE
-    assert about["figures"] == {"accuracy": outcome.accuracy, "params": outcome.params, "flops": outcome.flops}
+    figures = {"accuracy": outcome.accuracy, "params": outcome.params, "flops": outcome.flops}
+    assert about["figures"] == {**figures, "bits": 32 * (outcome.params or 0)}
     test = bench.splits.test
     assert test is not None
     tested = accuracy_on_test(halved, out)

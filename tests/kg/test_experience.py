@@ -76,7 +76,9 @@ def test_packaged_records():
     assert len(experiences) == len({e.id for e in experiences})
     assert sum(not e.own for e in experiences) == 292
     assert {e.source for e in experiences} == {p.id for p in papers}
-    assert {m.id for m in read_cards() if m.default_grid} == {e.strategy.method for e in experiences}
+    # Whatever a paper reports has a card; what is off the default grid may have no record.
+    on = {e.strategy.method for e in experiences}
+    assert {m.id for m in read_cards() if m.default_grid} <= on <= {m.id for m in read_cards()}
     assert Counter(e.confidence for e in experiences if not e.own) == {
         "verified-two-sources": 40, "verified-one-source": 193, "authors-table-unverified": 59,
     }  # fmt: skip

@@ -74,9 +74,10 @@ def test_drops_are_points():
 
 
 def test_gamma_is_the_default_only_where_nothing_else_is_asked_for():
-    assert asked() == {"gamma": DEFAULT_GAMMA, "limits": (), "max_drop": None}
-    assert asked(gamma=0.5) == {"gamma": 0.5, "limits": (), "max_drop": None}
-    assert asked(max_drop="1pp") == {"gamma": None, "limits": (), "max_drop": 0.01}
+    nothing = {"gamma_of": "params", "limits": (), "max_drop": None}
+    assert asked() == {**nothing, "gamma": DEFAULT_GAMMA}
+    assert asked(gamma=0.5) == {**nothing, "gamma": 0.5}
+    assert asked(max_drop="1pp") == {**nothing, "gamma": None, "max_drop": 0.01}
     both = asked(gamma=0.2, max_flops="40%", max_size="1MB", max_latency="3ms")
     assert both["gamma"] == 0.2
     assert both["limits"] == (Limit("flops", 0.4, True), Limit("file_bytes", 1e6), Limit("latency_ms", 3.0))

@@ -84,6 +84,11 @@ def reciprocal(found: Sequence[tuple[int, int]]) -> tuple[float, float]:
     return float(np.mean([1 / rank for rank, _ in found])), float(np.mean(chance))
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="With five methods more in the graph, going on places new strategies worse than chance (mean reciprocal "
+    "rank 0.47, 0.55, 0.50 with three seeds, chance 0.61; 0.73, 0.86, 0.55 before); learned anew it is 0.91.",
+)
 def test_the_method_of_new_strategies_is_predicted(grown: Vectors, split: tuple[list[Triple], list[Triple]]) -> None:
     # Their settings are not: TransR tells those apart no better when it learns everything anew.
     mrr, chance = reciprocal(ranks(grown, split[1], split[0])["OF_METHOD"])
