@@ -64,7 +64,7 @@ def test_options_in_the_readme_exist():
         assert called, line
         known = {name for p in ALL[called[0]].params for name in (*p.opts, *p.secondary_opts)}
         unquoted = re.sub(r"'[^']*'?", "", line)
-        assert set(re.findall(r"(?<=\s)--[a-z][a-z-]*", unquoted)) <= known, line
+        assert set(re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", unquoted)) <= known, line
 
 
 @pytest.mark.parametrize("words", [("--help",), ("search", "--help"), ("kg", "--help"), ("--version",)], ids=" ".join)
