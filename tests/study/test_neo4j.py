@@ -31,7 +31,7 @@ from kg.store.copy import read_contents
 pytestmark = pytest.mark.neo4j
 
 AUTOMC = [sys.executable, "-c", "from automc.cli.main import main; main()"]
-CLOCK = ("seconds", "cached", "started", "updated", "ended", "elapsed_seconds", "probe", "final")
+CLOCK = ("seconds", "cached", "started", "updated", "ended", "elapsed_seconds", "opening_seconds", "probe", "final")
 """Properties that differ from run to run."""
 SOME, MANY = pytest.mark.timeout(900), [pytest.mark.slow, pytest.mark.timeout(3600)]
 STORMS = [
