@@ -24,11 +24,9 @@ from typing import Any
 from benchmarks.contenders import LIBRARY, METHODS, SEARCHES, alone, search
 from benchmarks.resumable import append, claim, rows
 from benchmarks.short_steps import spread
-from benchmarks.small_task import DATA
+from benchmarks.small_task import trained
 
 COLUMNS = ("contender", "seed", "seconds", "processor", "removed", "validation", "test", "test_before", "what")
-EPOCHS = 40
-"""Of training the model that is compressed."""
 CLOCK = "import time; time.monotonic = time.perf_counter = time.process_time"
 """What a row's process runs before anything is imported."""
 
@@ -45,21 +43,6 @@ def one(contender: str, weights: Path, seed: int, seconds: float) -> None:
         search(weights, seed, seconds, SEARCHES[contender]) if searched else alone(contender, weights, seed, seconds)
     )
     print(json.dumps({**found, "processor": time.process_time()}))
-
-
-def trained(out: Path) -> Path:
-    """The weights of the model that all contenders start from: trained once."""
-    file = out / "resnet8.pt"
-    if not file.is_file():
-        import torch
-
-        from automc import api
-
-        out.mkdir(parents=True, exist_ok=True)
-        torch.set_num_threads(1)
-        api.train("resnet8", DATA, out=out / "base.am", epochs=EPOCHS, precision="float32", device="cpu")
-        torch.save(api.load(str(out / "base.am")).state_dict(), file)
-    return file
 
 
 def row(contender: str, weights: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -120,7 +103,7 @@ def main() -> None:
     for seed, contender in itertools.product([] if options.table else range(options.seeds), contenders):
         with claim(options.out, {"contender": contender, "seed": str(seed)}) as free:
             if free:
-                append(options.out, COLUMNS, row(contender, trained(work), seed, options))
+                append(options.out, COLUMNS, row(contender, trained("resnet8", work), seed, options))
     (options.out / "README.md").write_text(page(options.out))
 
 

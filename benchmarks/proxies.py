@@ -35,7 +35,7 @@ from automc.training import evaluate
 from automc.training.precision import cpu_name
 from automc.training.recipe import Recipe
 from benchmarks.resumable import append, claim, rows
-from benchmarks.small_task import DATA, NETS
+from benchmarks.small_task import DATA, NETS, trained
 from kg.schema import Scheme, Strategy
 
 GAMMA = 0.7
@@ -105,17 +105,6 @@ def run(model: str, weights: Path, proxy: str, scheme: Scheme) -> dict[str, Any]
                 "seconds": sum(o.seconds for o in outcomes),
             }  # fmt: skip
     return {**row, "cpu": cpu_name(), "torch": torch.__version__}
-
-
-def trained(model: str, out: Path, epochs: int = 40) -> Path:
-    """The weights of a network that all its rows start from: trained once."""
-    file = out / f"{model}.pt"
-    if not file.is_file():
-        out.mkdir(parents=True, exist_ok=True)
-        torch.set_num_threads(1)
-        api.train(NETS[model], DATA, out=out / f"{model}.am", epochs=epochs, precision="float32", device="cpu")
-        torch.save(api.load(str(out / f"{model}.am")).state_dict(), file)
-    return file
 
 
 def agreement(found: Sequence[dict[str, str]], model: str, proxy: str, figure: str) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ DATA = f"{Path(__file__).resolve()}:images"
 """What `--data` is given."""
 NETS = {"resnet8": "resnet8", "plain6": f"{Path(__file__).resolve()}:plain6"}
 """The networks of the small tasks, by name: what `automc` is given as MODEL."""
+EPOCHS = 40
+"""Of training a network before it is compressed."""
 PER_CLASS = {"train": 750, "test": 1000}
 
 
@@ -43,6 +45,19 @@ def images() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, tor
     root = Path(os.environ["SMALL_TASK_IMAGES"])
     train, test = (part(root / name, count) for name, count in PER_CLASS.items())
     return train, test
+
+
+def trained(model: str, out: Path) -> Path:
+    """The weights of one of NETS that all rows of a table start from: trained once, kept in `out`."""
+    file = out / f"{model}.pt"
+    if not file.is_file():
+        from automc import api
+
+        out.mkdir(parents=True, exist_ok=True)
+        torch.set_num_threads(1)
+        api.train(NETS[model], DATA, out=out / f"{model}.am", epochs=EPOCHS, precision="float32", device="cpu")
+        torch.save(api.load(str(out / f"{model}.am")).state_dict(), file)
+    return file
 
 
 def plain6() -> nn.Module:
