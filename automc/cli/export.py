@@ -13,6 +13,8 @@ from automc.cli.models import interval
 from automc.cli.output import Format, guarded, say, show_record
 
 if TYPE_CHECKING:
+    from automc.models.export import Exported
+    from automc.models.runtimes import Comparison
     from automc.study.int8 import EightBits
 
 
@@ -79,14 +81,7 @@ def export(
         tolerance=tolerance, force=force,
     )  # fmt: skip
     pace = api.pace(model, done, weights=weights)
-    record = {
-        "path": str(done.path), "format": done.kind, "opset": done.opset, "images": " x ".join(map(str, done.images)),
-        "classes": done.classes, "checked_batches": ", ".join(map(str, done.batches)), "max_error": done.max_error,
-        "time_ratio": pace and pace.ratio, "time_ratio_low": pace and pace.low,
-        "time_ratio_high": pace and pace.high, "allowed_error": done.limit, "file_bytes": done.file_bytes,
-        "weights_int8": done.stored.int8, "weights_int4": done.stored.int4,
-    }  # fmt: skip
-    show_record(record, printed)
+    show_record(_as_it_is(done, pace), printed)
     if pace and pace.warning:
         say(pace.warning)
     if done.stored.floats:
@@ -99,6 +94,17 @@ def export(
     say(
         f"Give it normalised float32 images of {' x '.join(map(str, done.images[1:]))}; --size changes height and width."
     )
+
+
+def _as_it_is(done: Exported, pace: Comparison | None) -> dict[str, Any]:
+    """What an export without `--int8` prints."""
+    return {
+        "path": str(done.path), "format": done.kind, "opset": done.opset, "images": " x ".join(map(str, done.images)),
+        "classes": done.classes, "checked_batches": ", ".join(map(str, done.batches)), "max_error": done.max_error,
+        "time_ratio": pace and pace.ratio, "time_ratio_low": pace and pace.low,
+        "time_ratio_high": pace and pace.high, "allowed_error": done.limit, "file_bytes": done.file_bytes,
+        "weights_int8": done.stored.int8, "weights_int4": done.stored.int4,
+    }  # fmt: skip
 
 
 def _eight_bits(done: EightBits) -> dict[str, Any]:
