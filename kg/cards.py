@@ -22,6 +22,7 @@ from kg.curation.documents import Document, Readable, read_document
 from kg.errors import CardInvalid
 from kg.resources import methods_dir
 from kg.schema import MAX_VALUE, Hyperparameter, Method, Strategy, Technique, Value, format_value, hyperparameter_order
+from kg.words import PLACE
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=100)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -49,12 +50,20 @@ class TechniqueCard(Document):
 
 
 class HyperparameterCard(Document):
-    """A hyperparameter and its grid: ascending numbers, or categories."""
+    """A hyperparameter and its grid: ascending numbers, or categories. Its words may be left to another card."""
 
     id: Identifier
     meaning: Text
     unit: Text
+    words: Name | None = None
     values: tuple[int | float | str, ...] = Field(strict=False)
+
+    @field_validator("words")
+    @classmethod
+    def _place(cls, words: str | None) -> str | None:
+        if words is not None and words.count(PLACE) != 1:
+            raise ValueError(f"'{words}' must have {PLACE} once, where the value stands, as in 'fine-tune {PLACE}'")
+        return words
 
     @field_validator("values")
     @classmethod
@@ -145,8 +154,8 @@ def read_cards(paths: Iterable[Readable] | None = None) -> tuple[Method, ...]:
         if card.hyperparameters
         or not any(later.method == card.method and later.hyperparameters for _, later in found[place + 1 :])
     ]
-    titles = _agree(cards)
-    methods = [_method(card, titles) for _, card in cards]
+    titles, words = _agree(cards)
+    methods = [_method(card, titles, words) for _, card in cards]
     return tuple(sorted(methods, key=lambda method: (not method.label, method.label, method.id)))
 
 
@@ -168,8 +177,8 @@ def on_grid(methods: Iterable[Method], named: Collection[str] = ()) -> tuple[Met
     return tuple(m if m.default_grid or m.id in named else replace(m, hyperparameters=()) for m in methods)
 
 
-def _agree(cards: list[tuple[Readable, Card]]) -> dict[str, str]:
-    """Check what cards share; return the title of every technique."""
+def _agree(cards: list[tuple[Readable, Card]]) -> tuple[dict[str, str], dict[str, str]]:
+    """Check what cards share; return the title of every technique, and the words of hyperparameters that have some."""
     methods: dict[str, Readable] = {}
     knobs: dict[str, tuple[Readable, HyperparameterCard]] = {}
     titles: dict[str, tuple[Readable, str]] = {}
@@ -193,17 +202,21 @@ def _agree(cards: list[tuple[Readable, Card]]) -> dict[str, str]:
         for technique in card.techniques:
             if technique.id not in titles:
                 raise CardInvalid(f"{path}: techniques: unknown technique {technique.id}; give it a title here.")
-    return {id: title for id, (_, title) in titles.items()}
+    words: dict[str, str] = {}
+    for _, card in cards:
+        for knob in card.hyperparameters:
+            words[knob.id] = words.get(knob.id) or knob.words or ""
+    return {id: title for id, (_, title) in titles.items()}, words
 
 
-def _method(card: Card, titles: dict[str, str]) -> Method:
+def _method(card: Card, titles: dict[str, str], words: dict[str, str]) -> Method:
     ordered = sorted(card.hyperparameters, key=lambda hyperparameter: hyperparameter_order(hyperparameter.id))
     return Method(
         id=card.method,
         title=card.title,
         citation=card.citation,
         techniques=tuple(Technique(technique.id, titles[technique.id]) for technique in card.techniques),
-        hyperparameters=tuple(Hyperparameter(h.id, h.meaning, h.unit, h.values) for h in ordered),
+        hyperparameters=tuple(Hyperparameter(h.id, h.meaning, h.unit, h.values, words[h.id]) for h in ordered),
         label=card.label,
         url=card.url,
         default_grid=card.default_grid,

@@ -196,6 +196,8 @@ class Hyperparameter:
     meaning: str
     unit: str
     values: tuple[Value, ...]
+    words: str = field(default="", compare=False)
+    """A setting of it in a few words, with {} for the value: see `kg.words`. Not kept in the graph."""
 
 
 @dataclass(frozen=True, slots=True)
