@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from automc.cli import options as o
+from automc.cli.figures import duration, shown
 from automc.cli.output import Format, FormatOption, guarded, say, show, show_json
+
+if TYPE_CHECKING:
+    from automc.study.doctor import Diagnosis
 
 
 @guarded
@@ -40,8 +45,31 @@ def doctor(
     layers = ("layer", "kind", "weight", "params", "channels", "low rank")
     # A batch norm that shrinks with its convolution is named there.
     listed = [r for r in found.model.layers if not (r.prunable and "BatchNorm" in r.kind)]
-    rows = [(r.name, r.kind, r.shape, r.params, r.channels, r.factors) for r in listed]
+    people = format is Format.table
+    rows = [(r.name, r.kind, r.shape, shown("params", r.params) if people else r.params, r.channels, r.factors)
+            for r in listed]  # fmt: skip
     show(layers, rows, format, "Layers")
+    if people:
+        _show_methods(found)
+    else:
+        _list_methods(found, format)
+    _conclude(found)
+
+
+def _show_methods(found: Diagnosis) -> None:
+    """Print what the methods can do for people."""
+    rows = []
+    for m in found.methods:
+        reach = "" if m.reach is None else f"{m.reach:.1%}"
+        times = [duration(s) for s in (m.shortest_seconds, m.longest_seconds) if s is not None]
+        taking = " to ".join(dict.fromkeys(times))
+        count = f"{m.within:,} of {m.strategies:,}"
+        rows.append((m.method, "yes" if m.works else "no", reach, _span(m.levels), count, taking, m.reason))
+    columns = ("method", "works", "can remove", "HP2 within", "strategies", "a step takes", "why not")
+    show(columns, rows, Format.table, "Methods, each tried once")
+
+
+def _list_methods(found: Diagnosis, format: Format) -> None:
     columns = (
         "method", "works", "can remove", "HP2 within", "strategies", "of", "s/iteration", "shortest step, s",
         "longest step, s", "why not",
@@ -54,10 +82,9 @@ def doctor(
         for m in found.methods
     ]  # fmt: skip
     show(columns, methods, format, "Methods, each tried once")
-    _conclude(found)
 
 
-def _conclude(found) -> None:  # type: ignore[no-untyped-def]
+def _conclude(found: Diagnosis) -> None:
     """Say in a few lines what a person can expect."""
     layers = found.model.layers
     total = sum(r.params for r in layers)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from automc.cli import options as o
 from automc.cli.curate import By, Undo, edited_text, origin, reason, show_edition
+from automc.cli.figures import percent
 from automc.cli.output import Format, FormatOption, guarded, say, show, write_file
 from automc.errors import AutoMCError
 from automc.files import claim, marked
+
+if TYPE_CHECKING:
+    from kg.schema import Experience
 
 app = typer.Typer(help="What published tables say strategies did to models.", no_args_is_help=True)
 
@@ -53,29 +58,37 @@ def list_experience(
             f"--source {source[:80]}: no record comes from it. Sources: {', '.join(sources)}.{did_you_mean(source, sources)}"
         )
     records = [one for one in everything if method in (None, one.strategy.method) and source in (None, one.source)]
-    columns = (
-        "id",
-        "strategy",
-        "task",
-        "ar",
-        "pr",
-        "fr",
-        "source",
-        "table",
-        "origin",
-        "confidence",
-        "pr_derived",
-        "note",
-        "sr",
-    )
+    whose = {one.id: origin(marks.get(one.id)) for one in records}
+    if format is Format.table:
+        _show_table(records, whose)
+    else:
+        _show_all(records, whose, format)
+    say(f"{len(records)} records of {len({one.source for one in records})} sources.")
+
+
+def _show_table(records: Sequence[Experience], origins: Mapping[str, str]) -> None:
+    """Print what people look for; everything is in JSON and CSV."""
+    from automc.knowledge.words import in_words
+
     rows = [
-        (e.id, e.strategy.id, e.task.id, e.ar, e.pr, e.fr, e.source, e.table, origin(marks.get(e.id)), e.confidence,
+        (e.id, in_words(e.strategy), f"{e.task.model}, {e.task.dataset}", percent(e.ar), percent(e.pr), percent(e.fr),
+         origins[e.id])
+        for e in records
+    ]  # fmt: skip
+    show(("id", "strategy", "task", "AR", "PR", "FR", "added by"), rows, Format.table)
+
+
+def _show_all(records: Sequence[Experience], origins: Mapping[str, str], format: Format) -> None:
+    columns = (
+        "id", "strategy", "task", "ar", "pr", "fr", "source", "table", "origin", "confidence", "pr_derived", "note",
+        "sr",
+    )  # fmt: skip
+    rows = [
+        (e.id, e.strategy.id, e.task.id, e.ar, e.pr, e.fr, e.source, e.table, origins[e.id], e.confidence,
          e.pr_derived, e.note, e.sr)
         for e in records
     ]  # fmt: skip
-    wide = 9 if format is Format.table else len(columns)
-    show(columns[:wide], [row[:wide] for row in rows], format)
-    say(f"{len(rows)} records of {len({one.source for one in records})} sources.")
+    show(columns, rows, format)
 
 
 @app.command()

@@ -119,9 +119,16 @@ def similar(
     """
     from automc import knowledge
     from automc.knowledge.known import known_method
+    from automc.knowledge.words import in_words
+    from kg.schema import Strategy
 
     only = known_method(method).id if method else None
-    show(("strategy", "cosine"), knowledge.similar(strategy, k, only), format)
+    found = knowledge.similar(strategy, k, only)
+    if format is Format.table:
+        words = [(f"{cosine:.3f}", f"{name}\n{in_words(Strategy.parse(name))}") for name, cosine in found]
+        show(("cosine", "strategy"), words, format)
+    else:
+        show(("strategy", "cosine"), found, format)
     say(
         "Near means linked alike in the graph and moved alike by the results; settings that no result varies say little."
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automc.cli import options as o
+from automc.cli.figures import shown
 from automc.cli.output import Format, FormatOption, guarded, progress, say, show, show_record
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def measure(
         show_record(_flat(found), format)
         return
     first = of(before, weights)
-    show(("figure", "before", "after", "change"), _changes(_flat(first), _flat(found)), format)
+    rows = _changes(_flat(first), _flat(found))
+    if format is Format.table:
+        rows = [(name, shown(name, old), shown(name, new), change) for name, old, new, change in rows]
+    show(("figure", "before", "after", "change"), rows, format)
     if warning := api.no_faster(first, found):
         say(warning)
 
@@ -197,6 +201,9 @@ def compress(
 
 def _foretold(expected: SchemeForecast, origin: Origin | None) -> list[str]:
     """What is expected of a scheme, as lines to read."""
+    from automc.knowledge.words import in_words
+    from kg.schema import Strategy
+
     lines = []
     if origin:
         lines.append(f"Scheme of {origin.id}, {origin.model} on {origin.data}: {origin.trial.scheme.id}")
@@ -206,7 +213,8 @@ def _foretold(expected: SchemeForecast, origin: Origin | None) -> list[str]:
         said = [f"removes {step.hp2:.1%} of the original parameters" if step.hp2 else "stores weights in fewer bits"]
         said += [f"accuracy {step.study_ar:+.2%} in the study"] if step.study_ar is not None else []
         said += [f"{step.experience_ar:+.2%} by experience"] if step.experience_ar is not None else []
-        lines.append(f"  step {number}, {step.strategy}: {', '.join(said)}")
+        lines.append(f"  step {number}, {in_words(Strategy.parse(step.strategy))}")
+        lines.append(f"          {', '.join(said)}")
     if expected.basis:
         lines.append(f"  {expected.basis}")
     forecasts = [("as in the study", expected.accuracy_study), ("by experience", expected.accuracy_experience)]

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
+from automc.cli.figures import shown
 from automc.errors import AutoMCError, EnvironmentFault, Note
 from automc.files import write_atomically
 from kg.errors import KGError
@@ -25,7 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 INTERRUPTED = 130
-PIPE_COLUMNS = 200
+PIPE_COLUMNS = 100
 """Width of a table that is not written to a terminal."""
 
 
@@ -57,11 +58,14 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], format: Format, 
 
 
 def show_record(record: Mapping[str, Any], format: Format, title: str = "") -> None:
-    """Print one thing on stdout: an object in JSON, else a row per field."""
+    """Print one thing on stdout: an object in JSON, else a row per field; in a table figures are for people."""
     if format is Format.json:
         show_json(dict(record))
-    else:
-        show(("field", "value"), list(record.items()), format, title)
+        return
+    rows = list(record.items())
+    if format is Format.table:
+        rows = [(name, shown(name, value)) for name, value in rows]
+    show(("field", "value"), rows, format, title)
 
 
 def show_json(content: Any) -> None:

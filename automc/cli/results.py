@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automc.cli.figures import duration, percent
 from automc.cli.output import Format, FormatOption, guarded, say, show, show_json
 
 if TYPE_CHECKING:
@@ -56,13 +58,17 @@ def _show_account(study: str, scheme: str, format: Format) -> None:
 
 
 def _show_all(study: str, done: list[Trial], format: Format) -> None:
-    rows = [list(t.as_row().values()) for t in done]
-    columns = list(done[0].as_row()) if done else ["ordinal"]
-    if format is Format.table:
-        short = ("ordinal", "scheme", "status", "accuracy", "pr", "seconds")
-        kept = [columns.index(name) for name in short if name in columns]
-        rows, columns = [[row[i] for i in kept] for row in rows], [columns[i] for i in kept]
-    show(columns, rows, format, f"Trials of {study}")
+    title = f"Trials of {study}"
+    if format is not Format.table:
+        columns = list(done[0].as_row()) if done else ["ordinal"]
+        show(columns, [list(t.as_row().values()) for t in done], format, title)
+        return
+    from automc.knowledge.words import in_words
+
+    rows = [(t.ordinal, in_words(t.scheme).replace(" -> ", "\n-> "), t.status, percent(t.accuracy), percent(t.pr),
+             duration(t.seconds)) for t in done]  # fmt: skip
+    show(("trial", "scheme", "status", "accuracy", "removed", "time"), rows, format, title)
+    say(f"As written in files: automc show {study} --trials --format csv, or --why with a trial's number.")
 
 
 def _show_front(study: str, record: dict[str, Any], done: list[Trial], protocol: Protocol, format: Format) -> None:
@@ -116,7 +122,26 @@ def list_studies(format: FormatOption = Format.table) -> None:
     columns = ("id", "status", "searcher", "gamma", "target", "budget", "base_accuracy", "recommended", "started")
     with knowledge.graph(create=False) as store:
         rows = studies.list_studies(store)
-    show(columns, [[row.get(name) for name in columns] for row in rows], format)
+    if format is Format.table:
+        show(*_studies(rows), format)
+    else:
+        show(columns, [[row.get(name) for name in columns] for row in rows], format)
+
+
+def _studies(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return columns and rows of the studies for people: words in place of ids, to the minute."""
+    from automc.knowledge.words import in_words
+    from kg.schema import Scheme
+
+    columns = ("study", "status", "target", "budget", "before", "recommended", "started")
+    cells = []
+    for row in rows:
+        scheme = row.get("recommended")
+        words = in_words(Scheme.parse(scheme)).replace(" -> ", "\n-> ") if scheme else ""
+        started = str(row.get("started") or "")[:16].replace("T", " ")
+        told = (str(row.get(name) or "") for name in ("id", "status", "target", "budget"))
+        cells.append((*told, percent(row.get("base_accuracy")), words, started))
+    return columns, cells
 
 
 @app.command("delete")

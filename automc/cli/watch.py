@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from automc.cli.figures import duration, percent
 from automc.cli.output import Format, say, show
+from automc.knowledge.words import in_words
 from automc.study import Listener
 from automc.study.finish import slower
 from automc.study.headline import Headline
@@ -22,18 +24,6 @@ FRONT_COLUMNS = ("", "trial", "scheme", "accuracy", "params", "removed", "FLOPs 
 SIZE_COLUMN = "bits removed"
 """In a table only where a model is quantised: it is `removed` for floats."""
 _EVERY_SECONDS = 10.0
-
-
-def duration(seconds: float) -> str:
-    """Print seconds for a person: 40 s, 12 min, 3.2 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def percent(value: float | None) -> str:
-    """Print a ratio as a percentage, empty for None."""
-    return "" if value is None else f"{value:.2%}"
 
 
 def _budget(plan: Plan) -> list[str]:
@@ -136,7 +126,8 @@ class Watch(Listener):
             text = f"accuracy {percent(trial.accuracy)}, removed {percent(trial.pr)}{bits}{short}"
         else:
             text = f"{trial.status}: {trial.reason.splitlines()[0] if trial.reason else ''}"
-        self.say(f"[{spent_steps} | {duration(spent_seconds)}] {trial.scheme.id}: {text}, {trial.seconds:.1f} s{mark}")
+        step = f"trial {trial.ordinal}, {in_words(trial.scheme)}"
+        self.say(f"[{spent_steps} | {duration(spent_seconds)}] {step}: {text}, {trial.seconds:.1f} s{mark}")
 
     def running(self, spent_steps: float, spent_seconds: float) -> None:
         """Move the bar."""
@@ -184,14 +175,22 @@ def show_trials(
         sizes = [percent(t.sr)] if quantised else []
         shares = percent(t.accuracy), f"{t.params:,}", percent(t.pr), percent(t.fr), percent(t.ar), *sizes
         figures = (limit.kind.text(value) for limit, value in zip(protocol.limits, limited, strict=True))
-        rows.append((mark, t.ordinal, _wrapped(t.scheme.id), *shares, *figures))
+        rows.append((mark, t.ordinal, _wrapped(in_words(t.scheme)), *shares, *figures))
     columns = (*FRONT_COLUMNS, *([SIZE_COLUMN] if quantised else []), *(limit.kind.noun for limit in protocol.limits))
     if format is not Format.table:
         columns = ("recommended", *FRONT_COLUMNS[1:], SIZE_COLUMN, *(limit.figure for limit in protocol.limits), *told)
     show(columns, rows, format, title)
+    if format is Format.table:
+        show_ids(trials)
     off = [str(t.ordinal) for t in trials if not t.grid]
     if off and format is Format.table:
         print(f"  off the paper's grid, with HP2 solved for the target: {', '.join(off)}")
+
+
+def show_ids(trials: Sequence[Trial]) -> None:
+    """Print the schemes of a table as they are written in files and commands, one a line, for copying."""
+    for t in trials:
+        print(f"  trial {t.ordinal}: {t.scheme.id}")
 
 
 def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial | None, format: Format) -> None:

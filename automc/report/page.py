@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from torch import nn
 
 from automc.bounds import size_text
+from automc.knowledge.words import in_words
 from automc.models import structure
 from automc.report.plot import Line, Mark, svg
 from automc.search.pareto import hypervolume
@@ -60,6 +61,7 @@ def page(study: str) -> str:
     )  # fmt: skip
     environment.filters["percent"] = lambda value: "" if value is None else f"{value:.2%}"
     environment.filters["breakable"] = _breakable
+    environment.filters["words"] = in_words
     environment.filters["thousands"] = lambda value: "" if value is None else f"{value:,.0f}"
     final = record.get("final")
     first = headline(trials, chosen, final, protocol.base["accuracy"], protocol.validation_images)
@@ -94,7 +96,7 @@ def front_plot(trials: Sequence[Trial], protocol: Protocol, chosen: Trial | None
     marks = [
         Mark(
             100 * t.removed, 100 * (t.accuracy or 0), kinds.get(t.ordinal, "dot"),
-            f"{t.ordinal}: {t.scheme.id}\naccuracy {t.accuracy:.2%}, {t.removed:.2%} removed",
+            f"{t.ordinal}: {in_words(t.scheme)}\naccuracy {t.accuracy:.2%}, {t.removed:.2%} removed",
         )
         for t in sorted(done, key=lambda t: kinds.get(t.ordinal, ""))
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 from automc.errors import StudyError
 from automc.knowledge import explain as known
 from automc.knowledge import graph
+from automc.knowledge.words import in_words
 from automc.study.ending import settled
 from automc.study.protocol import Protocol, Recommendation
 from automc.study.spec import StudySpec
@@ -100,10 +101,8 @@ def _standing(trial: Trial, trials: Sequence[Trial], protocol: Protocol, choice:
     if not better:
         return said + "Another trial has the same accuracy and size."
     best = max(better, key=lambda t: (t.accuracy or 0.0, t.removed))
-    return (
-        said
-        + f"Trial {best.ordinal} is better: {best.accuracy:.2%} with {best.removed:.2%} removed, by {best.scheme.id}."
-    )
+    figures = f"{best.accuracy:.2%} with {best.removed:.2%} removed"
+    return f"{said}Trial {best.ordinal} is better: {figures}, by {in_words(best.scheme)}."
 
 
 def _beats(one: Trial, other: Trial) -> bool:
@@ -201,15 +200,17 @@ def text(account: Account, evidence: int = 2) -> str:
     """
     lines = [
         f"Trial {account['trial']} of {account['study']}: {account['scheme']}",
+        *([_words(account["scheme"])] if account["steps"] else []),
         account["standing"],
     ]
     for step in account["steps"]:
-        lines += ["", f"Step {step['position']}: {step['strategy']} (trial {step['trial']})", f"  {step['how']}"]
+        lines += ["", f"Step {step['position']}: {step['strategy']} (trial {step['trial']})"]
+        lines += [f"  {_words(step['strategy'])}", f"  {step['how']}"]
         lines += [f"  predicted  {_rates(step['predicted'])}"] if step["predicted"] else []
         lines.append(f"  measured   {_rates(step['measured'])}")
         if step["rivals"]:
             lines.append("  Also weighed, not executed (as predicted):")
-        lines += [f"    {one['strategy']}: {_rates(one)}; {one['why_not']}" for one in step["rivals"]]
+        lines += [f"    {_words(one['strategy'])}: {_rates(one)}; {one['why_not']}" for one in step["rivals"]]
         if step["siblings"]:
             lines.append("  Also executed after the same steps (as measured):")
         lines += [_sibling(one) for one in step["siblings"]]
@@ -219,7 +220,11 @@ def text(account: Account, evidence: int = 2) -> str:
 
 def _sibling(one: Account) -> str:
     rates = f"{_rates(one)}; " if one["status"] == "ok" else ""
-    return f"    {one['strategy']} (trial {one['trial']}): {rates}{one['why_not']}"
+    return f"    {_words(one['strategy'])} (trial {one['trial']}): {rates}{one['why_not']}"
+
+
+def _words(scheme: str) -> str:
+    return in_words(Scheme.parse(scheme))
 
 
 def _evidence(explanation: Account | None, most: int) -> list[str]:

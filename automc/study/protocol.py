@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from automc.knowledge.words import in_words
 from automc.models.runtimes import Runtime
 from automc.search.base import meets
 from automc.search.pareto import non_dominated
@@ -202,7 +203,7 @@ class Protocol:
             return ""
         missed = "; ".join(miss.text for miss in self.misses(trial))
         gone = f"removed {self.removed(trial):.2%} at {trial.accuracy:.2%}"
-        head = f"Nearest: trial {trial.ordinal} {gone}: {trial.scheme.id}"
+        head = f"Nearest: trial {trial.ordinal} {gone}: {in_words(trial.scheme)}"
         return f"{head}\nIt misses: {missed}."
 
 

@@ -35,7 +35,9 @@ def test_a_search_from_its_plan_to_the_saved_model(automc, full_home, tmp_path):
     without_code = {c.id: knowledge.grid_size(c) for c in knowledge.methods() if not knowledge.executable(c.id)}
     for method, count in without_code.items():
         assert (f"{method}: {count:,} masked, no implementation here" in said) == (count > 0)
-    assert len(re.findall(r"^\[\d \| .*accuracy .*removed", said, re.M)) == 3
+    # Steps are told in the words of their cards; ids are below the table, for copying.
+    assert len(re.findall(r"^\[\d \| \S+ \S+\] trial \d, \w+: remove .*accuracy .*removed", said, re.M)) == 3
+    assert re.search(r"^  trial \d: \w+\[HP\d+=\S+\]$", began.stdout, re.M)
     assert "may have seen the validation" not in said
     assert "Front of digits-digits-1" in began.stdout
 

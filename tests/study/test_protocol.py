@@ -160,7 +160,7 @@ def test_the_nearest_miss_says_what_it_misses_and_by_how_much():
     made = [close, trial(2, 0.8, 900), trial(3, 0.4, 300)]
     assert asked.nearest(made) is close
     head, misses = asked.nearest_text(made).splitlines()
-    assert head.startswith("Nearest: trial 1 removed 32.00% at 77.00%: NS[")
+    assert head.startswith("Nearest: trial 1 removed 32.00% at 77.00%: NS: remove ")
     assert misses == (
         "It misses: FLOPs 2.600 MFLOPs, 4.0% over the limit of 2.500 MFLOPs; "
         "3.00pp of validation accuracy lost, 2.00pp more than allowed."

@@ -1,0 +1,46 @@
+"""What figures and tables look like to a person; machine formats keep them raw."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from automc.cli.figures import duration, shown
+from automc.cli.output import PIPE_COLUMNS, Format, show, show_record
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("accuracy", 0.97493, "97.49%"), ("test_accuracy_low", 0.9, "90.00%"), ("validation_after", 1.0, "100.00%"),
+        ("forecast_validation_study", 0.5, "50.00%"), ("removed", 0.3, "30.00%"), ("bits_removed", 0.25, "25.00%"),
+        ("ar", -0.0153, "-1.53%"), ("params", 75002, "75,002"), ("Strategy nodes", 4525, "4,525"),
+        ("accuracy_images", 5000, "5,000"), ("file_bytes", 307_249, "307 kB"), ("file_bytes", 12, "12 bytes"),
+        ("peak_memory_bytes", 21_474_836_480, "21.5 GB"), ("weights_bytes", 1_700_000, "1.7 MB"),
+        ("latency_median_ms", 0.35421, "0.354 ms"), ("seconds", 0.42, "0.42 s"), ("seconds", 5000, "83 min"),
+        ("seed", 123456, 123456), ("time_ratio", 1.05, 1.05), ("uncounted", "nothing", "nothing"), ("opset", 20, 20),
+        ("test_accuracy", None, None), ("reached", True, "yes"), ("recovery", False, "no"),
+    ],
+)  # fmt: skip
+def test_figures_are_printed_by_their_names(name, value, text):
+    assert shown(name, value) == text
+
+
+def test_times_are_printed_in_the_unit_that_fits():
+    assert [duration(s) for s in (0.9, 40.2, 600, 7200)] == ["0.9 s", "40 s", "10 min", "2.0 h"]
+
+
+def test_machine_formats_stay_raw(capsys):
+    record = {"accuracy": 0.97493, "params": 75002, "file_bytes": 307_249}
+    show_record(record, Format.json)
+    assert json.loads(capsys.readouterr().out) == record
+    show_record(record, Format.csv)
+    assert capsys.readouterr().out.splitlines()[1:] == ["accuracy,0.97493", "params,75002", "file_bytes,307249"]
+
+
+def test_a_table_fits_into_a_hundred_columns(capsys):
+    show([f"column {n}" for n in range(9)], [["word " * 12] * 9] * 2, Format.table)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    assert max(map(len, lines)) <= PIPE_COLUMNS == 100
