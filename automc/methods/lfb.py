@@ -19,12 +19,13 @@ from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
 from automc.methods.step import Step, setting
 from automc.models.outputs import logits
-from automc.surgery.lowrank import Site, energies, exact, factor, matrix, sites
+from automc.surgery.lowrank import Form, Site, energies, exact, factor, matrix, sites
 from automc.surgery.ranks import choose_ranks, raise_cost
 from automc.training.loop import Loss
 from kg.schema import Strategy
 
 AUXILIARY = ("NLL", "CE", "MSE")
+FORMS: tuple[Form, ...] = ("channel", "spatial")
 
 
 def auxiliary_loss(kind: str, student: Tensor, teacher: Tensor) -> Tensor:
@@ -72,8 +73,9 @@ def basis_loss(
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A way to choose the ranks: `reduced` sites with theirs, and the parameters left."""
+    """A way to choose form and ranks: `reduced` sites with theirs, and the parameters left."""
 
+    form: Form
     by: str
     reduced: list[tuple[Site, int]]
     params: int
@@ -91,18 +93,19 @@ class Draft:
 
 @register
 class LearningFilterBasis(Method):
-    """Write convolutions as m basis filters and a 1×1 combination of them, then fine-tune.
+    """Write convolutions as m basis filters and a combination of them, then fine-tune.
 
     HP1 epochs in units of E0; HP2 share of the original parameters to remove; HP15 factor and HP16 kind of the
     auxiliary loss, see `basis_loss`. One split of the input channels (the paper's s = 1), so that the result is
-    two ordinary layers that any later step understands; a layer that is two factors already gets a smaller
-    basis. Ranks are in proportion to what would be exact, or where they retain most energy: whichever is better on
-    a slice of the training images before any training. Differs from the paper in that, and in starting from the
-    trained filters by truncated SVD, not from scratch.
+    two ordinary layers that any later step understands; a layer that is two factors already keeps its form and gets a
+    smaller basis. The basis is of k×k filters with a 1×1 combination, as in the paper, or of k×1 filters with a 1×k
+    one; ranks are in proportion to what would be exact, or where they retain most energy: whichever of the four is
+    best on a slice of the training images before any training. Differs from the paper in that, and in starting from
+    the trained filters by truncated SVD, not from scratch.
     """
 
     name = "LFB"
-    version = 4
+    version = 5
     factors = True
     choices: ClassVar = {"HP16": AUXILIARY}
 
@@ -116,12 +119,12 @@ class LearningFilterBasis(Method):
         weight, kind = setting(strategy, "HP15", 0.0, 1e6), strategy.get("HP16")
         step = Step(model, strategy, context, (self.iterations(strategy, context.recipe, context.data.n),))
         step.insist_float("Factors would not lie on their levels: factor first, then quantise.")
-        found = sites(step.model, step.whole(sites(step.model, context.keep), exact))
-        if not found:
+        drafts = self.drafts(step)
+        if not drafts:
             raise Infeasible(
                 f"{strategy.id}: no convolution or linear layer of this model gets smaller by factoring.{step.staying}"
             )
-        drafts = self.drafts(step, found)
+        drafts = [draft for draft in drafts if draft.params <= step.target + draft.unit] or drafts
         short = f"rank 1 everywhere leaves {drafts[0].params} parameters"
         step.settle(drafts[0].params, drafts[0].unit, short)
         teacher = copy.deepcopy(step.model).eval().requires_grad_(False).to(memory_format=context.data.layout)
@@ -133,19 +136,21 @@ class LearningFilterBasis(Method):
         fitted = step.train(loss=basis_loss(str(kind), weight, teacher, factored, filters))
         step.recalibrate()
         return step.model, step.report(
-            draft.unit, short, ranks_by=draft.by, layers=len(factored), loss=fitted.loss,
+            draft.unit, short, form=draft.form, ranks_by=draft.by, layers=len(factored), loss=fitted.loss,
             kinds=sorted({site.kind for site, _ in draft.reduced}),
             ranks={site.name: rank for site, (_, rank) in zip(factored, draft.reduced, strict=True)},
         )  # fmt: skip
 
-    def drafts(self, step: Step, found: Sequence[Site]) -> list[Draft]:
-        """Ranks in proportion, and ranks by energy where those are others."""
+    def drafts(self, step: Step) -> list[Draft]:
+        """Both forms, each with ranks in proportion and ranks by energy, but no two that are the same."""
         drafts: list[Draft] = []
-        for by, spectra in (("proportion", None), ("energy", [energies(step.model, site) for site in found])):
-            chosen, ranks, left = choose_ranks(found, step.params_in, step.target, spectra)
-            reduced = [(site, rank) for site, rank in zip(chosen, ranks, strict=True) if rank <= site.levels]
-            if not drafts or reduced != drafts[0].reduced:
-                drafts.append(Draft(by, reduced, left))
+        for form in FORMS:
+            found = sites(step.model, step.whole(sites(step.model, step.context.keep, form), exact), form)
+            for by, spectra in (("proportion", None), ("energy", [energies(step.model, site) for site in found])):
+                chosen, ranks, left = choose_ranks(found, step.params_in, step.target, spectra)
+                reduced = [(site, rank) for site, rank in zip(chosen, ranks, strict=True) if rank <= site.levels]
+                if found and reduced not in [draft.reduced for draft in drafts]:
+                    drafts.append(Draft(form, by, reduced, left))
         return drafts
 
     def relative_cost(self, strategy: Strategy) -> float:

@@ -16,7 +16,7 @@ from automc import methods
 from automc.errors import Infeasible, MethodError, OutOfReach
 from automc.methods.lfb import auxiliary_loss, basis_loss, filter_error
 from automc.methods.step import Step
-from automc.surgery.lowrank import factor, matrix, sites
+from automc.surgery.lowrank import factor, halves, matrix, sites, write
 from automc.surgery.ranks import choose_ranks
 from automc.training.loop import fit
 from automc.training.recipe import Recipe
@@ -96,8 +96,24 @@ def test_ranks_are_those_that_do_better_without_training(context, monkeypatch) -
         assert other.target - other.params_out < other.details["unit"]
         ranks.append(other.details["ranks"]["features.8.0"])
     assert ranks[1] < ranks[0]
-    assert asked == [2, 2]
+    assert asked == [4, 4]  # in both forms
     assert report.details["ranks_by"] in ("proportion", "energy")
+
+
+def test_filters_that_are_products_of_a_column_and_a_row_get_the_form_that_holds_them(context) -> None:
+    """Of rank 6 in one form, of full rank in the other: what is chosen computes the same."""
+    model = build("vgg")
+    for name, layer in model.named_modules():
+        if type(layer) is nn.Conv2d and layer.in_channels > 3:
+            site = next(s for s in sites(model, form="spatial") if s.name == name)
+            with torch.no_grad():
+                write(model, site, torch.linalg.multi_dot(halves(matrix(model, site), 6)).float())
+    before = [p.detach().clone() for p in model.parameters()]
+    out, report = methods.get("LFB").apply(model, strategy("LFB", HP2=0.3), context(count(model), max_iterations=1))
+    assert report.details["form"] == "spatial"
+    assert {m.kernel_size for m in out.modules() if type(m) is nn.Conv2d} >= {(3, 1), (1, 3)}
+    assert report.reached
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def test_the_best_model_is_the_one_of_least_loss_on_training_images(context) -> None:
