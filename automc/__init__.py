@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any
 import automc.search  # noqa: F401
 
 __version__ = "0.1.0"
-__all__ = ["compress", "export", "load", "measure", "search", "train"]
+__all__ = [
+    "DataRef", "Listener", "compress", "dataset", "define", "doctor", "export", "load", "measure", "search", "train",
+]  # fmt: skip
 
 if TYPE_CHECKING:
-    from automc.api import compress, export, load, measure, train
+    from automc.api import compress, doctor, export, load, measure, train
     from automc.datasets import DataRef
+    from automc.given import Data, Model, dataset, define
+    from automc.study import Listener
     from automc.study.result import Result
 
 
-def search(model: str, data: str | DataRef, *, budget: str = "30m", **options: Any) -> Result:
+def search(model: Model, data: Data, *, budget: str = "30m", **options: Any) -> Result:
     """Search compression schemes for a model; see `automc.api.search` for what can be asked of it."""
     from automc import api
 
@@ -31,7 +35,7 @@ def search(model: str, data: str | DataRef, *, budget: str = "30m", **options: A
 def __getattr__(name: str) -> Any:
     """Import the other public functions when they are first used: torch takes seconds."""
     if name in __all__:
-        from automc import api
+        from automc import api  # which has them all
 
         return getattr(api, name)
     raise AttributeError(f"module 'automc' has no attribute {name!r}")

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from automc.bounds import Size, check, sides
-from automc.datasets import DataRef
+from automc.datasets import DataRef as DataRef
 from automc.datasets.splits import content_hash
 from automc.errors import MethodError
 from automc.execution.jobs import Recovery, final, recover_saved
 from automc.execution.setup import Setup
 from automc.files import Kind, claim, marked, write_atomically
+from automc.given import Data, Model, inputs, model_name
+from automc.given import data_ref as data_ref
+from automc.given import dataset as dataset
+from automc.given import define as define
 from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
+from automc.models.given import remember
 from automc.models.runtimes import Comparison, checked
 from automc.models.stored import count_bits
-from automc.study import Budget, Listener, Study, gauge, replay, spending, widths
+from automc.study import Budget, Study, gauge, replay, spending, widths
+from automc.study import Listener as Listener
 from automc.study import int8 as _int8
+from automc.study import measured as _measured
 from automc.study.doctor import Diagnosis, examine, scratch
 from automc.study.int8 import EightBits as EightBits
 from automc.study.limits import asked
 from automc.study.measured import Measured as Measured
 from automc.study.measured import channels_of
-from automc.study.measured import measure as measure
 from automc.study.measured import no_faster as no_faster
 from automc.study.replay import Origin, SchemeForecast
 from automc.study.result import Result
+from automc.study.schemes import read_scheme as read_scheme
 from automc.study.task import open_figures, open_subject, settle_precision
 from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training.loop import train_model
 from automc.training.recipe import Recipe
 from automc.training.recover import Extent
-from kg.errors import SchemaInvalid
 from kg.schema import Scheme
 
-MAX_SCHEME = 100_000
-"""Characters of a scheme file."""
 Progress = Callable[[int, int], None]
 
 
@@ -68,19 +72,19 @@ def load(model: str, *, weights: str | Path | None = None, classes: int | None =
         ModelError: it cannot be found, built or loaded.
     """
     loaded = _models.load(model, weights=Path(weights) if weights else None, classes=classes)
-    return loaded.model.eval()
+    return remember(loaded.model.eval(), loaded.source)
 
 
 def search(
-    model: str, data: str | DataRef, *, gamma: float | None = None, max_flops: str | None = None,
+    model: Model, data: Data, *, gamma: float | None = None, max_flops: str | None = None,
     max_size: str | None = None, max_latency: str | None = None, max_drop: str | None = None, gamma_of: str = "params",
     budget: str = "30m", listener: Listener | None = None, **options: Any,
 ) -> Result:  # fmt: skip
     """Search compression schemes for a model, and return the front with one recommended, saved model.
 
     Args:
-        model: as for `load`; it must be trained for these data.
-        data: a name, an image folder, `file.py:factory`, or a DataRef with its options.
+        model: as for `load`, or a module; it must be trained for these data.
+        data: a name, an image folder, `file.py:factory`, a DataRef with its options; or objects, see `dataset`.
         gamma: share of the parameters to remove, in (0, 0.84]; 0.3 where nothing else is asked for.
         max_flops: limit on the FLOPs (2 × MACs of one image): a share of the model's, "40%", or "20M".
         max_size: limit on the saved file: "50%" or "500KB".
@@ -96,7 +100,9 @@ def search(
         AutoMCError: something given is wrong.
     """
     target = asked(gamma, max_flops, max_size, max_latency, max_drop, gamma_of)
-    study = Study.create(model, reference(data), budget=Budget.parse(budget), listener=listener, **target, **options)
+    study = Study.create(
+        model_name(model), data_ref(data), budget=Budget.parse(budget), listener=listener, **target, **options
+    )
     return study.run(listener)
 
 
@@ -126,9 +132,14 @@ class Compressed:
     unrecorded: str
     """Why forecast and figures are not in this home's graph; empty where they are, or where there is no graph."""
 
+    @cached_property
+    def module(self) -> nn.Module:
+        """The smaller model, on the CPU, in evaluation mode; read when it is first asked for."""
+        return load(str(self.path))
+
 
 def compress(
-    model: str, data: str | DataRef, scheme: str | Path | Scheme, *, out: str | Path = "compressed.am",
+    model: Model, data: Data, scheme: str | Path | Scheme, *, out: str | Path = "compressed.am",
     weights: str | Path | None = None, recipe: Recipe | None = None, precision: str = "auto", device: str = "auto",
     runtime: str = "torch", auto_widths: bool = False, run_seed: int = 0, keep: tuple[str, ...] = (),
     keep_shape: tuple[str, ...] = (), train_frozen: bool = False, recover: str = "none",
@@ -166,10 +177,14 @@ def compress(
     wanted = origin.trial.scheme if origin else read_scheme(scheme)
     replay.check(wanted)
     given = None if isinstance(scheme, Scheme) or "[" in str(scheme) else scheme
-    target = claim(out, COMPRESSED, inputs=(model, weights, given, *read_by(data)), force=force)
+    target = claim(out, COMPRESSED, inputs=(*inputs(model, data), weights, given), force=force)
     recipe = recipe or Recipe()
     subject = open_subject(
-        model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
+        model_name(model),
+        data_ref(data),
+        weights=Path(weights) if weights else None,
+        fraction=recipe.fraction,
+        device=device,
     )
     held = subject.hold(keep, keep_shape, train_frozen)
     recipe = widths.settle_recipe(recipe, precision, subject, place, auto_widths, say)
@@ -214,7 +229,7 @@ def _train_on(
 
 
 def doctor(
-    model: str, data: str | DataRef, *, weights: str | Path | None = None, recipe: Recipe | None = None,
+    model: Model, data: Data, *, weights: str | Path | None = None, recipe: Recipe | None = None,
     precision: str = "auto", device: str = "auto", keep: tuple[str, ...] = (), keep_shape: tuple[str, ...] = (),
     train_frozen: bool = False, runtime: str = "torch", auto_widths: bool = False,
 ) -> Diagnosis:  # fmt: skip
@@ -225,7 +240,11 @@ def doctor(
     """
     recipe = recipe or Recipe()
     subject = open_subject(
-        model, reference(data), weights=Path(weights) if weights else None, fraction=recipe.fraction, device=device
+        model_name(model),
+        data_ref(data),
+        weights=Path(weights) if weights else None,
+        fraction=recipe.fraction,
+        device=device,
     )
     held = subject.hold(keep, keep_shape, train_frozen)
     return examine(subject, widths.settle_recipe(recipe, precision, subject, checked(runtime), auto_widths), held)
@@ -241,9 +260,14 @@ class Trained:
     seconds: float
     iterations: int
 
+    @cached_property
+    def module(self) -> nn.Module:
+        """The trained model, on the CPU, in evaluation mode; read when it is first asked for."""
+        return load(str(self.path))
+
 
 def train(
-    model: str, data: str | DataRef, *, out: str | Path, epochs: float = 30, lr: float = 0.1, batch: int = 128,
+    model: Model, data: Data, *, out: str | Path, epochs: float = 30, lr: float = 0.1, batch: int = 128,
     weights: str | Path | None = None, seed: int = 0, precision: str = "auto", device: str = "auto",
     train_frozen: bool = False, progress: Progress | None = None, force: bool = False,
 ) -> Trained:  # fmt: skip
@@ -261,9 +285,10 @@ def train(
     """
     for option, value in (("--epochs", epochs), ("--lr", lr), ("--batch", batch), ("--seed", seed)):
         check(option, value)
-    path = claim(out, TRAINED, inputs=(model, weights, *read_by(data)), force=force)
-    subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device=device, seed=seed)
-    fresh = not (weights or model.endswith(".am")) or not subject.saw_validation
+    path = claim(out, TRAINED, inputs=(*inputs(model, data), weights), force=force)
+    name, given = model_name(model), Path(weights) if weights else None
+    subject = open_subject(name, data_ref(data), weights=given, device=device, seed=seed)
+    fresh = not (weights or name.endswith(".am")) or not subject.saw_validation
     shape = subject.example.shape[1:]
     structure.check(subject.model, subject.source, shape)
     chosen = settle_precision(Recipe(batch=batch), precision, subject).precision
@@ -285,8 +310,28 @@ def train(
     return Trained(path, accuracy, subject.test_accuracy(), report.seconds, report.iterations)
 
 
+def measure(
+    model: Model, data: Data | None = None, *, weights: str | Path | None = None, device: str = "auto",
+    size: Size | None = None, batch: int = 1, runtime: str = "torch",
+) -> Measured:  # fmt: skip
+    """Measure parameters, bits, FLOPs, latency with its spread and file size; with data also accuracies.
+
+    Args:
+        runtime: what is timed: "torch" the model as it is, or "onnx" its export, whose size is told too.
+        size: of the images in pixels, the side of a square or (height, width); needed without data where the model
+            does not tell.
+
+    Raises:
+        ModelError, DataError: the model or the data cannot be opened, or do not fit.
+    """
+    reference = None if data is None else data_ref(data)
+    return _measured.measure(
+        model_name(model), reference, weights=weights, device=device, size=size, batch=batch, runtime=runtime
+    )
+
+
 def export(
-    model: str, *, out: str | Path, kind: _exports.Kind = "onnx", weights: str | Path | None = None,
+    model: Model, *, out: str | Path, kind: _exports.Kind = "onnx", weights: str | Path | None = None,
     size: Size | None = None, opset: int | None = None, dynamic_batch: bool = True,
     tolerance: float | None = None, force: bool = False,
 ) -> _exports.Exported:  # fmt: skip
@@ -303,9 +348,10 @@ def export(
     for option, value in (("--opset", opset), ("--tolerance", tolerance)):
         if value is not None:
             check(option, value)
-    path = claim(out, EXPORTED, inputs=(model, weights), force=force)
-    loaded = _models.load(model, weights=Path(weights) if weights else None)
-    example = _models.example_for(loaded.model, *(asked or _models.default_shape(model)), channels_of(loaded))
+    path = claim(out, EXPORTED, inputs=(*inputs(model, None), weights), force=force)
+    name = model_name(model)
+    loaded = _models.load(name, weights=Path(weights) if weights else None)
+    example = _models.example_for(loaded.model, *(asked or _models.default_shape(name)), channels_of(loaded))
     return _exports.export(
         loaded.model, example, path, kind=kind, opset=opset, dynamic_batch=dynamic_batch, tolerance=tolerance,
         normalisation=loaded.normalisation,
@@ -313,7 +359,7 @@ def export(
 
 
 def export_int8(
-    model: str, data: str | DataRef, *, out: str | Path, weights: str | Path | None = None, opset: int | None = None,
+    model: Model, data: Data, *, out: str | Path, weights: str | Path | None = None, opset: int | None = None,
     force: bool = False,
 ) -> EightBits:  # fmt: skip
     """Write a model as ONNX that computes in 8 bits, calibrated and measured anew on data; see `study.int8`.
@@ -324,53 +370,11 @@ def export_int8(
     """
     if opset is not None:
         check("--opset", opset)
-    path = claim(out, EXPORTED, inputs=(model, weights), force=force)
-    subject = open_subject(model, reference(data), weights=Path(weights) if weights else None, device="cpu")
+    path = claim(out, EXPORTED, inputs=(*inputs(model, None), weights), force=force)
+    subject = open_subject(model_name(model), data_ref(data), weights=Path(weights) if weights else None, device="cpu")
     return _int8.export_int8(subject, path, opset)
 
 
-def pace(model: str, exported: _exports.Exported, *, weights: str | Path | None = None) -> Comparison | None:
+def pace(model: Model, exported: _exports.Exported, *, weights: str | Path | None = None) -> Comparison | None:
     """Time what was exported of a model beside its original, exported likewise: see `runtimes.beside_original`."""
-    return gauge.export_pace(_models.load(model, weights=Path(weights) if weights else None), exported)
-
-
-def read_scheme(scheme: str | Path | Scheme) -> Scheme:
-    """Return a scheme from an object, a file or text.
-
-    Raises:
-        MethodError: the file cannot be read, or holds no step.
-        SchemaInvalid: a line is no strategy.
-    """
-    if isinstance(scheme, Scheme):
-        return scheme
-    text = str(scheme)
-    if "[" not in text or os.path.isfile(text):
-        try:
-            with Path(text).open(encoding="utf-8-sig") as file:
-                text = file.read(MAX_SCHEME + 1)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not a text file"
-            raise MethodError(f"The scheme file {scheme} cannot be read: {reason}.") from None
-        if len(text) > MAX_SCHEME:
-            raise MethodError(f"The scheme file {scheme} is larger than {MAX_SCHEME:,} characters. It is no scheme.")
-        try:
-            found = Scheme.parse(text)
-        except SchemaInvalid as error:
-            raise SchemaInvalid(f"{scheme}, {error}") from None
-    else:
-        found = Scheme.parse(text)
-    if not found.steps:
-        raise MethodError(
-            f"The scheme {scheme} has no step. Write one strategy a line, like NS[HP1=0.2,HP2=0.12,HP6=0.9]."
-        )
-    return found
-
-
-def reference(data: str | DataRef) -> DataRef:
-    """Return data by name as a DataRef."""
-    return data if isinstance(data, DataRef) else DataRef(data)
-
-
-def read_by(data: str | DataRef) -> tuple[str, ...]:
-    """Return the files that data are read from, where their names say so."""
-    return (reference(data).spec,)
+    return gauge.export_pace(_models.load(model_name(model), weights=Path(weights) if weights else None), exported)

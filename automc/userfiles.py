@@ -45,6 +45,8 @@ class UserFile:
     modules: dict[str, ModuleType] = field(default_factory=dict)
     sources: dict[Path, str] = field(default_factory=dict)
     """sha256 of each file, itself among them."""
+    first: dict[Path, str] = field(default_factory=dict)
+    """Those of them that its import read: what it imports later, while it runs, comes at its time."""
 
     @property
     def module(self) -> ModuleType:
@@ -69,6 +71,7 @@ class UserFile:
 
 _imported: dict[Path, list[UserFile]] = {}
 _threads: set[threading.Thread] = set()
+_running: list[Path] = []
 
 
 def load(path: Path, folders: Sequence[str] = ()) -> UserFile:
@@ -108,6 +111,7 @@ def load(path: Path, folders: Sequence[str] = ()) -> UserFile:
         if isinstance(error, UserFileError):
             raise
         raise UserFileError(f"{path} cannot be imported: {said(error, path)}{_advice(error, file)}") from error
+    file.first = dict(file.sources)
     _imported.setdefault(path, []).append(file)
     return file
 
@@ -132,10 +136,12 @@ def running(file: UserFile) -> Iterator[None]:
     visible = dict(sys.modules)
     sys.path[:] = [*file.folders, *(p for p in path if p not in file.folders)]
     sys.argv[:] = [str(file.path)]
+    _running.append(file.path)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
+        _running.pop()
         _keep(file, visible)
         older = {id(m) for f in _imported.get(file.path, []) if f is not file for m in f.modules.values()}
         for name, module in before.items():
@@ -149,6 +155,11 @@ def running(file: UserFile) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.chdir(folder)
         _threads.update(t for t in threading.enumerate() if t not in threads and not t.daemon)
+
+
+def under_way() -> Path | None:
+    """Return the file whose code is running now, because AutoMC imports or calls it; None for none."""
+    return _running[-1] if _running else None
 
 
 def left_running() -> bool:

@@ -97,7 +97,7 @@ def alone(method: str, weights: Path, seed: int, seconds: float) -> dict[str, An
     from automc.training.recipe import Recipe
     from automc.training.recover import Extent
 
-    subject = open_subject("resnet8", api.reference(DATA), weights=weights, device="cpu")
+    subject = open_subject("resnet8", api.data_ref(DATA), weights=weights, device="cpu")
     with scratch(subject, Recipe(), seed, subject.hold()) as setup:
         saved = setup.base.with_name("out.am")
         if method in LIBRARY:

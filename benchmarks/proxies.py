@@ -84,7 +84,7 @@ def longest(strategy: Strategy) -> bool:
 def opened(model: str, weights: Path, fraction: float) -> Subject:
     """A network with its data."""
     torch.set_num_threads(1)
-    return open_subject(NETS[model], api.reference(DATA), weights=weights, fraction=fraction, device="cpu")
+    return open_subject(NETS[model], api.data_ref(DATA), weights=weights, fraction=fraction, device="cpu")
 
 
 def run(model: str, weights: Path, proxy: str, scheme: Scheme) -> dict[str, Any]:

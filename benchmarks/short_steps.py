@@ -58,7 +58,7 @@ class Ground:
 def ground(images: Path, weights: Path) -> Ground:
     """Open the model and its images, on the CPU and with one thread."""
     torch.set_num_threads(1)
-    subject = open_subject("resnet20", api.reference(str(images)), weights=weights, fraction=0.1, device="cpu")
+    subject = open_subject("resnet20", api.data_ref(str(images)), weights=weights, fraction=0.1, device="cpu")
     parts = subject.splits
     assert parts.test is not None
     train, validation, test = (subject.dataset.data(part) for part in (parts.train, parts.validation, parts.test))

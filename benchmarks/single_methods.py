@@ -141,7 +141,7 @@ def opened(
 ) -> tuple[Subject, Recipe, float | None]:
     """A model with its data, the recipe of its steps, and its test accuracy: once for all its rows."""
     recipe = Recipe(fraction=0.1, unit_epochs=unit_epochs)
-    subject = open_subject(str(model), api.reference(str(images)), fraction=recipe.fraction, device=device)
+    subject = open_subject(str(model), api.data_ref(str(images)), fraction=recipe.fraction, device=device)
     return subject, settle_precision(recipe, precision, subject), subject.test_accuracy()
 
 

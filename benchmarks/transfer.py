@@ -135,7 +135,7 @@ def forecasts(runs: Sequence[Run], options: argparse.Namespace) -> dict[tuple[st
             str(model), options.data, recipe=options.recipe, precision=options.precision, device=options.device
         )
         pace = {one.method: one.seconds_per_iteration or 0.0 for one in report.methods}
-        subject = open_subject(str(model), api.reference(options.data), fraction=options.recipe.fraction)
+        subject = open_subject(str(model), api.data_ref(options.data), fraction=options.recipe.fraction)
         train = subject.splits.train if options.recipe.fraction < 1 else subject.splits.rest
         for run in (run for run in runs if run.model == model):
             found[run.key] = sum(

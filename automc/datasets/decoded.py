@@ -50,7 +50,7 @@ def decoded(
     entry = cache / key
     if entry.is_dir():
         try:
-            return _load(entry)
+            return load_entry(entry)
         except (OSError, ValueError, EOFError):  # cut short, as by a power failure: decoded anew
             shutil.rmtree(entry, ignore_errors=True)
     try:
@@ -61,7 +61,7 @@ def decoded(
             f"Decoded images cannot be kept in {cache}: {error.strerror or error}. "
             "Free some space, or set AUTOMC_HOME to another folder."
         ) from None
-    return _load(entry)
+    return load_entry(entry)
 
 
 def shared(images: Images, cache: Path | None) -> Images:
@@ -83,7 +83,16 @@ def shared(images: Images, cache: Path | None) -> Images:
     return decoded(cache, f"content-{content_hash(images)[:32]}", copied)
 
 
-def _load(entry: Path) -> Images:
+def save_entry(entry: Path, images: Images) -> None:
+    """Write images into a new folder, as `load_entry` reads them."""
+    entry.mkdir()
+    np.save(entry / "x.npy", images.x.numpy())
+    np.save(entry / "y.npy", images.y.numpy())
+    np.save(entry / "digests.npy", digests(images))
+
+
+def load_entry(entry: Path) -> Images:
+    """Return the images of a folder, memory-mapped."""
     # Copy-on-write: writable for torch, yet pages stay shared between processes and never reach the file.
     x = np.load(entry / "x.npy", mmap_mode="c")
     images = Images(torch.from_numpy(x), torch.from_numpy(np.load(entry / "y.npy")))

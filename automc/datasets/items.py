@@ -16,12 +16,17 @@ from automc.datasets.base import Images, Progress
 from automc.datasets.pictures import GREY_MODES, to_pixels
 from automc.errors import DataError
 
-WANTED = (
-    "It must return (train, test), each a torch Dataset of (image, label) or a pair (x, y) of arrays or tensors; "
-    "images uint8 0…255 or floats in [0, 1], not normalised, as (channels, height, width) or (height, width); "
-    "labels whole numbers from 0"
+SPLIT = (
+    "a torch Dataset of (image, label) or a pair (x, y) of arrays or tensors; images uint8 0…255 or floats, as "
+    "(channels, height, width) or (height, width); labels whole numbers from 0"
 )
+"""What one split may be."""
+WANTED = f"It must return (train, test), each {SPLIT}; floats in [0, 1], not normalised"
 MAX_CLASSES = 100_000
+AGAIN = 4
+"""Items that are read twice: random augmentation shows there."""
+Stack = Callable[[NDArray[Any], str], NDArray[Any]]
+"""(images as they came, where) -> (n, c, h, w); DataError where they are none."""
 T = TypeVar("T")
 _NO_DATA_SET = (tuple, list, dict, str, bytes, np.ndarray, torch.Tensor)
 """Have a length and an index, and are no data set by themselves."""
@@ -53,33 +58,47 @@ def images_of(source: Any, where: str, progress: Progress | None) -> Images:
     Raises:
         DataError: it is no data set, an item or label is wrong; says which and what is wanted.
     """
+    pixels, labels = arrays_of(source, where, progress, _stack)
+    return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+
+
+def arrays_of(
+    source: Any, where: str, progress: Progress | None, stack: Stack
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return images (n, c, h, w) as `stack` makes them, and labels (n,), of one split.
+
+    Raises:
+        DataError: as `images_of`.
+    """
     if isinstance(source, torch.utils.data.DataLoader):
         raise DataError(f"{where}: got a DataLoader, which makes batches of its own. Return its dataset.")
     if isinstance(source, torch.utils.data.IterableDataset):
         raise DataError(f"{where}: got an iterable data set, whose images have no place. Return one with an index.")
     if isinstance(source, tuple | list) and len(source) == 2 and all(hasattr(part, "shape") for part in source):
-        pixels, labels = _stack(_array(source[0], where), where), _array(source[1], f"{where}, labels")
+        pixels, labels = stack(_array(source[0], where), where), _array(source[1], f"{where}, labels")
+    elif hasattr(source, "__getitem__") and not hasattr(source, "__len__"):
+        raise DataError(f"{where}: {kind(source)} has no length. Give it __len__, the number of its images.")
     elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, _NO_DATA_SET):
-        pixels, labels = _iterate(source, where, progress)
+        pixels, labels = _iterate(source, where, progress, stack)
     else:
-        raise DataError(f"{where}: got {kind(source)}. {WANTED}.")
-    return Images(torch.from_numpy(pixels), torch.from_numpy(_labels(labels, len(pixels), where)))
+        raise DataError(f"{where}: got {kind(source)}. Give {SPLIT}.")
+    return pixels, _labels(labels, len(pixels), where)
 
 
-def _iterate(source: Any, where: str, progress: Progress | None) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+def _iterate(source: Any, where: str, progress: Progress | None, stack: Stack) -> tuple[NDArray[Any], NDArray[Any]]:
     total = asked(f"{where}: len()", lambda: len(source))
     if total == 0:
         raise DataError(f"{where}: the data set is empty.")
-    images: list[NDArray[np.uint8]] = []
+    images: list[NDArray[Any]] = []
     labels: list[Any] = []
     for i in range(total):
         item = asked(f"{where}: item {i} of {total}", lambda i=i: source[i])  # type: ignore[misc]
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(f"{where}: item {i} is {kind(item)}, not (image, label). {WANTED}.")
+            raise DataError(f"{where}: item {i} is {kind(item)}, not (image, label). Give {SPLIT}.")
         image, label = item
         place = f"{where}, item {i}"
         array = _picture(image, place) if isinstance(image, Image.Image) else _array(image, place)
-        images.append(_stack(array[None], place)[0])
+        images.append(stack(array[None], place)[0])
         if images[-1].shape != images[0].shape:
             raise DataError(
                 f"{place} has shape {images[-1].shape}, item 0 {images[0].shape}. "
@@ -88,6 +107,14 @@ def _iterate(source: Any, where: str, progress: Progress | None) -> tuple[NDArra
         labels.append(_label(label, place))
         if progress is not None:
             progress(i + 1, total)
+    for i in range(min(total, AGAIN)):
+        image = asked(f"{where}: item {i} of {total}", lambda i=i: source[i])[0]  # type: ignore[misc]
+        array = _picture(image, where) if isinstance(image, Image.Image) else _array(image, where)
+        if not np.array_equal(stack(array[None], where)[0], images[i]):
+            raise DataError(
+                f"{where}: item {i} is another image each time it is read, so accuracies would not compare. Leave "
+                "random augmentation out: AutoMC augments the images of training itself (augment)."
+            )
     return np.stack(images), np.asarray(labels)
 
 
@@ -106,9 +133,9 @@ def _array(value: Any, where: str) -> NDArray[Any]:
             value = value.float() if value.dtype == torch.bfloat16 else value
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{where}: {kind(value)} cannot be read as an array: {error}. {WANTED}.") from error
+        raise DataError(f"{where}: {kind(value)} cannot be read as an array: {error}. Give {SPLIT}.") from error
     if array.dtype == object:
-        raise DataError(f"{where}: {kind(value)} holds no numbers of one shape. {WANTED}.")
+        raise DataError(f"{where}: {kind(value)} holds no numbers of one shape. Give {SPLIT}.")
     return array
 
 
@@ -135,7 +162,7 @@ def _labels(y: NDArray[Any], count: int, where: str) -> NDArray[np.int64]:
     if y.shape in ((count, 1), (count,)):
         y = y.reshape(count)
     if y.shape != (count,) or not np.array_equal(y, np.rint(y)):
-        raise DataError(f"{where}: labels are {y.dtype} of shape {y.shape} for {count} images. {WANTED}.")
+        raise DataError(f"{where}: labels are {y.dtype} of shape {y.shape} for {count} images. Give {SPLIT}.")
     if y.max() >= MAX_CLASSES:
         raise DataError(
             f"{where}: the largest label is {y.max()}, so there would be more than {MAX_CLASSES:,} classes. Labels "
@@ -144,18 +171,28 @@ def _labels(y: NDArray[Any], count: int, where: str) -> NDArray[np.int64]:
     return np.maximum(y, -1).astype(np.int64) if y.min() < -(2**62) else y.astype(np.int64)
 
 
-def _stack(x: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """Images as uint8 (n, c, h, w)."""
+def stacked(x: NDArray[Any], where: str) -> NDArray[Any]:
+    """Images (n, c, h, w), uint8 or finite floats as they came.
+
+    Raises:
+        DataError: they have another shape or type.
+    """
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim != 4 or 0 in x.shape:
-        raise DataError(f"{where}: images have shape {x.shape}. {WANTED}.")
+        raise DataError(f"{where}: images have shape {x.shape}. Give {SPLIT}.")
     if x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
         raise DataError(f"{where}: images have shape {x.shape}, channels last. Move the channels before the height.")
+    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+        raise DataError(f"{where}: images are {x.dtype}. Give {SPLIT}.")
+    return np.ascontiguousarray(x)
+
+
+def _stack(x: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """Images as uint8 (n, c, h, w)."""
+    x = stacked(x, where)
     if x.dtype == np.uint8:
-        return np.ascontiguousarray(x)
-    if not np.issubdtype(x.dtype, np.floating):
-        raise DataError(f"{where}: images are {x.dtype}. {WANTED}.")
+        return x
     low, high = float(x.min()), float(x.max())
     if not (low >= 0 and high <= 1):
         wrong = int((~np.isfinite(x)).sum())

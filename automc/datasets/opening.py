@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from automc.datasets import custom, folder
+from automc.datasets import custom, folder, given
 from automc.datasets.base import Augment, DataRef, Dataset, Images, Progress, Raw
 from automc.datasets.registry import registered
 from automc.datasets.splits import content_hash, digests
@@ -101,6 +101,8 @@ def _read(ref: DataRef, cache: Path | None, progress: Progress | None) -> Raw:
         raise DataError(f"--root and --download are for a named data set ({', '.join(readers)}). Leave them out.")
     if ".py:" in ref.spec or ref.spec.endswith(".py"):
         return custom.read(ref, cache, progress)
+    if given.is_given(ref.spec):
+        return _reordered(given.read(ref), ref)
     if os.path.isdir(os.path.expanduser(ref.spec)):
         return folder.read(ref, cache, progress)
     if os.path.isfile(os.path.expanduser(ref.spec)):

@@ -98,7 +98,7 @@ def spec_of(module: nn.Module, path: str = "") -> dict[str, Any]:
     for name, known in _inserted.items():
         if known is cls:
             return {"type": name, "from": module_in_files(cls), "args": _json(cast(Insertable, module).spec())}
-    if cls in (nn.Sequential, nn.ModuleList, nn.ModuleDict):
+    if cls in (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Module):  # the last are containers of a traced graph
         children = {n: spec_of(c, f"{path}.{n}" if path else n) for n, c in module.named_children()}
         return {"type": cls.__name__, "children": children}
     if PLAIN.get(cls.__name__) is cls:
@@ -251,12 +251,7 @@ class _Walk:
                 self.replace(_join(path, name), child)
 
     def replace(self, path: str, model: nn.Module) -> None:
-        if type(model) is nn.Module:
-            children = {n: spec_of(c, _join(path, n)) for n, c in model.named_children()}
-            spec: dict[str, Any] = {"type": "Module", "children": children}
-        else:
-            spec = spec_of(model, path)
-        self.edits.append({"edit": "replace", "path": path, "spec": spec})
+        self.edits.append({"edit": "replace", "path": path, "spec": spec_of(model, path)})
         for name, module in model.named_modules(remove_duplicate=False):
             inner = _join(path, name) if name else path
             first = self.model_paths.setdefault(id(module), inner)

@@ -37,10 +37,10 @@ class FactoryRef:
     """How to build a model anew, without its weights.
 
     `name` is a zoo or torchvision name, or for "file" an absolute path, a colon and the factory; `sha256` is the
-    hash of that file when it was read, empty for the other kinds.
+    hash of that file when it was read, empty for the other kinds. "edits": nothing is built but what edits say.
     """
 
-    kind: Literal["zoo", "file", "torchvision"]
+    kind: Literal["zoo", "file", "torchvision", "edits"]
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
@@ -62,7 +62,7 @@ class FactoryRef:
         ref = cls(values.get("kind", ""), values.get("name", ""), values.get("kwargs", {}), values.get("sha256", ""))
         well = isinstance(ref.name, str) and isinstance(ref.kwargs, dict) and isinstance(ref.sha256, str)
         well = well and isinstance(folders, list | tuple) and all(isinstance(folder, str) for folder in folders)
-        if not well or ref.kind not in ("zoo", "file", "torchvision"):
+        if not well or ref.kind not in ("zoo", "file", "torchvision", "edits"):
             raise ModelError(f"{values} does not say how to build a model.")
         return replace(ref, folders=tuple(folders))
 
@@ -94,6 +94,8 @@ def build(source: FactoryRef, *, beside: Path | None = None) -> nn.Module:
     """
     if source.kind == "zoo":
         return zoo.build(source.name, **source.kwargs)
+    if source.kind == "edits":
+        return nn.Module()
     if source.kind == "torchvision":
         return _call(torchvision_builder(source.name), source.name, source.kwargs, None)
     path, function = _place(source, beside)

@@ -161,7 +161,7 @@ def default_shape(spec: str) -> tuple[int, int]:
             return int(shape[0]), int(shape[1])
     else:
         source = locate(spec, None, None)
-    if source.kind == "file":
+    if source.kind in ("file", "edits"):
         raise ModelError(f"{spec} does not tell what image size it is made for. Give --size, or --data.")
     if source.kind == "torchvision":
         from torchvision.models import get_model_weights

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from automc.models import structure
+from automc.models.given import remember
 from automc.study.headline import Headline, headline
 from automc.study.protocol import Protocol, Recommendation
 from automc.study.spec import StudySpec
@@ -34,3 +39,11 @@ class Result:
     def model(self) -> Path | None:
         """The saved model."""
         return Path(self.final["path"]) if self.final else None
+
+    @cached_property
+    def module(self) -> nn.Module | None:
+        """The saved model, on the CPU, in evaluation mode; read when it is first asked for."""
+        if self.model is None:
+            return None
+        found = structure.read(self.model)
+        return remember(found.model, found.source)

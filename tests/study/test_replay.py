@@ -96,7 +96,7 @@ def test_experience_goes_by_the_size_of_the_step(home: Path) -> None:
     vectors = knowledge.newest()
     assert vectors is not None
     assert vectors.guess is not None
-    n = api.open_subject(str(home / "other.am"), api.reference("digits"), fraction=RECIPE.fraction).splits.train.n
+    n = api.open_subject(str(home / "other.am"), api.data_ref("digits"), fraction=RECIPE.fraction).splits.train.n
     iterations = methods.get("LFB").iterations(done.scheme.steps[0], RECIPE, n)
     share = done.scheme.steps[0].number("HP2")
     ar = -vectors.guess.slope("LFB", iterations, done.before.accuracy) * share / (1 - share)
@@ -114,7 +114,7 @@ def test_no_forecast_is_above_all_right(home: Path) -> None:
     origin = replay.find("digits-digits-1:1")
     assert origin is not None
     better = replace(origin, trial=replace(origin.trial, ar=9.0))
-    subject = api.open_subject(str(home / "other.am"), api.reference("digits"), device="cpu")
+    subject = api.open_subject(str(home / "other.am"), api.data_ref("digits"), device="cpu")
     expected = replay.forecast(subject, origin.trial.scheme, RECIPE, better)
     assert expected.accuracy_study == 1.0
     assert expected.accuracy_experience is not None
@@ -124,7 +124,7 @@ def test_no_forecast_is_above_all_right(home: Path) -> None:
 def test_another_recipe_is_pointed_out(home: Path) -> None:
     origin = replay.find("digits-digits-1:1")
     assert origin is not None
-    subject = api.open_subject(str(home / "other.am"), api.reference("digits"), device="cpu")
+    subject = api.open_subject(str(home / "other.am"), api.data_ref("digits"), device="cpu")
     shutil.rmtree(home / "vectors")
     expected = replay.forecast(subject, origin.trial.scheme, api.Recipe(), origin)
     assert expected.differences == ("unit_epochs 0.05 there, 10.0 here", "fraction 0.2 there, 1.0 here")
