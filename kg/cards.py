@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
 from pathlib import Path
@@ -164,12 +165,17 @@ def enumerate_strategies(method: Method) -> Iterator[Strategy]:
 
     A method without hyperparameters has none.
     """
+    return iter(_grid(method))
+
+
+@lru_cache(maxsize=256)
+def _grid(method: Method) -> tuple[Strategy, ...]:
     if not method.hyperparameters:
-        return
+        return ()
     ordered = sorted(method.hyperparameters, key=lambda hyperparameter: hyperparameter_order(hyperparameter.id))
     names = [hyperparameter.id for hyperparameter in ordered]
-    for values in product(*(hyperparameter.values for hyperparameter in ordered)):
-        yield Strategy(method.id, tuple(zip(names, values, strict=True)))
+    combinations = product(*(hyperparameter.values for hyperparameter in ordered))
+    return tuple(Strategy(method.id, tuple(zip(names, values, strict=True))) for values in combinations)
 
 
 def on_grid(methods: Iterable[Method], named: Collection[str] = ()) -> tuple[Method, ...]:

@@ -75,6 +75,7 @@ def setting_id(hyperparameter: str, value: Value) -> str:
     return f"{hyperparameter}={format_value(value)}"
 
 
+@lru_cache(maxsize=1024)
 def hyperparameter_order(name: str) -> tuple[int, str]:
     """Sort key that puts HP2 before HP10."""
     digits = re.search(r"\d+", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,6 +66,14 @@ def read_document(path: Readable, shape: type[D], error: type[KGError]) -> D:
         error: the file is missing, is no YAML, or breaks a rule of `shape`; names file, field, line and reason.
     """
     text = path.text if isinstance(path, Source) else read_text(path, error)
+    found = _document(text, str(path), shape, error)
+    assert isinstance(found, shape)
+    return found
+
+
+@lru_cache(maxsize=512)
+def _document(text: str, path: str, shape: type[Document], error: type[KGError]) -> Document:
+    """Documents are read again and again, seldom changed, and frozen."""
     try:
         content, lines = read_yaml(text)
     except yaml.MarkedYAMLError as fault:
