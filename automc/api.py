@@ -24,9 +24,9 @@ from automc.given import define as define
 from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
+from automc.models.bits import count_bits
 from automc.models.given import remember
-from automc.models.runtimes import Comparison, checked
-from automc.models.stored import count_bits
+from automc.models.pace import Comparison, checked
 from automc.study import Budget, Study, gauge, replay, spending, widths
 from automc.study import Listener as Listener
 from automc.study import int8 as _int8

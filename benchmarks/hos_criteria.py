@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from automc.datasets.base import DataRef
 from automc.datasets.opening import open_data
+from automc.datasets.ref import DataRef
 from automc.datasets.splits import split
 from automc.methods.hos import rank_channels
 from automc.methods.normality import GLOBAL, Layer, measure

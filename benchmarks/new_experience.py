@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from kg.cards import on_grid, read_cards
+from kg.embedding.fingerprint import Triple
 from kg.embedding.learn import learn
-from kg.embedding.vectors import Triple, Vectors
+from kg.embedding.vectors import Vectors
 from kg.experience import read_experience
 from kg.schema import Experience, Method
 from kg.sync import grid_triples

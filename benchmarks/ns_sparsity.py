@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from automc.datasets.base import DataRef
 from automc.datasets.opening import open_data
+from automc.datasets.ref import DataRef
 from automc.datasets.splits import split
 from automc.methods.base import StepContext
 from automc.methods.ns import NetworkSlimming, rank_channels, sparsity_factor, sparsity_hook

@@ -23,8 +23,8 @@ from torch import nn
 
 from automc import methods
 from automc.datasets.base import TrainData
+from automc.models.bits import count_bits
 from automc.models.export import export
-from automc.models.stored import count_bits
 from automc.study.study import versions
 from automc.training.evaluate import recalibrate
 from automc.training.loop import fit

@@ -25,8 +25,9 @@ from torch import nn
 from automc import api
 from automc.methods.quantising import quantisable
 from automc.models import structure
+from automc.models.bits import count_bits, stored
 from automc.models.measure import count_params
-from automc.models.stored import FLOAT, count_bits, stored
+from automc.models.stored import FLOAT
 from automc.study.study import versions
 from automc.training.evaluate import recalibrate
 from automc.training.loop import fit

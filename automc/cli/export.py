@@ -14,7 +14,7 @@ from automc.cli.output import Format, guarded, say, show_record
 
 if TYPE_CHECKING:
     from automc.models.export import Exported
-    from automc.models.runtimes import Comparison
+    from automc.models.pace import Comparison
     from automc.study.int8 import EightBits
 
 

@@ -72,9 +72,9 @@ def _show_all(study: str, done: list[Trial], format: Format) -> None:
 
 
 def _show_front(study: str, record: dict[str, Any], done: list[Trial], protocol: Protocol, format: Format) -> None:
-    from automc.cli.watch import plot_trials, say_first, show_trials
-    from automc.study.ending import settled
+    from automc.cli.front import plot_trials, say_first, show_trials
     from automc.study.headline import headline
+    from automc.study.protocol import settled
 
     choice, front, final = settled(record, protocol, done), protocol.front(done), record.get("final")
     chosen = choice.trial if choice else None
@@ -99,7 +99,7 @@ def _show_front(study: str, record: dict[str, Any], done: list[Trial], protocol:
 
 
 def _say_where_it_stands(study: str, status: str, final: dict[str, Any] | None) -> None:
-    from automc.study.finish import slower
+    from automc.study.headline import slower
 
     if final:
         say(f"Saved: {final['path']}: {final['params']:,} parameters, {final['flops'] / 1e6:.1f} MFLOPs")

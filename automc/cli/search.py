@@ -137,7 +137,8 @@ def resume(
 def _run(study, out: Path | None, format: Format) -> None:  # type: ignore[no-untyped-def]
     """Run a study, print what came of it, and leave with its exit code."""
     from automc import knowledge
-    from automc.cli.watch import Watch, show_result
+    from automc.cli.front import show_result
+    from automc.cli.watch import Watch
     from automc.files import write_atomically
     from kg.store.lock import patient
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from automc.datasets import digits, torchvision_sets  # readers register themselves
-from automc.datasets.base import DataRef, Dataset, Images, TrainData, check
-from automc.datasets.opening import located, open_data
-from automc.datasets.registry import register, registered
-from automc.datasets.splits import Splits, split
+from typing import TYPE_CHECKING
+
+from automc import lazily
+
+if TYPE_CHECKING:
+    from automc.datasets.base import Dataset, Images, TrainData, check
+    from automc.datasets.opening import located, open_data
+    from automc.datasets.ref import DataRef
+    from automc.datasets.registry import register, registered
+    from automc.datasets.splits import Splits, split
 
 __all__ = [
     "DataRef",
@@ -15,11 +20,19 @@ __all__ = [
     "Splits",
     "TrainData",
     "check",
-    "digits",
     "located",
     "open_data",
     "register",
     "registered",
     "split",
-    "torchvision_sets",
 ]
+__getattr__ = lazily.names(
+    __name__,
+    {
+        **dict.fromkeys(("Dataset", "Images", "TrainData", "check"), "base"),
+        **dict.fromkeys(("located", "open_data"), "opening"),
+        "DataRef": "ref",
+        **dict.fromkeys(("register", "registered"), "registry"),
+        **dict.fromkeys(("Splits", "split"), "splits"),
+    },
+)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from automc import userfiles
-from automc.datasets.base import DataRef, Images, Progress, Raw
+from automc.datasets.base import Images, Progress, Raw
 from automc.datasets.decoded import shared
 from automc.datasets.items import WANTED, asked, images_of, kind, named
+from automc.datasets.ref import DataRef
 from automc.errors import DataError
 
 

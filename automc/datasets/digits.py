@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from automc.datasets.base import DataRef, Images, Progress, Raw
+from automc.datasets.base import Images, Progress, Raw
+from automc.datasets.ref import DataRef
 from automc.datasets.registry import register
 from automc.datasets.splits import digests, draw, ranked
 from automc.errors import DataError
@@ -24,18 +27,24 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
     Raises:
         DataError: a folder is named, whose files would not be read.
     """
-    from sklearn.datasets import load_digits
-
     if ref.root is not None:
         raise DataError(
             f"digits has no files: it comes with scikit-learn, so --root {ref.root} would be ignored. Leave it out; a "
             f"folder of your own images is --data {ref.root}."
         )
-    found = load_digits()
-    x = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
-    images = Images(torch.from_numpy(x), torch.from_numpy(found.target.astype(np.int64)))
-    everything = np.arange(images.n)
-    held = draw(found.target, ranked(digests(images)), round(TEST_SHARE * images.n), everything)
-    kept = np.setdiff1d(everything, held)
-    train, test = (Images(torch.from_numpy(x[part]), images.y[torch.from_numpy(part)]) for part in (kept, held))
+    x, y, kept, held = _whole()
+    train, test = (Images(torch.from_numpy(x[part]), torch.from_numpy(y[part])) for part in (kept, held))
     return Raw(train, test, tuple(map(str, range(10))), augment="none")
+
+
+@functools.cache
+def _whole() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.intp], NDArray[np.intp]]:
+    """Pixels and labels of all digits, and which of them are for training and for the test; read once in a process."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    x, y = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None], found.target.astype(np.int64)
+    everything = np.arange(len(y))
+    ranks = ranked(digests(Images(torch.from_numpy(x), torch.from_numpy(y))))
+    held = draw(found.target, ranks, round(TEST_SHARE * len(y)), everything)
+    return x, y, np.setdiff1d(everything, held), held

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from automc.bounds import Size, sides
-from automc.datasets.base import DataRef, Images, Progress, Raw
+from automc.datasets.base import Images, Progress, Raw
 from automc.datasets.decoded import Allocate, decoded, signature
 from automc.datasets.listing import SHOWN, Listing, find_classes, find_parts, list_images, with_test
 from automc.datasets.pictures import DEEP_MODES, GREY_MODES, to_pixels
+from automc.datasets.ref import DataRef
 from automc.errors import DataError
 
 CHUNK = 64

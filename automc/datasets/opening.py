@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from automc.datasets import custom, folder, given
-from automc.datasets.base import Augment, DataRef, Dataset, Images, Progress, Raw
+from automc.datasets.base import Dataset, Images, Progress, Raw
+from automc.datasets.ref import Augment, DataRef
 from automc.datasets.registry import registered
 from automc.datasets.splits import content_hash, digests
 from automc.errors import DataError

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.datasets.base import Augment, DataRef, Images, Progress, Raw
+from automc.datasets.base import Images, Progress, Raw
 from automc.datasets.decoded import Allocate, decoded, signature
+from automc.datasets.ref import Augment, DataRef
 from automc.datasets.registry import register
 from automc.errors import DataError
 

@@ -22,8 +22,8 @@ from automc.execution.worker import failure
 from automc.methods.base import StepContext
 from automc.methods.quantising import quantisable
 from automc.models import structure
+from automc.models.bits import count_bits, stored
 from automc.models.measure import count_flops, count_params
-from automc.models.stored import count_bits, stored
 from automc.training import evaluate
 from automc.training.loop import Diverged, all_finite
 from automc.training.seeds import seeded

@@ -57,9 +57,9 @@ def grid_size(method: Method) -> int:
 
 def executable(method: str) -> bool:
     """Return whether this installation can run the method."""
-    from automc.methods import registered
+    from automc import methods as code
 
-    return method in registered()
+    return code.executable(method)
 
 
 @cache

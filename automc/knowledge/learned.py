@@ -54,7 +54,7 @@ def learnable(own_trials: bool = True, named: Sequence[str] = ()) -> Knowledge:
     """
     from kg import sync
     from kg.cards import on_grid
-    from kg.embedding.vectors import fingerprint
+    from kg.embedding.fingerprint import fingerprint
 
     with graph(create=False) as store:
         triples = sync.triples(store)

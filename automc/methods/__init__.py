@@ -10,17 +10,23 @@ import difflib
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from automc import lazily
 from automc.errors import MethodError
-from automc.methods.base import Method, StepContext, StepReport
 
-__all__ = ["Method", "StepContext", "StepReport", "get", "register", "registered"]
+if TYPE_CHECKING:
+    from automc.methods.base import Method, StepContext, StepReport
 
-BUILT_IN = ("lma", "legr", "ns", "sfp", "hos", "lfb", "uq", "slq", "mlq", "dnq", "trp")
+__all__ = ["Method", "StepContext", "StepReport", "executable", "get", "register", "registered"]
+__getattr__ = lazily.names(__name__, dict.fromkeys(("Method", "StepContext", "StepReport"), "base"))
+
+BUILT_IN = ("LMA", "LeGR", "NS", "SFP", "HOS", "LFB", "UQ", "SLQ", "MLQ", "DNQ", "TRP")
+"""Methods of this package, each in a module of its name."""
+ENTRY_POINTS = "automc.methods"
 _registry: dict[str, type[Method]] = {}
 
-M = TypeVar("M", bound=type[Method])
+M = TypeVar("M", bound="type[Method]")
 
 
 def register(method: M) -> M:
@@ -42,8 +48,8 @@ def register(method: M) -> M:
 @cache
 def _load() -> None:
     for name in BUILT_IN:
-        import_module(f"{__name__}.{name}")
-    for entry in entry_points(group="automc.methods"):
+        import_module(f"{__name__}.{name.lower()}")
+    for entry in entry_points(group=ENTRY_POINTS):
         entry.load()
 
 
@@ -51,6 +57,11 @@ def registered() -> dict[str, Method]:
     """Every executable method by name, in the order of registration; built-in ones first."""
     _load()
     return {name: method() for name, method in _registry.items()}
+
+
+def executable(name: str) -> bool:
+    """Tell whether there is code for a method; only what other packages add is loaded for that."""
+    return name in BUILT_IN or (bool(entry_points(group=ENTRY_POINTS)) and name in registered())
 
 
 def get(name: str) -> Method:

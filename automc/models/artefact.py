@@ -18,14 +18,7 @@ from torch import Tensor
 
 from automc.errors import ArtefactError, ModelError, Note
 from automc.models import packing
-
-FORMAT = 3
-"""The newest that is read: weights on levels are codes, and the tensors a deflated safetensors file of their own."""
-PLAIN = 2
-"""What is written where nothing is coded, so that earlier versions read it; 1 had no digest of the description."""
-KEY = "automc"
-CONTENT = ":deflated"
-"""Name of the one tensor of format 3: the bytes of the others."""
+from automc.models.description import CONTENT, FORMAT, KEY, PLAIN, digest_of, parsed
 
 STORABLE = frozenset(
     {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool, torch.uint8}
@@ -58,7 +51,7 @@ def packed(about: Mapping[str, Any], tensors: Mapping[str, Tensor], coded: packi
         whole |= {"format": FORMAT, "coded": coded, "content_bytes": len(content)}
         plain = {CONTENT: torch.frombuffer(bytearray(zlib.compress(content, 9)), dtype=torch.uint8)}
     try:
-        whole["digest"] = _digest_of(json.loads(json.dumps(whole)))
+        whole["digest"] = digest_of(json.loads(json.dumps(whole)))
         text = json.dumps(whole)
     except (TypeError, ValueError) as error:
         raise ArtefactError(f"The metadata of a saved model cannot be written as JSON: {error}") from error
@@ -86,7 +79,7 @@ def unpack(path: Path, shown: Path, weights: bool = True) -> tuple[dict[str, Any
             tensors = {k: file.get_tensor(k) for k in file.keys()} if weights else {}  # noqa: SIM118 - not a dict
     except Exception as error:  # what the library raises on garbage depends on where the garbage is
         raise ArtefactError(f"{shown} is damaged, or was not written by AutoMC: {error}") from error
-    about = _parsed(text, shown)
+    about = parsed(text, shown)
     if weights and about["format"] >= FORMAT:
         tensors = _opened(about, tensors, shown)
     if weights and digest(tensors.items()) != about["sha256"]:
@@ -111,29 +104,6 @@ def _opened(about: Mapping[str, Any], tensors: Mapping[str, Tensor], shown: Path
         return packing.unpack(from_bytes(content), about["coded"])
     except Exception as error:  # what the libraries raise on garbage depends on where the garbage is
         raise ArtefactError(f"{shown} is damaged: its weights cannot be unpacked ({error}).") from error
-
-
-def _parsed(text: str | None, path: Path) -> dict[str, Any]:
-    """Read and check the description in a file's metadata."""
-    if text is None:
-        raise ArtefactError(f"{path} holds tensors, but was not written by AutoMC. Give it with --weights instead.")
-    try:
-        about: Any = json.loads(text)
-    except ValueError as error:
-        raise ArtefactError(f"{path} is damaged: its description cannot be read ({error}).") from error
-    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
-        raise ArtefactError(f"{path} is damaged: its description has no format.")
-    if about["format"] > FORMAT:
-        raise ArtefactError(
-            f"{path} has format {about['format']}; this version of AutoMC reads up to {FORMAT}. Update it."
-        )
-    kinds = {"source": dict, "edits": list, "metadata": dict, "aliases": dict, "channels_last": list, "sha256": str}
-    wrong = [k for k, kind in kinds.items() if not isinstance(about.get(k), kind)]
-    if wrong or "normalisation" not in about:
-        raise ArtefactError(f"{path} is damaged: its description lacks {', '.join(wrong) or 'normalisation'}.")
-    if ("digest" in about or about["format"] >= PLAIN) and about.get("digest") != _digest_of(about):
-        raise ArtefactError(f"{path} is damaged: its description is not the one that was written.")
-    return about
 
 
 def _own(name: str, tensor: Tensor) -> Tensor:
@@ -161,9 +131,3 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
         if flat.numel():
             found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def _digest_of(about: dict[str, Any]) -> str:
-    """Hash of a description, which has the tensors' own hash in it."""
-    rest = {k: v for k, v in about.items() if k != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -4,49 +4,28 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from automc.errors import ModelError, StudyError
+from automc.errors import ModelError
 from automc.models.export import Exported, capture, onnx_bytes, onnx_runner, onnx_tools
 from automc.models.load import LoadedModel, build, prepare
 from automc.models.measure import count_params, one_image, synchronise
 from automc.models.outputs import alone
+from automc.models.pace import Comparison, Place, judged
 
-Runtime = Literal["torch", "onnx"]
-"""What a model is made for: PyTorch as it is, or onnxruntime on the CPU."""
-Place = Literal["torch", "onnx", "exported"]
-"""What it is timed in; exported: the program of torch.export."""
 Run = Callable[[], object]
 """Computes the logits of some images, to the end."""
 
-NAMES: dict[Place, str] = {"torch": "PyTorch", "onnx": "onnxruntime", "exported": "the exported program"}
-CLEAR = 0.03
-"""By what share a time must be longer to be worth a word."""
 _LEAST_SECONDS = 0.6
 _LEAST_TURNS, _MOST_TURNS = 11, 101
 _TURN_SECONDS = 0.005
 _LEAST_RUNS = 3
 _WARMUP = 5
-
-
-def checked(runtime: str) -> Runtime:
-    """Return a runtime by name.
-
-    Raises:
-        StudyError: it is none.
-    """
-    for known in get_args(Runtime):
-        if runtime == known:
-            return known  # type: ignore[no-any-return]
-    raise StudyError(f"--runtime must be torch or onnx, it is {runtime!r}.")
 
 
 def runner(
@@ -125,41 +104,6 @@ def _exported_run(program: torch.export.ExportedProgram, images: Tensor) -> Run:
     return run
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Time of one model beside another's, taken in turns, so that what else the machine does disturbs both alike."""
-
-    place: Place
-    before_ms: float
-    after_ms: float
-    """Medians, of one forward pass."""
-    ratio: float
-    """Median of the turns' ratios, after over before."""
-    low: float
-    high: float
-    """Quartiles of those ratios."""
-    turns: int
-    device: str
-
-    @property
-    def slower(self) -> bool:
-        """Whether the second model is slower, clearly and beyond the spread: in three of four turns at least."""
-        return self.ratio > 1 + CLEAR and self.low > 1
-
-    @property
-    def warning(self) -> str:
-        """Say that the smaller model is slower; empty where it is not, or where it is not clear."""
-        if not self.slower:
-            return ""
-        auto = f"--round-to auto{' --runtime onnx' if self.place == 'onnx' else ''}"
-        spread = f"{self.low:.2f} to {self.high:.2f} in the middle half of {self.turns} turns"
-        return (
-            f"Smaller, but slower: in {NAMES[self.place]} on {self.device} one forward pass takes "
-            f"{self.after_ms:.3g} ms instead of {self.before_ms:.3g}, {self.ratio:.2f} times as long ({spread}). Odd "
-            f"or small widths are slow: {auto} keeps widths that pay here."
-        )
-
-
 def compare(before: Run, after: Run, place: Place, device: str) -> Comparison:
     """Time two runs in turns; each turn runs both for some milliseconds, the first one first every other time.
 
@@ -176,13 +120,6 @@ def compare(before: Run, after: Run, place: Place, device: str) -> Comparison:
         else:
             pairs.append((fastest(before, number), fastest(after, number)))
     return judged(pairs, place, device)
-
-
-def judged(pairs: Sequence[tuple[float, float]], place: Place, device: str) -> Comparison:
-    """Return what turns say: seconds of (before, after) of each, at least two."""
-    low, middle, high = statistics.quantiles([b / a for a, b in pairs], n=4, method="inclusive")
-    first, second = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
-    return Comparison(place, first, second, middle, low, high, len(pairs), device)
 
 
 def compare_models(

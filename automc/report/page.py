@@ -6,25 +6,23 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup, escape
-from torch import nn
 
 from automc.bounds import size_text
 from automc.knowledge.words import in_words
-from automc.models import structure
+from automc.models.description import layer_shapes
 from automc.report.plot import Line, Mark, svg
 from automc.search.pareto import hypervolume
-from automc.study.ending import settled
-from automc.study.finish import slower
-from automc.study.headline import headline
+from automc.study.headline import headline, slower
 from automc.study.limits import drop_text
 from automc.study.place import folder
-from automc.study.protocol import Protocol
+from automc.study.protocol import Protocol, settled
 from automc.study.spec import StudySpec
 from automc.study.stored import load_record, load_trials
 from automc.study.trial import Trial
@@ -144,21 +142,14 @@ def widths(place: Path) -> list[Width]:
     files = place / "base.am", place / "final.am"
     if not all(file.is_file() for file in files):
         return []
-    before, after = (_layers(structure.read(file).model) for file in files)
+    before, after = map(layer_shapes, files)
     found = []
-    for name, (shape, size) in before.items():
+    for name, shape in before.items():
         # A factored layer lives on as its parts: conv1 becomes conv1.0 and conv1.1.
         parts = [v for n, v in after.items() if n == name or n.startswith(f"{name}.")]
-        left = sum(n for _, n in parts)
-        found.append(Width(name, shape, " · ".join(s for s, _ in parts), left / size))
+        told = ["×".join(map(str, part)) for part in (shape, *parts)]
+        found.append(Width(name, told[0], " · ".join(told[1:]), sum(map(prod, parts)) / prod(shape)))
     return found
-
-
-def _layers(model: nn.Module) -> dict[str, tuple[str, int]]:
-    """Shape and size of the weight of each convolution and linear layer, by name."""
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-    layers = ((n, m.weight) for n, m in model.named_modules() if isinstance(m, kinds))
-    return {name: ("×".join(map(str, weight.shape)), weight.numel()) for name, weight in layers}
 
 
 def command(spec: StudySpec) -> str:

@@ -9,8 +9,7 @@ from automc.errors import StudyError
 from automc.knowledge import explain as known
 from automc.knowledge import graph
 from automc.knowledge.words import in_words
-from automc.study.ending import settled
-from automc.study.protocol import Protocol, Recommendation
+from automc.study.protocol import Protocol, Recommendation, settled
 from automc.study.spec import StudySpec
 from automc.study.stored import load_record, load_trials
 from automc.study.trial import Trial

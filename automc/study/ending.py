@@ -31,16 +31,6 @@ from automc.study.trial import Trial
 Account = dict[str, Any]
 
 
-def settled(record: Account, protocol: Protocol, trials: Sequence[Trial]) -> Recommendation | None:
-    """Return what a study recommends: the scheme whose runs were best, if they were of these trials."""
-    saved = record.get("final")
-    if saved and saved.get("trials") == len(trials):
-        trial = next((t for t in trials if t.scheme.id == saved["scheme"]), None)
-        if trial is not None:
-            return Recommendation(trial, saved["why"])
-    return protocol.recommended(trials)
-
-
 @dataclass
 class Ending:
     """The end of one study; `note` saves properties of its node, which `record` holds."""

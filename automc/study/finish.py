@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from automc.execution.setup import Setup
 from automc.models import structure
-from automc.models.runtimes import Comparison
 from automc.study.gauge import gauge, pace
 from automc.study.loop import Listener
 from automc.study.outbox import now
@@ -53,9 +51,3 @@ def account(
         "test_accuracy": subject.test_accuracy(smaller), "pace": timed and asdict(timed),
         "base_test_accuracy": subject.test_accuracy(), "test_images": subject.test_images, "ended": now(),
     }  # fmt: skip
-
-
-def slower(final: Mapping[str, Any] | None) -> str:
-    """Say of a saved model's figures that it is slower than the model before, though smaller; empty where it is not."""
-    pace = (final or {}).get("pace")
-    return Comparison(**pace).warning if pace else ""

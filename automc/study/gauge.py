@@ -16,7 +16,8 @@ from automc.models import structure
 from automc.models.export import Exported
 from automc.models.load import LoadedModel
 from automc.models.measure import Latency, one_image, timed
-from automc.models.runtimes import Comparison, Run, Runtime, beside_original, compare_models, runner
+from automc.models.pace import Comparison, Runtime
+from automc.models.runtimes import Run, beside_original, compare_models, runner
 from automc.study.limits import Limit
 from automc.study.protocol import Protocol
 from automc.study.task import Subject

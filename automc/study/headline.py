@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from automc.models.pace import Comparison
 from automc.study.trial import Trial
 
 _Z = 1.959963984540054
@@ -113,3 +114,9 @@ def headline(
         None if final is None else final["base_test_accuracy"],
         base_validation,
     )
+
+
+def slower(final: Mapping[str, Any] | None) -> str:
+    """Say of a saved model's figures that it is slower than the model before, though smaller; empty where it is not."""
+    pace = (final or {}).get("pace")
+    return Comparison(**pace).warning if pace else ""

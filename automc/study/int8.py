@@ -15,7 +15,7 @@ from automc.models.int8 import eight_bits
 from automc.models.load import prepare
 from automc.models.measure import one_image
 from automc.models.outputs import alone
-from automc.models.runtimes import Comparison
+from automc.models.pace import Comparison
 from automc.models.runtimes import compare as in_turns
 from automc.study.task import Subject
 from kg.embedding.threads import one_thread

@@ -8,6 +8,7 @@ from pathlib import Path
 from automc.bounds import Size, check, sides
 from automc.datasets import DataRef
 from automc.models import load as _models
+from automc.models.bits import count_bits
 from automc.models.flops import count
 from automc.models.measure import (
     Latency,
@@ -19,8 +20,8 @@ from automc.models.measure import (
     peak_memory,
     timed,
 )
-from automc.models.runtimes import Runtime, checked, content_runner, onnx_content
-from automc.models.stored import count_bits
+from automc.models.pace import Runtime, checked
+from automc.models.runtimes import content_runner, onnx_content
 from automc.study.task import open_subject, resolve_device
 
 

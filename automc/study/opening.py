@@ -7,7 +7,8 @@ from typing import Any
 
 from automc import knowledge
 from automc.methods.quantising import quantisable
-from automc.models.stored import Stored, stored
+from automc.models.bits import stored
+from automc.models.stored import Stored
 from automc.study.bits import quantisers
 from automc.study.loop import Listener
 from automc.study.outbox import now

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from automc.knowledge.words import in_words
-from automc.models.runtimes import Runtime
+from automc.models.pace import Runtime
 from automc.search.base import meets
 from automc.search.pareto import non_dominated
 from automc.study.limits import MAX_GAMMA, Limit, drop_text
@@ -234,3 +234,13 @@ def _miss(limit: Limit, trial: Trial, base: float) -> Miss | None:
 def _over(value: float, most: float) -> float:
     """By what share a value exceeds its limit."""
     return value / most - 1
+
+
+def settled(record: Mapping[str, Any], protocol: Protocol, trials: Sequence[Trial]) -> Recommendation | None:
+    """Return what a study recommends: the scheme whose runs were best, if they were of these trials."""
+    saved = record.get("final")
+    if saved and saved.get("trials") == len(trials):
+        trial = next((t for t in trials if t.scheme.id == saved["scheme"]), None)
+        if trial is not None:
+            return Recommendation(trial, saved["why"])
+    return protocol.recommended(trials)

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from automc.bounds import check
-from automc.datasets.base import DataRef
+from automc.datasets.ref import DataRef
 from automc.errors import AutoMCError, StudyError
-from automc.models.runtimes import Runtime, checked
+from automc.models.pace import Runtime, checked
 from automc.study.limits import Limit
 from automc.training.recipe import Recipe
 

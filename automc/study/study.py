@@ -21,7 +21,7 @@ from automc.models import structure
 from automc.models.runtimes import runner
 from automc.search import get as searcher_named
 from automc.study.closing import SHARE, closes
-from automc.study.ending import Ending, settled
+from automc.study.ending import Ending
 from automc.study.forecast import Forecast
 from automc.study.gauge import base_figures, gauge_with
 from automc.study.loop import Listener, Loop, Plan
@@ -31,7 +31,7 @@ from automc.study.moved import reopened
 from automc.study.opening import begin, counts, record_of, vectors_for
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
-from automc.study.protocol import Protocol
+from automc.study.protocol import Protocol, settled
 from automc.study.reach import grid_levels, insist_possible, insist_reachable
 from automc.study.result import Result
 from automc.study.space import StrategySpace, lightest, widest

@@ -18,11 +18,11 @@ from automc.datasets.splits import Splits, content_hash, split
 from automc.errors import Note
 from automc.execution.setup import fitted, open_device
 from automc.home import home
+from automc.models.bits import count_bits
 from automc.models.flops import count
 from automc.models.keeping import Held, frozen_parameters, hold
 from automc.models.load import FactoryRef, load
 from automc.models.measure import count_flops, count_params
-from automc.models.stored import count_bits
 from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training import precision as precisions

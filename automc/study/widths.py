@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from automc.home import home
 from automc.models.export import onnx_runner, onnx_tools
 from automc.models.measure import synchronise
-from automc.models.runtimes import NAMES, Run, Runtime, fastest
+from automc.models.pace import NAMES, Runtime
+from automc.models.runtimes import Run, fastest
 from automc.study.task import Subject, settle_precision
 from automc.training.precision import device_key
 from automc.training.recipe import Recipe

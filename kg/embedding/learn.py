@@ -26,10 +26,11 @@ from torch import Tensor, nn
 
 from kg.cards import enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining
+from kg.embedding.fingerprint import Triple, fingerprint
 from kg.embedding.law import fit, judge, lessons
 from kg.embedding.records import Records, coverage, map_records
 from kg.embedding.threads import one_thread
-from kg.embedding.vectors import Triple, Vectors, fingerprint
+from kg.embedding.vectors import Vectors
 from kg.errors import NotInGraph
 from kg.schema import Experience, Method
 

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from kg.cards import SIZE, enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining, logarithms, mean_vectors
+from kg.embedding.fingerprint import Triple
 from kg.embedding.law import fit, judge, lessons, weighted_median
 from kg.embedding.learn import Progress, clamp_rows, name_entities
 from kg.embedding.records import Records, coverage, map_records
 from kg.embedding.threads import one_thread
 from kg.embedding.transr import GraphModel, first_tensors, make_factory
-from kg.embedding.vectors import Triple
 from kg.schema import Experience, Method
 
 HELD_OUT = 0.05

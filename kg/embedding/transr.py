@@ -23,7 +23,8 @@ from pykeen.utils import NoRandomSeedNecessary
 from torch import Tensor, nn
 
 from kg.embedding.experience_net import DIMENSION
-from kg.embedding.vectors import Triple, Vectors
+from kg.embedding.fingerprint import Triple
+from kg.embedding.vectors import Vectors
 
 BATCH = 4096
 LEARNING_RATE = 0.02

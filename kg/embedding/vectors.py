@@ -5,12 +5,11 @@ Saved as one safetensors file with JSON metadata. Reading one needs no PyKEEN.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ from kg.errors import VectorsInvalid
 from kg.schema import Experience, Method, Strategy, Task
 
 Floats = NDArray[np.float32]
-Triple = tuple[str, str, str]
-"""(head, relation, tail)."""
 
 FORMAT = 1
 PREFIX = 16
@@ -199,17 +196,6 @@ def _verdict(values: dict[str, Any] | None) -> Verdict | None:
         return None
     median, law = (tuple(float(v) for v in values[name]) for name in ("median", "law"))
     return Verdict(values["rows"], values["papers"], (median[0], median[1]), (law[0], law[1]))
-
-
-def fingerprint(triples: Iterable[Triple], experience: Iterable[str]) -> str:
-    """Digest of what embeddings are learnt from: the triples and the marks of the experience, in any order."""
-    digest = hashlib.sha256()
-    for line in sorted({"\t".join(triple) for triple in triples}):
-        digest.update(line.encode() + b"\n")
-    digest.update(b"\n")
-    for name in sorted(set(experience)):
-        digest.update(name.encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _raw(task: Task) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from group_nets import build
 from automc import methods
 from automc.methods import StepContext
 from automc.methods.quantising import Quantiser, quantisable
-from automc.models.stored import count_bits, stored
+from automc.models.bits import count_bits, stored
 from kg.cards import enumerate_strategies, on_grid, read_cards
 from kg.schema import Strategy
 

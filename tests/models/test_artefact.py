@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from automc.errors import ArtefactError, EnvironmentFault
 from automc.models import artefact, structure
-from automc.models.load import FactoryRef
+from automc.models.description import layer_shapes
+from automc.models.load import FactoryRef, load
 from benchmarks import fuzz_am
 
 
@@ -33,6 +34,26 @@ def test_the_file_is_data(tmp_path: Path) -> None:
     assert about["source"] == {
         "kind": "zoo", "name": "resnet8", "kwargs": {"classes": 10, "channels": 3}, "sha256": "",
     }  # fmt: skip
+
+
+def test_shapes_of_layers_are_read_without_the_model(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    tied = nn.Linear(6, 6)\n"
+        "    other = nn.Linear(6, 6)\n"
+        "    other.weight = tied.weight\n"
+        "    normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 6, 3))\n"
+        "    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "    return nn.Sequential(normed, nn.BatchNorm2d(6), pool, tied, nn.PReLU(), other)\n"
+    )
+    loaded = load(f"{tmp_path}/net.py:build")
+    structure.save(tmp_path / "m.am", loaded.model, loaded.source, metadata={})
+    (tmp_path / "net.py").unlink()
+    assert layer_shapes(tmp_path / "m.am") == {"0": (6, 3, 3, 3), "3": (6, 6), "5": (6, 6)}
+    (tmp_path / "m.am").write_bytes((tmp_path / "m.am").read_bytes()[:200])
+    with pytest.raises(ArtefactError, match="damaged"):
+        layer_shapes(tmp_path / "m.am")
 
 
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from automc.errors import EnvironmentFault, ModelError, StudyError
 from automc.models import runtimes
 from automc.models.export import export
 from automc.models.load import load
-from automc.models.runtimes import Comparison, beside_original, checked, compare, compare_models, judged, runner
+from automc.models.pace import Comparison, checked, judged
+from automc.models.runtimes import beside_original, compare, compare_models, runner
 
 
 class Clock:

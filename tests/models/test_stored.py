@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from automc.models import zoo
+from automc.models.bits import count_bits, stored
 from automc.models.edits import insertable
-from automc.models.stored import Stored, count_bits, stored
+from automc.models.stored import Stored
 
 # Share of the bits that goes: what bit widths come to on whole networks, first by a scale for each channel.
 SCALES = {

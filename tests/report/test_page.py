@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -108,6 +109,28 @@ def test_layers_are_compared_by_name(reported):
     (folder(spec.id) / "final.am").unlink()
     assert widths(folder(spec.id)) == []
     assert spec.id in page(spec.id), "a page without the saved model"
+
+
+def test_reading_needs_no_torch(reported, tmp_path):
+    spec, _ = reported
+    commands = [
+        ["show", spec.id], ["show", spec.id, "--trials", "--format", "csv"], ["show", spec.id, "--format", "json"],
+        ["show", spec.id, "--why", "1"], ["report", spec.id, "--html", str(tmp_path / "page.html")],
+        ["kg", "status"], ["kg", "query", "MATCH (n) RETURN count(n) AS n"], ["study", "list"],
+    ]  # fmt: skip
+    code = (
+        "import sys\n"
+        "from automc.cli.main import app\n"
+        f"for words in {commands!r}:\n"
+        "    try:\n"
+        "        app(words)\n"
+        "    except SystemExit as leaving:\n"
+        "        assert not leaving.code, (words, leaving.code)\n"
+        "    assert 'torch' not in sys.modules, words\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page.html").is_file()
 
 
 def test_the_command_starts_the_same_study(reported):

@@ -17,7 +17,8 @@ from automc import methods
 from automc.errors import StudyError
 from automc.methods.quantising import quantisable
 from automc.models import zoo
-from automc.models.stored import Stored, stored
+from automc.models.bits import stored
+from automc.models.stored import Stored
 from automc.search.base import meets
 from automc.study import Budget, Study
 from automc.study import study as studies

@@ -18,6 +18,7 @@ from automc.datasets.base import TrainData
 from automc.errors import ArtefactError
 from automc.methods.quantising import quantisable
 from automc.models import artefact, packing, structure
+from automc.models.description import layer_shapes
 from automc.models.edits import from_spec, spec_of
 from automc.models.export import export
 from automc.models.load import load
@@ -150,6 +151,8 @@ def test_saved_measured_and_exported(kind: str, tmp_path: Path) -> None:
     assert torch.equal(back(example), model(example))
     assert all(torch.equal(now, codes(model)[name]) for name, now in codes(back).items())
     assert quantised(back) == quantised(model)
+    weights = {n: m.weight for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    assert layer_shapes(tmp_path / "x.am") == {name: weight.shape for name, weight in weights.items()}
     done = export(model, example, tmp_path / "x.onnx")
     assert done.max_error <= done.limit
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kg.cards import enumerate_strategies, on_grid, read_cards
+from kg.embedding.fingerprint import fingerprint
 from kg.embedding.law import fit, judge, lessons
-from kg.embedding.vectors import Vectors, fingerprint
+from kg.embedding.vectors import Vectors
 from kg.experience import read_experience
 from kg.resources import vectors_dir
 from kg.schema import Method

@@ -1,0 +1,125 @@
+"""What a person sees of trials: tables, a small plot, and the result of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from automc.cli.figures import percent
+from automc.cli.output import Format, say, show
+from automc.knowledge.words import in_words
+from automc.study.headline import Headline, slower
+from automc.study.protocol import Protocol
+from automc.study.result import Result
+from automc.study.trial import Trial
+
+TESTED = ("test_accuracy", "test_low", "test_high", "test_images", "validation_too_kind")
+FRONT_COLUMNS = ("", "trial", "scheme", "accuracy", "params", "removed", "FLOPs removed", "AR")
+SIZE_COLUMN = "bits removed"
+"""In a table only where a model is quantised: it is `removed` for floats."""
+
+
+def show_trials(
+    trials: Sequence[Trial], chosen: Trial | None, format: Format, title: str, protocol: Protocol,
+    first: Headline | None = None,
+) -> None:  # fmt: skip
+    """Print a front, with a column for each limited figure: percentages in a table, plain numbers in JSON and CSV.
+
+    JSON and CSV also carry `first`, what the saved model did on the test images, in the row of the recommended scheme.
+    """
+    rows: list[tuple[Any, ...]] = []
+    tested = {} if first is None else first.fields()
+    quantised = any(t.quantised for t in trials)
+    told = [name for name in TESTED if format is not Format.table]
+    for t in trials:
+        mark = "*" if t is chosen else ""
+        limited = [getattr(t, limit.figure) for limit in protocol.limits]
+        if format is not Format.table:
+            own = [tested.get(name) if t is chosen else None for name in told]
+            rows.append((mark, t.ordinal, t.scheme.id, t.accuracy, t.params, t.pr, t.fr, t.ar, t.sr, *limited, *own))
+            continue
+        sizes = [percent(t.sr)] if quantised else []
+        shares = percent(t.accuracy), f"{t.params:,}", percent(t.pr), percent(t.fr), percent(t.ar), *sizes
+        figures = (limit.kind.text(value) for limit, value in zip(protocol.limits, limited, strict=True))
+        rows.append((mark, t.ordinal, _wrapped(in_words(t.scheme)), *shares, *figures))
+    columns = (*FRONT_COLUMNS, *([SIZE_COLUMN] if quantised else []), *(limit.kind.noun for limit in protocol.limits))
+    if format is not Format.table:
+        columns = ("recommended", *FRONT_COLUMNS[1:], SIZE_COLUMN, *(limit.figure for limit in protocol.limits), *told)
+    show(columns, rows, format, title)
+    if format is Format.table:
+        show_ids(trials)
+    off = [str(t.ordinal) for t in trials if not t.grid]
+    if off and format is Format.table:
+        print(f"  off the paper's grid, with HP2 solved for the target: {', '.join(off)}")
+
+
+def show_ids(trials: Sequence[Trial]) -> None:
+    """Print the schemes of a table as they are written in files and commands, one a line, for copying."""
+    for t in trials:
+        print(f"  trial {t.ordinal}: {t.scheme.id}")
+
+
+def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial | None, format: Format) -> None:
+    """Print all ok trials as a small plot of text under a table; nothing in other formats."""
+    if format is not Format.table:
+        return
+    from automc.report.plot import Mark, text
+
+    kinds = {**dict.fromkeys((t.ordinal for t in fronted), "front"), **({chosen.ordinal: "chosen"} if chosen else {})}
+    done = [t for t in trials if t.accuracy is not None and t.pr is not None]
+    marks = [Mark(t.removed, t.accuracy or 0.0, kinds.get(t.ordinal, "dot")) for t in done]
+    symbols = {"dot": "·", "front": "o", "chosen": "*"}
+    marks.sort(key=lambda mark: list(symbols).index(mark.kind))
+    print(text(marks, symbols))
+    noun = "bits" if any(t.quantised for t in done) else "parameters"
+    print(f"  validation accuracy against {noun} removed; o on the front, * recommended")
+
+
+def say_first(first: Headline | None) -> None:
+    """Say what the saved model did on images that nothing was chosen by, before all else."""
+    for line in first.lines() if first else ():
+        say(line)
+
+
+def _kilobytes(bits: int) -> str:
+    return f"{bits / 8000:,.1f} kB"
+
+
+def _wrapped(scheme: str) -> str:
+    return scheme.replace(" -> ", "\n-> ")
+
+
+def show_result(result: Result, format: Format) -> int:
+    """Print the front, the recommended scheme and the saved model; return the exit code."""
+    title = f"Front of {result.spec.id}: validation accuracy against {result.protocol.noun} removed"
+    if result.recommendation is None:
+        say(f"No scheme {result.protocol.unmet} within the budget.")
+        if nearest := result.protocol.nearest_text(result.trials):
+            say(nearest)
+        say(f"Go on with: automc resume {result.spec.id} --budget 2h")
+        if format is not Format.table:
+            show_trials([], None, format, title, result.protocol)
+        return 3
+    chosen, first = result.recommendation.trial, result.headline
+    say_first(first)
+    show_trials(result.front, chosen, format, title, result.protocol, first)
+    plot_trials(result.trials, result.front, chosen, format)
+    say(f"Recommended: trial {chosen.ordinal}, {result.recommendation.why}.")
+    if result.final:
+        final = result.final
+        base = result.protocol.base
+        # A study that ended before sizes in bits were kept has floats.
+        bits = final.get("bits") or 32 * final["params"]
+        limited = "".join(
+            f", {limit.kind.noun} {limit.kind.text(base[limit.figure])} -> {limit.kind.text(final[limit.figure])}"
+            for limit in result.protocol.limits
+            if limit.figure != "flops" and final.get(limit.figure) is not None
+        )
+        say(
+            f"Saved: {final['path']}: {result.base.params:,} -> {final['params']:,} parameters, "
+            f"{_kilobytes(result.base.stored)} -> {_kilobytes(bits)} of them as stored, "
+            f"{result.base.flops / 1e6:.1f} -> {final['flops'] / 1e6:.1f} MFLOPs{limited}"
+        )
+        if warning := slower(final):
+            say(warning)
+    return 0
