@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automc.cli.figures import percent
 from automc.cli.output import Format, say, show
 from automc.knowledge.words import in_words
 from automc.study.headline import Headline, slower
 from automc.study.protocol import Protocol
-from automc.study.result import Result
 from automc.study.trial import Trial
+
+if TYPE_CHECKING:
+    from automc.study.result import Result
 
 TESTED = ("test_accuracy", "test_low", "test_high", "test_images", "validation_too_kind")
 FRONT_COLUMNS = ("", "trial", "scheme", "accuracy", "params", "removed", "FLOPs removed", "AR")

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automc.datasets.base import DataRef, Images, Progress, Raw
+from automc.datasets.base import Images, Progress, Raw
 from automc.datasets.decoded import load_entry, save_entry
 from automc.datasets.items import arrays_of, named, stacked
+from automc.datasets.ref import DataRef
 from automc.datasets.splits import content_hash
 from automc.errors import DataError, EnvironmentFault, Note
 from automc.temporary import prefix

@@ -66,7 +66,7 @@ def read_document(path: Readable, shape: type[D], error: type[KGError]) -> D:
         error: the file is missing, is no YAML, or breaks a rule of `shape`; names file, field, line and reason.
     """
     text = path.text if isinstance(path, Source) else read_text(path, error)
-    found = _document(text, str(path), shape, error)
+    found = _document(text, str(path), shape, error)  # type: ignore[arg-type]
     assert isinstance(found, shape)
     return found
 
