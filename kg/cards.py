@@ -22,7 +22,17 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from kg.curation.documents import Document, Readable, read_document
 from kg.errors import CardInvalid
 from kg.resources import methods_dir
-from kg.schema import MAX_VALUE, Hyperparameter, Method, Strategy, Technique, Value, format_value, hyperparameter_order
+from kg.schema import (
+    MAX_VALUE,
+    Family,
+    Hyperparameter,
+    Method,
+    Strategy,
+    Technique,
+    Value,
+    format_value,
+    hyperparameter_order,
+)
 from kg.words import PLACE
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=100)]
@@ -96,6 +106,7 @@ class Card(Document):
     title: Text
     citation: Text
     url: str = ""
+    family: Family | None = None
     techniques: tuple[TechniqueCard, ...] = Field(strict=False, min_length=1)
     hyperparameters: tuple[HyperparameterCard, ...] = Field(default=(), strict=False)
     default_grid: bool = True
@@ -142,7 +153,8 @@ def read_cards(paths: Iterable[Readable] | None = None) -> tuple[Method, ...]:
         paths: the cards; None for the packaged ones. To add some, pass `[*packaged_cards(), extra]`.
 
     Returns:
-        The methods: those with a label first, by label, then the others by id. Hyperparameters in their order.
+        The methods: those with a label first, by label, then those with a grid, then the others, both by id.
+        Hyperparameters in their order.
 
     Raises:
         CardInvalid: names the file, the field and the reason.
@@ -157,7 +169,7 @@ def read_cards(paths: Iterable[Readable] | None = None) -> tuple[Method, ...]:
     ]
     titles, words = _agree(cards)
     methods = [_method(card, titles, words) for _, card in cards]
-    return tuple(sorted(methods, key=lambda method: (not method.label, method.label, method.id)))
+    return tuple(sorted(methods, key=lambda m: (not m.label, m.label, not m.hyperparameters, m.id)))
 
 
 def enumerate_strategies(method: Method) -> Iterator[Strategy]:
@@ -226,4 +238,5 @@ def _method(card: Card, titles: dict[str, str], words: dict[str, str]) -> Method
         label=card.label,
         url=card.url,
         default_grid=card.default_grid,
+        family=card.family,
     )

@@ -13,7 +13,10 @@ from kg.schema import TASK_FEATURES, Experience, Paper, Scheme, Strategy, Task, 
 from kg.store.base import GraphStore
 
 _JSON = "json:"
-_MEASURED = ("iterations", "train_images", "code", "seed", "not_taught")
+_MEASURED = (
+    "iterations", "train_images", "code", "seed", "not_taught",
+    "family", "weight_bits", "activation_bits", "teacher", "quoted",
+)  # fmt: skip
 """What only some records say."""
 
 
@@ -85,6 +88,11 @@ def read_experience_row(row: Mapping[str, Any], strategy: str, task: Task) -> Ex
         code=row.get("code") or "",
         seed=row.get("seed"),
         not_taught=row.get("not_taught") or "",
+        family=row.get("family"),
+        weight_bits=row.get("weight_bits"),
+        activation_bits=row.get("activation_bits"),
+        teacher=row.get("teacher") or "",
+        quoted=bool(row.get("quoted")),
         details=decode({"details": row.get("details") or {}})["details"],
         **{name: row[name] for name in names},
     )

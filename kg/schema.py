@@ -31,6 +31,16 @@ STATUSES: tuple[Status, ...] = ("ok", "infeasible", "diverged", "crashed", "time
 MAX_VALUE = 1e9
 """The largest number that a hyperparameter may have."""
 
+Family = Literal[
+    "structured pruning", "unstructured pruning", "semi-structured pruning", "low rank", "distillation",
+    "quantisation after training", "quantisation in training", "weight sharing", "sparse training",
+    "slimmable networks", "token reduction", "pruning and quantisation", "pruning and distillation",
+    "distillation and quantisation", "other",
+]  # fmt: skip
+"""What a method takes away: what is comparable with what."""
+TEACHING_FAMILIES: tuple[Family, ...] = ("structured pruning", "low rank")
+"""The families of AutoMC's own methods: only what these lose by size says what ours will."""
+
 START = "START"
 """Id of the empty scheme."""
 ARROW = " -> "
@@ -224,6 +234,7 @@ class Method:
     label: str = ""
     url: str = ""
     default_grid: bool = True
+    family: Family | None = None
 
 
 TASK_FEATURES = ("classes", "image_size", "channels", "images", "params", "flops", "accuracy")
@@ -276,6 +287,10 @@ class Experience:
     What AutoMC itself executed says with which `code` (a commit or a version of the package), `seed`, training
     `iterations` and `train_images`; papers mostly do not. `not_taught` is why AR is kept as knowledge but teaches
     nothing, such as a fault of the implementation that was measured; "" where it teaches.
+
+    `family` is what was done, mostly that of the method. A quantised result says in how many bits its weights and
+    activations are, the mean where they differ; a distilled one whose student it is. A `quoted` one was printed by
+    others than who measured it, beside their own.
     """
 
     id: str
@@ -297,12 +312,22 @@ class Experience:
     code: str = ""
     seed: int | None = None
     not_taught: str = ""
+    family: Family | None = None
+    weight_bits: float | None = None
+    activation_bits: float | None = None
+    teacher: str = ""
+    quoted: bool = False
     details: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def quantised(self) -> bool:
         """Whether bits went that were not those of removed parameters."""
         return self.sr is not None and (self.pr is None or abs(self.sr - self.pr) > 1e-9)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it teaches nothing at all: not AR, and with no setting known its PR says nothing of a strategy."""
+        return bool(self.not_taught) and not self.strategy.settings
 
     @property
     def own(self) -> bool:

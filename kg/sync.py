@@ -141,7 +141,7 @@ def _wanted(
     wanted = _Wanted()
     _want_grids(wanted, methods, retired)
     for ordinal, method in enumerate(methods):
-        texts = {name: getattr(method, name) for name in ("id", "title", "citation", "label", "url")}
+        texts = {name: getattr(method, name) for name in ("id", "title", "citation", "label", "url", "family")}
         searched = bool(method.hyperparameters) and method.default_grid and method.id not in retired
         said = {"searchable": searched, "default_grid": method.default_grid}
         wanted.node("Method", {**texts, "ordinal": ordinal, **said})
@@ -291,7 +291,8 @@ def read_methods(store: GraphStore) -> tuple[Method, ...]:
         techniques.setdefault(method, []).append(Technique(id, title))
     rows = store.read(
         "MATCH (m:Method) WHERE m.retired_at IS NULL RETURN m.id AS id, m.title AS title, m.citation AS citation, "
-        "m.label AS label, m.url AS url, coalesce(m.default_grid, true) AS default_grid ORDER BY m.ordinal"
+        "m.label AS label, m.url AS url, m.family AS family, coalesce(m.default_grid, true) AS default_grid "
+        "ORDER BY m.ordinal"
     ).dicts()
     return tuple(
         Method(
@@ -303,11 +304,16 @@ def read_methods(store: GraphStore) -> tuple[Method, ...]:
     )
 
 
-def read_experience(store: GraphStore) -> tuple[Experience, ...]:
-    """Return all experience, published and of our own trials, sorted by id; nothing that is retired."""
+def read_experience(store: GraphStore, *, idle: bool = True) -> tuple[Experience, ...]:
+    """Return all experience, published and of our own trials, sorted by id; nothing that is retired.
+
+    Args:
+        idle: also what teaches nothing (`Experience.idle`).
+    """
+    learned = "" if idle else "AND (coalesce(e.not_taught, '') = '' OR NOT s.id ENDS WITH '[]') "
     table = store.read(
         "MATCH (t:Task)<-[:ON_TASK]-(e:Experience)-[:OF_STRATEGY]->(s:Strategy)-[:OF_METHOD]->(m:Method) "
-        "WHERE e.retired_at IS NULL AND m.retired_at IS NULL "
+        f"WHERE e.retired_at IS NULL AND m.retired_at IS NULL {learned}"
         "RETURN properties(e) AS experience, s.id AS strategy, properties(t) AS task"
     )
     found = [nodes.read_experience_row(row, strategy, nodes.read_task(task)) for row, strategy, task in table.rows]

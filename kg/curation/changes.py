@@ -59,7 +59,7 @@ def facts(methods: Iterable[Method] = (), experience: Iterable[Experience] = (),
 def _method(method: Method) -> dict[str, Any]:
     techniques = [technique.id for technique in method.techniques]
     knobs = {f"values of {h.id}": [format_value(value) for value in h.values] for h in method.hyperparameters}
-    said = {"title": method.title, "citation": method.citation, "url": method.url, "label": method.label}
+    said = {name: getattr(method, name) for name in ("title", "citation", "url", "label", "family")}
     line = f"{method.title}; {', '.join(techniques)}; " + (", ".join(h.id for h in method.hyperparameters) or "no grid")
     return {"": line, **said, "techniques": techniques, **knobs}
 
@@ -69,7 +69,10 @@ def _task(task: Task) -> dict[str, Any]:
 
 
 def _record(record: Experience) -> dict[str, Any]:
-    names = ("ar", "pr", "fr", "sr", "table", "confidence", "note", "iterations", "train_images", "code", "not_taught")
+    names = (
+        "ar", "pr", "fr", "sr", "table", "confidence", "note", "iterations", "train_images", "code", "not_taught",
+        "family", "weight_bits", "activation_bits", "teacher", "quoted",
+    )  # fmt: skip
     line = f"{record.strategy.id} on {record.task.id}: {figures(record)}"
     said = {"strategy": record.strategy.id, "task": record.task.id, "source": record.source}
     return {"": line, **said, **{name: getattr(record, name) for name in names}, **record.details}
