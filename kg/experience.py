@@ -8,6 +8,7 @@ AutoMC paper, section 3.3.1; unlike there, a hyperparameter the source does not 
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from kg.curation.contradictions import contradictions
 from kg.curation.documents import Document, Readable, Source, read_document
 from kg.errors import ExperienceInvalid
 from kg.resources import experience_dir
-from kg.schema import MAX_VALUE, Experience, Method, Paper, Strategy, Task
+from kg.schema import MAX_VALUE, TEACHING_FAMILIES, Experience, Family, Method, Paper, Strategy, Task
 
 Wrong = Callable[[str, str], ExperienceInvalid]
 
@@ -129,13 +130,18 @@ class Ratios(Document):
 
 
 class DerivedRatio(Document):
-    """A reduction computed from the source's settings; the record's assumptions say how."""
+    """Reductions that were computed, not printed; the record's assumptions say how."""
 
-    pr: Share
+    pr: Share | None = None
+    fr: Share | None = None
 
 
 class RecordEntry(Document):
-    """One row of a published table, or one step that AutoMC executed: then with its length, images, code and seed."""
+    """One row of a published table, or one step that AutoMC executed: then with its length, images, code and seed.
+
+    `family` where it is another than the method's. `weight_bits` and `activation_bits` of a quantised result, `teacher`
+    of a distilled one; `quoted` where the source prints what others measured.
+    """
 
     id: Name
     method: Identifier
@@ -147,7 +153,10 @@ class RecordEntry(Document):
     derived_ratio: DerivedRatio | None = None
     table: Text
     source: Text
-    confidence: Literal["verified-two-sources", "verified-one-source", "authors-table-unverified", "measured"]
+    confidence: Literal[
+        "verified-two-sources", "verified-one-source", "authors-table-unverified", "corpus-transcribed",
+        "quoted-by-another-paper", "measured",
+    ]  # fmt: skip
     assumptions: str = ""
     note: str = ""
     differs_because: str = ""
@@ -156,6 +165,11 @@ class RecordEntry(Document):
     code: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     not_taught: str = ""
+    family: Family | None = None
+    weight_bits: Annotated[float, Field(gt=0, le=64)] | None = None
+    activation_bits: Annotated[float, Field(gt=0, le=64)] | None = None
+    teacher: str = ""
+    quoted: bool = False
     raw: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -287,7 +301,9 @@ def _experience(
 
     method = methods.get(record.method)
     if method is None:
-        raise wrong("method", f"{record.method} has no method card. Write one, or use one of {', '.join(methods)}.")
+        near = difflib.get_close_matches(record.method, methods, n=1)
+        hint = f"Did you mean {near[0]}?" if near else "Write one; `automc method list` has those that there are."
+        raise wrong("method", f"{record.method[:80]} has no method card. {hint}")
     names = [hyperparameter.id for hyperparameter in method.hyperparameters]
     for name in record.settings:
         if name not in names:
@@ -310,9 +326,9 @@ def _experience(
         source=paper,
         ar=ar,
         pr=pr,
-        fr=record.published_ratio.fr,
+        fr=_flops_rate(record, wrong),
         sr=record.published_ratio.sr,
-        pr_derived=record.derived_ratio is not None,
+        pr_derived=record.derived_ratio is not None and record.derived_ratio.pr is not None,
         table=record.table,
         confidence=record.confidence,
         note=record.note,
@@ -320,9 +336,32 @@ def _experience(
         train_images=record.train_images,
         code=record.code,
         seed=record.seed,
-        not_taught=record.not_taught,
+        not_taught=record.not_taught or _aside(record, method),
+        family=record.family or method.family,
+        weight_bits=record.weight_bits,
+        activation_bits=record.activation_bits,
+        teacher=record.teacher,
+        quoted=record.quoted,
         details=details | {name: text for name, text in texts.items() if text},
     )
+
+
+def _aside(record: RecordEntry, method: Method) -> str:
+    """Why AR of a record does not teach what AutoMC's methods lose, "" where it does."""
+    family = record.family or method.family
+    if record.quoted:
+        return "quoted: whoever measured it teaches it"
+    if family in (None, *TEACHING_FAMILIES) or (method.hyperparameters and record.family is None):
+        return ""
+    return f"another family: {family}"
+
+
+def _flops_rate(record: RecordEntry, wrong: Wrong) -> float | None:
+    """FR as published, else as computed."""
+    published, derived = record.published_ratio.fr, record.derived_ratio.fr if record.derived_ratio else None
+    if published is not None and derived is not None:
+        raise wrong("derived_ratio.fr", "FR is published; a derived one is for sources that do not print it.")
+    return derived if published is None else published
 
 
 def _accuracy_rate(record: RecordEntry, task: TaskEntry, wrong: Wrong) -> float | None:

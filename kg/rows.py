@@ -16,7 +16,7 @@ from kg.schema import parse_value
 
 _TEXTS = (
     "id", "method", "task", "params.unit", "table", "source", "confidence", "assumptions", "note", "differs_because",
-    "code", "not_taught",
+    "code", "not_taught", "family", "teacher",
 )  # fmt: skip
 
 
@@ -69,6 +69,8 @@ def _value(column: str, cell: str) -> Any:
     """The text of a cell as what its column holds."""
     if column in _TEXTS or column.startswith("raw."):
         return cell
+    if cell in ("true", "false"):
+        return cell == "true"
     try:
         return parse_value(cell)
     except SchemaInvalid as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,8 +89,10 @@ def explain_with(evidence: Evidence, strategy: Strategy) -> Explanation:
     """
     method = evidence.methods.get(strategy.method)
     if method is None:
-        known = ", ".join(evidence.methods) or "none; run `automc kg init`"
-        raise NotInGraph(f"There is no method {strategy.method} in the graph. Known: {known}.")
+        near = difflib.get_close_matches(strategy.method, evidence.methods, n=1)
+        where = f"Did you mean {near[0]}?" if near else "`automc method list` has those that there are."
+        where = where if evidence.methods else "It holds none: run `automc kg init`."
+        raise NotInGraph(f"There is no method {strategy.method} in the graph. {where}")
     knobs = {knob.id: knob for knob in method.hyperparameters}
     for name, _ in strategy.settings:
         if name not in knobs:

@@ -43,7 +43,7 @@ class Knowledge:
 
 
 def learnable(own_trials: bool = True, named: Sequence[str] = ()) -> Knowledge:
-    """Return what vectors are learned from.
+    """Return what vectors are learned from: of the experience, what teaches anything.
 
     Args:
         own_trials: count what our own trials measured, besides the published records.
@@ -64,7 +64,7 @@ def learnable(own_trials: bool = True, named: Sequence[str] = ()) -> Knowledge:
         for method in methods:
             if not method.default_grid and method.id in named:
                 triples += sync.grid_triples(method)
-        experience = tuple(e for e in sync.read_experience(store) if own_trials or e.origin == "paper")
+        experience = tuple(e for e in sync.read_experience(store, idle=False) if own_trials or e.origin == "paper")
         mark = fingerprint(triples, [e.mark for e in experience])
         return Knowledge(methods, triples, experience, mark, sync.latest_run(store))
 

@@ -77,6 +77,7 @@ def learn(
         NotInGraph: `only_methods` names a method without card, or a strategy of a grid has no triple.
         ExperienceInvalid: a record's value has the wrong kind.
     """
+    experience = [item for item in experience if not item.idle]
     ground = _Ground.of(methods, triples, only_methods)
     if use_graph:
         ground.check()
@@ -248,7 +249,8 @@ def _select(
     cards = {method.id: method for method in methods}
     missing = sorted(set(only) - cards.keys())
     if missing:
-        raise NotInGraph(f"No method card for {', '.join(missing)}. The methods are {', '.join(cards)}.")
+        grids = ", ".join(method.id for method in methods if method.hyperparameters)
+        raise NotInGraph(f"No method card for {', '.join(missing)}. Methods with a grid: {grids}.")
     chosen = [method for method in methods if method.id in set(only)]
     strategies = {strategy.id for method in chosen for strategy in enumerate_strategies(method)}
     reached, wave = set[str](), strategies | {method.id for method in chosen}

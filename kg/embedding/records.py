@@ -90,7 +90,8 @@ class Records:
 def map_records(experience: Sequence[Experience], methods: Sequence[Method], entities: Mapping[str, int]) -> Records:
     """Map experience onto the grids of its methods.
 
-    Records without any PR are left out, and so are those of methods that are not given; `coverage` counts the first.
+    Records without any PR are left out, and so are those that teach nothing (`Experience.idle`) and those of methods
+    that are not given; `coverage` counts the first.
 
     Args:
         experience: the records; of repeated trials the mean.
@@ -101,7 +102,7 @@ def map_records(experience: Sequence[Experience], methods: Sequence[Method], ent
         ExperienceInvalid: a record sets a number where its card has categories, or the other way round.
     """
     grids = {method.id: (method, _columns(method, entities)) for method in methods}
-    items = tuple(item for item in experience if item.pr is not None and item.strategy.method in grids)
+    items = tuple(i for i in experience if i.pr is not None and not i.idle and i.strategy.method in grids)
     rows, cells, excess = [], [], []
     for item in items:
         method, columns = grids[item.strategy.method]
@@ -166,12 +167,12 @@ def coverage(experience: Sequence[Experience], methods: Sequence[Method]) -> dic
             continue
         fields = ("records", "used", "with_ar", "without_pr", "without_pr_with_ar", "clamped")
         row = counts.setdefault(card.id, dict.fromkeys(fields, 0))
-        used, with_ar = item.pr is not None, item.ar is not None
+        used, with_ar = item.pr is not None and not item.idle, item.ar is not None
         row["records"] += 1
         row["used"] += used
         row["with_ar"] += used and teaches(item)
-        row["without_pr"] += not used
-        row["without_pr_with_ar"] += not used and with_ar
+        row["without_pr"] += item.pr is None
+        row["without_pr_with_ar"] += item.pr is None and with_ar
         row["clamped"] += used and bool(locate(item, card).clamped)
     return {name: counts[name] for name in cards if name in counts}
 

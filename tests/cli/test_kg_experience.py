@@ -29,10 +29,10 @@ def sfp(tmp_path: Path) -> tuple[Path, dict]:
 
 def test_list():
     listed = json.loads(run("list", "--format", "json").stdout)
-    assert sum(not row["source"].startswith("automc_") for row in listed) == 292
+    assert sum(not row["source"].startswith("automc_") for row in listed) == 2765
     ns = run("list", "--method", "ns", "--format", "json")
     known = json.loads(ns.stdout)
-    assert sum(not row["source"].startswith("automc_") for row in known) == 62
+    assert sum(not row["source"].startswith("automc_") for row in known) == 69
     assert f"{len(known)} records of" in ns.stderr
     both = json.loads(run("list", "--method", "NS", "--source", "wang_automc", "--format", "json").stdout)
     assert {row["source"] for row in both} == {"wang_automc"}
@@ -44,7 +44,7 @@ def test_list():
 def test_check_of_the_packaged_files_counts_the_architectures():
     result = run("check")
     assert result.exit_code == 0, result.output
-    assert re.fullmatch(r"\d+ records of 34 sources hold: \d+ with AR, \d+ with PR, \d+ with FR.\n", result.stderr)
+    assert re.fullmatch(r"\d+ records of 122 sources hold: \d+ with AR, \d+ with PR, \d+ with FR.\n", result.stderr)
     assert result.stdout == ""
 
 

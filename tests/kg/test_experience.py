@@ -12,6 +12,7 @@ import yaml
 from kg.cards import read_cards
 from kg.errors import ExperienceInvalid
 from kg.experience import packaged_experience, read_experience
+from kg.schema import TEACHING_FAMILIES
 
 FILE = {
     "format": 1,
@@ -74,17 +75,55 @@ def test_ratios_follow_from_what_is_printed(tmp_path):
 def test_packaged_records():
     experiences, papers = read_experience()
     assert len(experiences) == len({e.id for e in experiences})
-    assert sum(not e.own for e in experiences) == 292
+    published = [e for e in experiences if not e.own]
+    assert len(published) == 2765
     assert {e.source for e in experiences} == {p.id for p in papers}
     # Whatever a paper reports has a card; what is off the default grid may have no record.
     on = {e.strategy.method for e in experiences}
     assert {m.id for m in read_cards() if m.default_grid} <= on <= {m.id for m in read_cards()}
-    assert Counter(e.confidence for e in experiences if not e.own) == {
-        "verified-two-sources": 40, "verified-one-source": 193, "authors-table-unverified": 59,
+    assert Counter(e.confidence for e in published) == {
+        "verified-one-source": 2347, "corpus-transcribed": 172, "quoted-by-another-paper": 147,
+        "authors-table-unverified": 59, "verified-two-sources": 40,
     }  # fmt: skip
-    assert sum(e.pr is None for e in experiences) == 84
-    assert sum(e.pr_derived for e in experiences) == 18
+    assert sum(e.pr is None for e in experiences) == 380
+    assert sum(e.pr_derived for e in experiences) == 956
     assert all(e.table and e.details["source"] for e in experiences)
+
+
+def test_only_pruning_and_low_rank_teach_what_ours_lose():
+    """Other families and what is quoted are knowledge, with what they are; AutoMC's methods learn nothing from them."""
+    experiences, _ = read_experience()
+    grids = {m.id for m in read_cards() if m.hyperparameters}
+    taught = [e for e in experiences if not e.not_taught and not e.own]
+    assert not any(e.quoted or e.weight_bits or e.teacher for e in taught)
+    assert {e.family for e in taught if e.strategy.method not in grids} == set(TEACHING_FAMILIES)
+    assert all(e.family for e in experiences)
+    assert sum(e.quoted for e in experiences) == 186
+    bits = [e for e in experiences if e.weight_bits]
+    assert len(bits) > 800
+    assert {"quant" in str(e.family) or e.family in ("weight sharing", "unstructured pruning") for e in bits} == {True}
+    assert {e.family for e in experiences if e.teacher} == {"distillation"}
+
+
+def test_a_record_has_the_family_of_its_method_or_its_own(tmp_path):
+    family = {"method": "RigL", "settings": {}}
+    (one,), _ = read_experience([write(tmp_path, record(**family))])
+    assert (one.family, one.not_taught, one.idle) == ("sparse training", "another family: sparse training", True)
+    (one,), _ = read_experience([write(tmp_path, record(**family, family="structured pruning"))])
+    assert (one.family, one.not_taught) == ("structured pruning", "")
+    (one,), _ = read_experience([write(tmp_path, record(quoted=True, weight_bits=4.5, teacher="ResNet-56"))])
+    assert (one.family, one.quoted, one.weight_bits, one.teacher) == ("structured pruning", True, 4.5, "ResNet-56")
+    assert one.not_taught.startswith("quoted")
+    with pytest.raises(ExperienceInvalid, match="family"):
+        read_experience([write(tmp_path, record(family="magic"))])
+
+
+def test_a_computed_flops_rate_says_how_and_stands_alone(tmp_path):
+    computed = {"derived_ratio": {"fr": 0.5}, "published_ratio": {}, "assumptions": "counted"}
+    (one,), _ = read_experience([write(tmp_path, record(**computed))])
+    assert (one.fr, one.pr_derived) == (0.5, False)
+    with pytest.raises(ExperienceInvalid, match=r"derived_ratio\.fr"):
+        read_experience([write(tmp_path, record(**computed | {"published_ratio": {"fr": 0.4}}))])
 
 
 def test_size_target_is_kept_only_where_the_source_set_it():
@@ -99,7 +138,7 @@ def test_what_automc_measured_says_how_and_what_is_faulty_says_why(tmp_path):
     assert {e.confidence for e in own} == {"measured"}
     assert all(e.iterations and e.train_images and e.code and e.seed is not None and e.details["version"] for e in own)
     assert not any(e.iterations or e.code for e in experiences if not e.own)
-    faulty = Counter((e.source, e.strategy.method) for e in experiences if e.not_taught)
+    faulty = Counter((e.source, e.strategy.method) for e in experiences if e.not_taught and not e.idle)
     assert faulty == {
         ("wang_automc", "LMA"): 8, ("wang_automc", "LeGR"): 8, ("wang_automc", "HOS"): 8, ("wang_automc", "LFB"): 8,
         ("automc_random", "SFP"): 8, ("automc_progressive", "SFP"): 1,
