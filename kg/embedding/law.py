@@ -38,6 +38,9 @@ LENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 """Powers of the length that are tried; 0: length does not matter, 0.5: four times as long costs half as much."""
 PUBLISHED = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Factors of records of unknown length that are tried; no length does better than that."""
+BENDS = (0.5, 1.0)
+"""Powers of x/(1−x) that are tried for these records: papers choose sizes that they can afford and train for as long as
+that takes, so from paper to paper the loss grows more slowly than within one hand."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +53,24 @@ class Law:
     """By method."""
     length: float
     published: float
+    bend: float = 1.0
+    """Power of x/(1−x) of records of unknown length; 1 for all others."""
 
     def slope(self, method: str, iterations: float | None = None, accuracy: float | None = None) -> float:
         """Return c of a method's steps: AR = −c·x/(1−x).
 
         Args:
-            iterations: training iterations of a step; None for as long as papers train.
+            iterations: training iterations of a step; None for as long as papers train, and c is of their bent curve.
             accuracy: of the input, in [0, 1]; None where unknown.
         """
-        errors = np.array([np.nan if accuracy is None else accuracy])
-        factor = _factor(_lengths([iterations]), errors, self.length, self.published)
+        hard = _hardness(np.array([np.nan if accuracy is None else accuracy]))
+        factor = hard * _shortness(_lengths([iterations]), self.length, self.published)
         return float(self.costs.get(method, self.cost) * factor[0])
 
     def predict(self, items: Sequence[Experience]) -> Floats:
         """Return AR of records from what was known before they were measured, (n,)."""
         cost = np.array([self.costs.get(item.strategy.method, self.cost) for item in items])
-        return np.asarray(-cost * _effort(items, self.length, self.published))
+        return np.asarray(-cost * _Columns.of(items).effort(self.length, self.published, self.bend))
 
 
 @dataclass(frozen=True)
@@ -119,22 +124,22 @@ def fit(items: Sequence[Experience]) -> Law | None:
     if not items:
         return None
     truth, weights = np.array([item.ar for item in items], dtype=np.float64), weigh(items)
-    best = None
-    for length, published in itertools.product(LENGTHS, PUBLISHED):
-        effort = np.maximum(_effort(items, length, published), 1e-6)
+    columns, best = _Columns.of(items), None
+    for length, published, bend in itertools.product(LENGTHS, PUBLISHED, BENDS):
+        effort = np.maximum(columns.effort(length, published, bend), 1e-6)
         cost = _cost(truth, effort, weights)
         loss = float(np.sum(weights * np.abs(truth + cost * effort)))
         if best is None or loss < best[0] - 1e-12:
-            best = loss, length, published, effort, cost
+            best = loss, length, published, bend, effort, cost
     assert best is not None
-    _, length, published, effort, cost = best
+    _, length, published, bend, effort, cost = best
     names = np.array([item.strategy.method for item in items])
     costs = {}
     for name in sorted(set(names)):
         own = names == name
         share = weights[own].sum() / (weights[own].sum() + PSEUDO_SOURCES)
         costs[str(name)] = float(share * _cost(truth[own], effort[own], weights[own]) + (1 - share) * cost)
-    return Law(cost, costs, length, published)
+    return Law(cost, costs, length, published, bend)
 
 
 def judge(experience: Iterable[Experience]) -> Verdict:
@@ -183,20 +188,37 @@ def _removal(item: Experience) -> float | None:
     return item.pr if planned is None or isinstance(planned, str) else float(planned)
 
 
-def _effort(items: Sequence[Experience], length: float, published: float) -> Floats:
-    """What AR is −c times of."""
-    share = np.clip([_removal(item) or 0.0 for item in items], 0, MOST)
-    accuracy = np.array([np.nan if item.task.accuracy is None else item.task.accuracy for item in items])
-    factor = _factor(_lengths([item.iterations for item in items]), accuracy, length, published)
-    return np.asarray(share / (1 - share) * factor)
+@dataclass(frozen=True)
+class _Columns:
+    """What the law knows of records, (n,) each: x/(1−x), their hardness, and their iterations, NaN where unknown."""
+
+    size: Floats
+    hardness: Floats
+    iterations: Floats
+
+    @classmethod
+    def of(cls, items: Sequence[Experience]) -> _Columns:
+        share = np.clip([_removal(item) or 0.0 for item in items], 0, MOST)
+        accuracy = np.array([np.nan if item.task.accuracy is None else item.task.accuracy for item in items])
+        return cls(share / (1 - share), _hardness(accuracy), _lengths([item.iterations for item in items]))
+
+    def effort(self, length: float, published: float, bend: float) -> Floats:
+        """What AR is −c times of."""
+        size = np.where(np.isnan(self.iterations), self.size**bend, self.size)
+        return np.asarray(size * self.hardness * _shortness(self.iterations, length, published))
 
 
 def _lengths(iterations: Iterable[float | None]) -> Floats:
     return np.array([np.nan if value is None else max(1.0, value) for value in iterations])
 
 
-def _factor(iterations: Floats, accuracy: Floats, length: float, published: float) -> Floats:
-    """Factor of c by length, never below that of papers, and by the input's errors."""
+def _shortness(iterations: Floats, length: float, published: float) -> Floats:
+    """Factor of c by length, never below that of papers."""
     known = np.maximum((iterations / USUAL_ITERATIONS) ** -length, published)
+    return np.where(np.isnan(iterations), published, known)
+
+
+def _hardness(accuracy: Floats) -> Floats:
+    """Factor of c by the input's errors; NaN where its accuracy is not known."""
     errors = np.where(np.isnan(accuracy), USUAL_ERRORS, np.maximum(1 - accuracy, 0.005))
-    return np.where(np.isnan(iterations), published, known) * (errors / USUAL_ERRORS) ** HARDNESS
+    return np.asarray((errors / USUAL_ERRORS) ** HARDNESS)
