@@ -86,7 +86,9 @@ def known_method(id: str) -> Method:
         if method.id.lower() == id.lower():
             return method
     names = [method.id for method in methods]
-    raise NotInGraph(f"There is no method {id[:80]}. Known: {', '.join(names)}.{did_you_mean(id, names)}")
+    grids = [method.id for method in methods if method.hyperparameters]
+    more = f" and {len(names) - len(grids)} more (automc method list)" if len(names) > len(grids) else ""
+    raise NotInGraph(f"There is no method {id[:80]}. Known: {', '.join(grids)}{more}.{did_you_mean(id, names)}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -16,8 +17,7 @@ from kg import studies, sync
 from kg.cards import on_grid, read_cards
 from kg.curation import additions
 from kg.curation.documents import Source
-from kg.cypher import SavedQuery, hints, names, nearest, packaged_queries, read_query, saved_queries, saved_query
-from kg.errors import QueryInvalid
+from kg.cypher import SavedQuery, names, packaged_queries, saved_queries
 from kg.experience import packaged_experience, read_experience
 from kg.resources import migrations_dir
 from kg.schema import LABELS, RELATIONSHIPS, Experience, Method, Scheme, Strategy, Task
@@ -197,6 +197,7 @@ def test_queries_name_only_what_the_schema_has() -> None:
 # What the answers must be, from the files and the rows above, without any graph.
 
 
+@functools.cache
 def records() -> list[Experience]:
     experience, _ = read_experience([*packaged_experience(), Source("mine", ADDED)])
     return [one for one in (*experience, *own_experience()) if one.id != "sfp_001"]
@@ -220,6 +221,64 @@ def expected_best() -> list[Row]:
         if e.task.dataset == "cifar10" and (e.pr or 0) >= 0.3 and e.ar is not None:
             rates.setdefault(e.strategy.method, []).append(e.ar)
     return sorted(((m, max(a), min(a), len(a)) for m, a in rates.items()), key=lambda row: (-row[1], row[0]))
+
+
+def expected_families() -> list[Row]:
+    years = {paper.id: paper.year for paper in read_experience()[1]}
+    groups: dict[tuple[int, int, str], list[Experience]] = {}
+    for e in records():
+        if (
+            e.task.dataset == "imagenet"
+            and (e.fr or 0) >= 0.75
+            and e.ar is not None
+            and e.task.accuracy
+            and not e.quoted
+        ):
+            place = 5 * int(e.task.accuracy * 20), years[e.source] // 3 * 3, str(e.family)
+            groups.setdefault(place, []).append(e)
+    rows = []
+    for (percent, year, family), found in groups.items():
+        rates, sources = [e.ar for e in found], {e.source for e in found}
+        middle, named = float(np.median(rates)), {e.strategy.method for e in found}
+        rows.append((family, percent, year, len(found), len(sources), middle, max(rates), min(rates), len(named)))
+    return sorted(rows, key=lambda row: (row[1], row[2], -row[5], row[0]))
+
+
+def measured(e: Experience) -> bool:
+    """Whether a paper says what its authors measured."""
+    return e.origin == "paper" and not e.code and not e.quoted
+
+
+def expected_elsewhere() -> list[Row]:
+    groups: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    for e in records():
+        size, what = (e.fr, "FLOPs") if e.pr is None else (e.pr, "parameters")
+        if measured(e) and e.ar is not None and size:
+            place = e.strategy.method, e.task.dataset, e.task.model.split(" (")[0], what, int(size * 10)
+            groups.setdefault(place, {}).setdefault(e.source, []).append(e.ar)
+    rows = []
+    for (*place, tenths), sources in groups.items():
+        means = [math.fsum(rates) / len(rates) for rates in sources.values()]
+        apart = max(means) - min(means)
+        if len(means) > 1 and apart > 0.005:
+            rows.append((*place, tenths / 10, apart, min(means), max(means), sorted(sources)))
+    return sorted(rows, key=lambda row: (-row[5], *row[:3], row[4]))
+
+
+def expected_quoted() -> list[Row]:
+    def alike(q: Experience, e: Experience) -> bool:
+        same = q.strategy.method == e.strategy.method and q.task.dataset == e.task.dataset and q.source != e.source
+        one, other = (q.fr, e.fr) if q.fr is not None else (q.pr, e.pr)
+        near = one is not None and other is not None and abs(one - other) <= 0.02
+        return same and near and q.task.model.split(" (")[0] == e.task.model.split(" (")[0]
+
+    rows = [
+        (q.strategy.method, q.task.dataset, q.task.model, q.source, q.fr, q.pr, q.ar, e.source, e.fr, e.pr, e.ar,
+         None if e.ar is None or q.ar is None else e.ar - q.ar, q.id, e.id)
+        for q in records() if q.quoted
+        for e in records() if e.origin == "paper" and not e.quoted and alike(q, e)
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: (*row[:3], *row[12:]))
 
 
 def expected_near() -> list[Row]:
@@ -254,6 +313,9 @@ def expected_predictions() -> list[Row]:
 TRUTH: dict[str, Callable[[], list[Row]]] = {
     "low-loss-pruning": expected_low_loss,
     "best-results": expected_best,
+    "families": expected_families,
+    "same-method-elsewhere": expected_elsewhere,
+    "quoted-numbers": expected_quoted,
     "predictions": expected_predictions,
     "front": lambda: [
         (2, L, 0.89, 0.12, 0.12), (3, f"{L} -> {N}", 0.885, 0.24, 0.24),
@@ -287,90 +349,3 @@ def test_near_strategies_are_the_nearest(answers: dict[str, list[Row]]) -> None:
     found = answers["near-strategies"]
     assert [row[0] for row in found] == [row[0] for row in expected_near()]
     assert [row[1] for row in found] == pytest.approx([row[1] for row in expected_near()])
-
-
-# Names in the text of a query, and hints.
-
-
-@pytest.mark.parametrize(
-    ("query", "labels", "types", "properties"),
-    [
-        ("MATCH (m:Method {id: $m}) RETURN m.title AS t, m.url", "Method", "", "id title url"),
-        ("MATCH (a:A|B)-[r:X|Y*1..3 {p: 1}]->(:C&!D) WHERE a.q > 1.5 RETURN r", "A B C D", "X Y", "p q"),
-        ("MATCH (a)<-[:R]-(b) WHERE a:Odd AND b.x IS NULL RETURN count(b)", "Odd", "R", "x"),
-        ("UNWIND $rows AS row MATCH (n:N {id: row.key}) RETURN row.other, n {.a, .b, c: row.d}", "N", "", "id a b"),
-        ("MATCH (n) WHERE EXISTS { MATCH (n)-[:T]->(:L) } RETURN {key: n.v, m: 'n.text :No'}", "L", "T", "v"),
-        ("MATCH (n:N) RETURN date.truncate('day', n.at), apoc.a.b(n.x)", "N", "", "at x"),
-        ("MATCH (n:N) // n.comment :Comment\nRETURN [(n)-->(x:X) | x.y], n.list[0..2]", "N X", "", "y list"),
-        ("MATCH p = shortestPath((a:A)-[:E*..5]->(b:B)) RETURN length(p), `n.q`", "A B", "E", ""),
-        ("CALL (row) { MATCH (n) RETURN n.z AS z } RETURN row.nothing", "", "", "z"),
-        ("CREATE (:New {p: 1}) SET missing.x = 1", "New", "", "p"),
-    ],
-)
-def test_names_are_read_from_the_text(query: str, labels: str, types: str, properties: str) -> None:
-    found = names(query)
-    assert " ".join(found.labels) == labels
-    assert " ".join(found.types) == types
-    assert set(found.properties) == set(properties.split())
-
-
-def test_what_occurs_nowhere_is_pointed_out(graph: GraphStore) -> None:
-    graph.upsert_nodes("Method", [{"id": "NS", "title": "slim"}])
-    graph.upsert_nodes("Technique", [{"id": "TE3"}])
-    graph.upsert_rels("USES_TECHNIQUE", "Method", "Technique", [{"from": "NS", "to": "TE3", "ordinal": 0}])
-    right = "MATCH (m:Method {id: 'NS'})-[r:USES_TECHNIQUE {ordinal: 0}]->(t:Technique) RETURN m.title AS t"
-    assert hints(graph, right) == []
-    assert graph.read(right).rows == [("slim",)]
-    wrong = "MATCH (m:Methd)-[r:USE_TECHNIQUE {ordnal: 0}]->(t:Technique) RETURN m.titel AS t, t.zzz AS z"
-    assert graph.read(wrong).rows == []
-    assert hints(graph, wrong) == [
-        "No node has the label Methd. Did you mean Method?",
-        "No relationship has the type USE_TECHNIQUE. Did you mean USES_TECHNIQUE?",
-        "No node or relationship has ordnal. Did you mean ordinal?",
-        "No node or relationship has titel. Did you mean title?",
-        "No node or relationship has zzz.",
-    ]
-    assert nearest("METHOD", ["Method", "Task"]) == "Method"
-    assert nearest("quite else", ["Method"]) is None
-
-
-def test_counters_of_writes(graph: GraphStore) -> None:
-    done = graph.write("CREATE (:Method {id: 'A', title: 'a'})-[:USES_TECHNIQUE]->(:Technique {id: 'T'})")
-    counted = {"nodes_created": 2, "relationships_created": 1, "properties_set": 3}
-    assert dict(done.counters) == counted
-    assert dict(graph.read("MATCH (n) RETURN n.id AS id").counters) == {}
-    # Of a DETACH DELETE the engines count the nodes differently.
-    assert dict(graph.write("MATCH (:Method)-[r]->() DELETE r").counters) == {"relationships_deleted": 1}
-    assert dict(graph.write("MATCH (t:Technique) DELETE t").counters) == {"nodes_deleted": 1}
-
-
-# Saved queries as files.
-
-
-def test_saved_queries_are_found_by_name(tmp_path: Path) -> None:
-    own = tmp_path / "mine.cypher"
-    own.write_text("// What is mine\n// param a = [1, 2]\nRETURN $a AS a;\n")
-    mine = saved_query("mine", [packaged_queries(), tmp_path])
-    assert (mine.title, dict(mine.params)) == ("What is mine", {"a": [1, 2]})
-    assert mine.text.endswith("RETURN $a AS a")
-    (tmp_path / "front.cypher").write_text("RETURN 1 AS one")
-    assert saved_queries([packaged_queries(), tmp_path])["front"].text == "RETURN 1 AS one"
-    with pytest.raises(QueryInvalid, match="Did you mean low-rank-first"):
-        saved_query("low-rank", [packaged_queries()])
-    with pytest.raises(QueryInvalid, match="There is no saved query"):
-        saved_query("../queries/front", [packaged_queries()])
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("RETURN 1; RETURN 2", "2 statements"),
-        ("// nothing\n", "no statement"),
-        ("// param a = x\nRETURN $a", "not JSON"),
-    ],
-)
-def test_a_file_that_is_no_query_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "odd.cypher"
-    path.write_text(text)
-    with pytest.raises(QueryInvalid, match=said):
-        read_query(path)
