@@ -14,11 +14,12 @@ import automc.search  # noqa: F401
 
 __version__ = "0.1.0"
 __all__ = [
-    "DataRef", "Listener", "compress", "dataset", "define", "doctor", "export", "load", "measure", "search", "train",
+    "DataRef", "Listener", "Recipe", "compress", "dataset", "define", "doctor", "export", "load", "measure", "search",
+    "train",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from automc.api import compress, doctor, export, load, measure, train
+    from automc.api import Recipe, compress, doctor, export, load, measure, train
     from automc.datasets import DataRef
     from automc.given import Data, Model, dataset, define
     from automc.study import Listener

@@ -11,12 +11,13 @@ from typing import Any
 from torch import nn
 
 from automc.bounds import Size, check, sides
+from automc.compressing import COMPRESSED as COMPRESSED
+from automc.compressing import Compressed as Compressed
+from automc.compressing import Progress, made_by, recipe_with
+from automc.compressing import compress as compress
 from automc.datasets import DataRef as DataRef
 from automc.datasets.splits import content_hash
-from automc.errors import MethodError
-from automc.execution.jobs import Recovery, final, recover_saved
-from automc.execution.setup import Setup
-from automc.files import Kind, claim, marked, write_atomically
+from automc.files import Kind, claim, marked
 from automc.given import Data, Model, inputs, model_name
 from automc.given import data_ref as data_ref
 from automc.given import dataset as dataset
@@ -24,39 +25,31 @@ from automc.given import define as define
 from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
-from automc.models.bits import count_bits
 from automc.models.given import remember
 from automc.models.pace import Comparison, checked
-from automc.study import Budget, Study, gauge, replay, spending, widths
+from automc.study import Budget, Study, gauge, widths
 from automc.study import Listener as Listener
 from automc.study import int8 as _int8
 from automc.study import measured as _measured
-from automc.study.doctor import Diagnosis, examine, scratch
+from automc.study.doctor import Diagnosis, examine
 from automc.study.int8 import EightBits as EightBits
 from automc.study.limits import asked
+from automc.study.listening import Also
 from automc.study.measured import Measured as Measured
 from automc.study.measured import channels_of
 from automc.study.measured import no_faster as no_faster
-from automc.study.replay import Origin, SchemeForecast
 from automc.study.result import Result
 from automc.study.schemes import read_scheme as read_scheme
-from automc.study.task import open_figures, open_subject, settle_precision
-from automc.study.trial import Figures
+from automc.study.task import open_subject as open_subject
+from automc.study.task import settle_precision
+from automc.study.teaching import try_own
+from automc.study.trial import Trial
 from automc.training import evaluate
 from automc.training.loop import train_model
-from automc.training.recipe import Recipe
-from automc.training.recover import Extent
-from kg.schema import Scheme
+from automc.training.own import Own, own_code
+from automc.training.recipe import Recipe as Recipe
 
-Progress = Callable[[int, int], None]
-
-
-def _made_by(word: str) -> Callable[[Path], bool]:
-    return lambda path: word in structure.read_head(path)[1]
-
-
-TRAINED = Kind("a model that automc train saved", _made_by("trained"), ".am")
-COMPRESSED = Kind("a model that automc compress or search saved", _made_by("scheme"), ".am")
+TRAINED = Kind("a model that automc train saved", made_by("trained"), ".am")
 EXPORTED = marked("a model that automc export saved", _exports.MADE_BY)
 
 
@@ -78,7 +71,9 @@ def load(model: str, *, weights: str | Path | None = None, classes: int | None =
 def search(
     model: Model, data: Data, *, gamma: float | None = None, max_flops: str | None = None,
     max_size: str | None = None, max_latency: str | None = None, max_drop: str | None = None, gamma_of: str = "params",
-    budget: str = "30m", listener: Listener | None = None, **options: Any,
+    budget: str = "30m", listener: Listener | None = None, on_trial: Callable[[Trial], object] | None = None,
+    loss: Own = None, metric: Own = None, teacher_model: Model | None = None, recipe: Recipe | None = None,
+    **options: Any,
 ) -> Result:  # fmt: skip
     """Search compression schemes for a model, and return the front with one recommended, saved model.
 
@@ -93,152 +88,36 @@ def search(
         gamma_of: "params", or "size": gamma is a share of the bits in which parameters are stored, in (0, 0.99], and
             the search has quantisers.
         budget: such as "30m", "2h" or "40steps".
-        listener: is told of the plan, each trial and progress.
+        listener: is told of the plan, each trial and progress; `on_trial` of each trial alone.
+        loss: see `compress`, like `metric` and `teacher_model`.
+        recipe: how steps are executed.
         options: see `Study.create`.
 
     Raises:
         AutoMCError: something given is wrong.
     """
     target = asked(gamma, max_flops, max_size, max_latency, max_drop, gamma_of)
+    if teacher_model is not None:
+        options["teacher_model"] = model_name(teacher_model)
+    heard = listener if on_trial is None else Also(listener or Listener(), on_trial)
     study = Study.create(
-        model_name(model), data_ref(data), budget=Budget.parse(budget), listener=listener, **target, **options
-    )
-    return study.run(listener)
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """A scheme run on a model: figures on validation before and after, top-1 on the test images where there are any.
-
-    `headline.Share.of(test_after, test_images)` is an accuracy with its interval.
-    """
-
-    scheme: Scheme
-    path: Path
-    before: Figures
-    after: Figures
-    reached: bool
-    reason: str
-    test_before: float | None
-    test_after: float | None
-    seconds: float
-    forecast: SchemeForecast
-    recovery: Recovery | None
-    """What training on has brought; None where it was not asked for."""
-    validation_images: int
-    test_images: int | None
-    pace: Comparison | None
-    """Its time beside that of the model before, in the runtime asked for; None where one of them does not run there."""
-    unrecorded: str
-    """Why forecast and figures are not in this home's graph; empty where they are, or where there is no graph."""
-
-    @cached_property
-    def module(self) -> nn.Module:
-        """The smaller model, on the CPU, in evaluation mode; read when it is first asked for."""
-        return load(str(self.path))
-
-
-def compress(
-    model: Model, data: Data, scheme: str | Path | Scheme, *, out: str | Path = "compressed.am",
-    weights: str | Path | None = None, recipe: Recipe | None = None, precision: str = "auto", device: str = "auto",
-    runtime: str = "torch", auto_widths: bool = False, run_seed: int = 0, keep: tuple[str, ...] = (),
-    keep_shape: tuple[str, ...] = (), train_frozen: bool = False, recover: str = "none",
-    progress: Progress | None = None, say: Callable[[str], None] | None = None, on_recovery: Progress | None = None,
-    on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None, force: bool = False,
-) -> Compressed:  # fmt: skip
-    """Run a scheme on a model and save the result; it trains on all images but validation, or the recipe's fraction.
-
-    What was expected of the scheme and what came of it become a Replay in this home's graph, where there is one.
-
-    Args:
-        scheme: a Scheme, a file with one strategy a line, such text itself, or STUDY:3 for the scheme of a study's
-            third trial; values off the grid are allowed.
-        keep: patterns of layers that are neither cut nor trained; `keep_shape` of those that are not cut, but trained.
-        train_frozen: cut and train what the model's factory froze, too.
-        runtime: "torch" or "onnx": what will run the smaller model, and times it beside the model before.
-        auto_widths: let the recipe's `round_to` be what pays in that runtime on this processor; timed once.
-        recover: how long the saved model trains on, with the model before as its teacher: "30m", "20epochs" or "none".
-        progress: called with the iterations done and in all of the scheme; `on_recovery` with the share of that.
-        say: is told what was measured, and of the recovery.
-        on_forecast: called before the first step with what is expected, and where the scheme comes from.
-        force: replace whatever file `out` is; else only an earlier result of `compress` or `search`.
-
-    Raises:
-        SchemaInvalid: the scheme cannot be read.
-        StudyError: there is no such study or trial, or the trial failed.
-        MethodError: a step names no executable method, lacks a setting, or did not end well; nothing is saved.
-        OutputInTheWay: there is something else at `out`.
-        EnvironmentFault: `out` cannot be written; what was there is intact.
-    """
-    check("--run-seed", run_seed)
-    extent = spending.extent(recover)
-    place = checked(runtime)
-    origin = replay.find(scheme) if isinstance(scheme, str) else None
-    wanted = origin.trial.scheme if origin else read_scheme(scheme)
-    replay.check(wanted)
-    given = None if isinstance(scheme, Scheme) or "[" in str(scheme) else scheme
-    target = claim(out, COMPRESSED, inputs=(*inputs(model, data), weights, given), force=force)
-    recipe = recipe or Recipe()
-    subject = open_subject(
-        model_name(model),
-        data_ref(data),
-        weights=Path(weights) if weights else None,
-        fraction=recipe.fraction,
-        device=device,
-    )
-    held = subject.hold(keep, keep_shape, train_frozen)
-    recipe = widths.settle_recipe(recipe, precision, subject, place, auto_widths, say)
-    expected = replay.forecast(subject, wanted, recipe, origin)
-    if on_forecast:
-        on_forecast(expected, origin)
-    with scratch(subject, recipe, run_seed, held) as setup:
-        saved = setup.base.with_name("out.am")
-        outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
-        if outcome.status != "ok":
-            raise MethodError(f"The scheme ended as {outcome.status}: {outcome.reason}")
-        write_atomically(target, saved.read_bytes())
-        then = on_recovery or progress
-        recovery = None if extent is None else _train_on(setup, saved, recipe, target, say or str, then, extent)
-        smaller = structure.read(saved).model.to(subject.device)
-    after = open_figures(smaller, subject)
-    before = Figures(subject.accuracy, subject.params, subject.flops, count_bits(subject.model))
-    return Compressed(
-        scheme=wanted, path=target, before=before,
-        after=after, reached=bool(outcome.reached), reason=outcome.reason,
-        test_before=subject.test_accuracy(), test_after=subject.test_accuracy(smaller), seconds=outcome.seconds,
-        forecast=expected, recovery=recovery,
-        validation_images=subject.splits.validation.n, test_images=subject.test_images,
-        pace=gauge.pace(subject, smaller, place),
-        unrecorded=replay.write(
-            subject, wanted, origin, expected, outcome, after, recipe, run_seed,
-            recovery.as_dict() if recovery else None,
-        ),
+        model_name(model), data_ref(data), budget=Budget.parse(budget), listener=heard, **target,
+        recipe=recipe_with(recipe, loss, metric), **options,
     )  # fmt: skip
-
-
-def _train_on(
-    setup: Setup, saved: Path, recipe: Recipe, target: Path, say: Callable[[str], object], progress: Progress | None,
-    extent: Extent,
-) -> Recovery:  # fmt: skip
-    """Let a saved model recover, and copy it to `target`, where the one before lies already."""
-    say(f"Saved: {target}. It trains on, with the model before as its teacher, for {extent}.")
-    found = recover_saved(setup, saved, extent, everything=recipe.fraction == 1, progress=progress)
-    say(found.text)
-    write_atomically(target, saved.read_bytes())
-    return found
+    return study.run(heard)
 
 
 def doctor(
     model: Model, data: Data, *, weights: str | Path | None = None, recipe: Recipe | None = None,
     precision: str = "auto", device: str = "auto", keep: tuple[str, ...] = (), keep_shape: tuple[str, ...] = (),
-    train_frozen: bool = False, runtime: str = "torch", auto_widths: bool = False,
+    train_frozen: bool = False, runtime: str = "torch", auto_widths: bool = False, loss: Own = None, metric: Own = None,
 ) -> Diagnosis:  # fmt: skip
     """Say what will and will not work on a model: its layers one by one, and every method tried once on one batch.
 
     Raises:
         ModelError, DataError: the model or the data cannot be opened, or do not fit.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe_with(recipe, loss, metric)
     subject = open_subject(
         model_name(model),
         data_ref(data),
@@ -269,12 +148,14 @@ class Trained:
 def train(
     model: Model, data: Data, *, out: str | Path, epochs: float = 30, lr: float = 0.1, batch: int = 128,
     weights: str | Path | None = None, seed: int = 0, precision: str = "auto", device: str = "auto",
-    train_frozen: bool = False, progress: Progress | None = None, force: bool = False,
+    train_frozen: bool = False, loss: Own = None, metric: Own = None, progress: Progress | None = None,
+    force: bool = False,
 ) -> Trained:  # fmt: skip
     """Train a model on everything but the validation split, and save it.
 
     Args:
         train_frozen: train what its factory froze, too.
+        loss: see `compress`, like `metric`.
 
     Raises:
         ModelError, DataError: the model or the data cannot be opened, or do not fit.
@@ -287,16 +168,19 @@ def train(
         check(option, value)
     path = claim(out, TRAINED, inputs=(*inputs(model, data), weights), force=force)
     name, given = model_name(model), Path(weights) if weights else None
-    subject = open_subject(name, data_ref(data), weights=given, device=device, seed=seed)
+    own = recipe_with(Recipe(batch=batch), loss, metric)
+    subject = open_subject(name, data_ref(data), weights=given, device=device, seed=seed, metric=own.metric)
+    try_own(subject, own)
     fresh = not (weights or name.endswith(".am")) or not subject.saw_validation
     shape = subject.example.shape[1:]
     structure.check(subject.model, subject.source, shape)
-    chosen = settle_precision(Recipe(batch=batch), precision, subject).precision
+    chosen = settle_precision(own, precision, subject).precision
     report = train_model(
         subject.model, subject.dataset, epochs=epochs, lr=lr, seed=seed, device=subject.device, precision=chosen,
-        batch=batch, still=subject.hold(train_frozen=train_frozen).still, progress=progress,
+        batch=batch, still=subject.hold(train_frozen=train_frozen).still, progress=progress, loss=own.loss,
     )  # fmt: skip
-    accuracy = evaluate.accuracy(subject.model, subject.dataset.data(subject.splits.validation, subject.device))
+    validation = subject.dataset.data(subject.splits.validation, subject.device)
+    accuracy = evaluate.score(subject.model, validation, own.metric)
     metadata = {
         "trained": {"epochs": epochs, "lr": lr, "batch": batch, "seed": seed, "precision": chosen},
         # Weights that were trained elsewhere may have seen these images.
@@ -312,7 +196,7 @@ def train(
 
 def measure(
     model: Model, data: Data | None = None, *, weights: str | Path | None = None, device: str = "auto",
-    size: Size | None = None, batch: int = 1, runtime: str = "torch",
+    size: Size | None = None, batch: int = 1, runtime: str = "torch", metric: Own = None,
 ) -> Measured:  # fmt: skip
     """Measure parameters, bits, FLOPs, latency with its spread and file size; with data also accuracies.
 
@@ -320,14 +204,16 @@ def measure(
         runtime: what is timed: "torch" the model as it is, or "onnx" its export, whose size is told too.
         size: of the images in pixels, the side of a square or (height, width); needed without data where the model
             does not tell.
+        metric: in place of accuracy, see `compress`.
 
     Raises:
         ModelError, DataError: the model or the data cannot be opened, or do not fit.
     """
     reference = None if data is None else data_ref(data)
     return _measured.measure(
-        model_name(model), reference, weights=weights, device=device, size=size, batch=batch, runtime=runtime
-    )
+        model_name(model), reference, weights=weights, device=device, size=size, batch=batch, runtime=runtime,
+        metric=own_code(metric, "metric"),
+    )  # fmt: skip
 
 
 def export(

@@ -44,7 +44,8 @@ def show_trials(
         shares = percent(t.accuracy), f"{t.params:,}", percent(t.pr), percent(t.fr), percent(t.ar), *sizes
         figures = (limit.kind.text(value) for limit, value in zip(protocol.limits, limited, strict=True))
         rows.append((mark, t.ordinal, _wrapped(in_words(t.scheme)), *shares, *figures))
-    columns = (*FRONT_COLUMNS, *([SIZE_COLUMN] if quantised else []), *(limit.kind.noun for limit in protocol.limits))
+    told_columns = [protocol.measure if name == "accuracy" else name for name in FRONT_COLUMNS]
+    columns = (*told_columns, *([SIZE_COLUMN] if quantised else []), *(limit.kind.noun for limit in protocol.limits))
     if format is not Format.table:
         columns = ("recommended", *FRONT_COLUMNS[1:], SIZE_COLUMN, *(limit.figure for limit in protocol.limits), *told)
     show(columns, rows, format, title)
@@ -61,7 +62,9 @@ def show_ids(trials: Sequence[Trial]) -> None:
         print(f"  trial {t.ordinal}: {t.scheme.id}")
 
 
-def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial | None, format: Format) -> None:
+def plot_trials(
+    trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial | None, format: Format, measure: str = "accuracy"
+) -> None:
     """Print all ok trials as a small plot of text under a table; nothing in other formats."""
     if format is not Format.table:
         return
@@ -74,7 +77,7 @@ def plot_trials(trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial
     marks.sort(key=lambda mark: list(symbols).index(mark.kind))
     print(text(marks, symbols))
     noun = "bits" if any(t.quantised for t in done) else "parameters"
-    print(f"  validation accuracy against {noun} removed; o on the front, * recommended")
+    print(f"  validation {measure} against {noun} removed; o on the front, * recommended")
 
 
 def say_first(first: Headline | None) -> None:
@@ -93,7 +96,7 @@ def _wrapped(scheme: str) -> str:
 
 def show_result(result: Result, format: Format) -> int:
     """Print the front, the recommended scheme and the saved model; return the exit code."""
-    title = f"Front of {result.spec.id}: validation accuracy against {result.protocol.noun} removed"
+    title = f"Front of {result.spec.id}: validation {result.protocol.measure} against {result.protocol.noun} removed"
     if result.recommendation is None:
         say(f"No scheme {result.protocol.unmet} within the budget.")
         if nearest := result.protocol.nearest_text(result.trials):
@@ -105,7 +108,7 @@ def show_result(result: Result, format: Format) -> int:
     chosen, first = result.recommendation.trial, result.headline
     say_first(first)
     show_trials(result.front, chosen, format, title, result.protocol, first)
-    plot_trials(result.trials, result.front, chosen, format)
+    plot_trials(result.trials, result.front, chosen, format, result.protocol.measure)
     say(f"Recommended: trial {chosen.ordinal}, {result.recommendation.why}.")
     if result.final:
         final = result.final

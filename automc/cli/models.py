@@ -30,6 +30,8 @@ def train(
     precision: o.Precision = "auto",
     device: o.Device = "auto",
     train_frozen: o.TrainFrozen = False,
+    loss: o.Loss = None,
+    metric: o.Metric = None,
     augment: o.Augment = None,
     reading: o.DataOptions = o.DataOptions(),
     force: o.Force = False,
@@ -46,7 +48,7 @@ def train(
         done = api.train(
             model, reference, out=out, epochs=epochs, lr=lr, batch=batch, weights=weights, seed=seed,
             precision=o.check_precision(precision), device=device, train_frozen=train_frozen,
-            progress=lambda did, of: bar(did, of, {}), force=force,
+            progress=lambda did, of: bar(did, of, {}), force=force, loss=loss, metric=metric,
         )  # fmt: skip
     show_record(asdict(done), format)
 
@@ -62,6 +64,7 @@ def measure(
     runtime: Annotated[
         str, typer.Option("--runtime", help="What runs it for the latency: torch, or onnx for the exported file.")
     ] = "torch",
+    metric: o.Metric = None,
     device: o.Device = "auto",
     reading: o.DataOptions = o.DataOptions(),
     format: FormatOption = Format.table,
@@ -79,15 +82,15 @@ def measure(
     def of(reference_model: str, checkpoint: Path | None) -> api.Measured:
         return api.measure(
             reference_model, reference, weights=checkpoint, device=device, size=o.image_size(reading.size), batch=batch,
-            runtime=runtime,
+            runtime=runtime, metric=metric,
         )  # fmt: skip
 
     found = of(model, None if before else weights)
     if before is None:
-        show_record(_flat(found), format)
+        show_record(_flat(found, metric), format)
         return
     first = of(before, weights)
-    rows = _changes(_flat(first), _flat(found))
+    rows = _changes(_flat(first, metric), _flat(found, metric))
     if format is Format.table:
         rows = [(name, shown(name, old), shown(name, new), change) for name, old, new, change in rows]
     show(("figure", "before", "after", "change"), rows, format)
@@ -95,7 +98,7 @@ def measure(
         say(warning)
 
 
-def _flat(measured: Any) -> dict[str, Any]:
+def _flat(measured: Any, metric: str | None = None) -> dict[str, Any]:
     """The figures of a measurement, the latency's among them."""
     figures = asdict(measured)
     latency: dict[str, Any] = figures.pop("latency")
@@ -103,17 +106,20 @@ def _flat(measured: Any) -> dict[str, Any]:
     figures["uncounted"] = ", ".join(figures["uncounted"]) or "nothing"
     flat: dict[str, Any] = {}
     for name, value in figures.items():
-        flat |= {name: value, **(interval(name, value, counted[name]) if name in counted else {})}
+        flat |= {name: value, **(interval(name, value, counted[name], metric) if name in counted else {})}
     return {**flat, **{f"latency_{name}": value for name, value in latency.items()}}
 
 
-def interval(name: str, accuracy: float | None, images: int | None) -> dict[str, Any]:
-    """The 95% interval of an accuracy as fields, and the images it was counted on; None where it was not."""
+def interval(name: str, accuracy: float | None, images: int | None, metric: str | None = None) -> dict[str, Any]:
+    """The 95% interval of an accuracy as fields, and the images it was counted on; None where it was not.
+
+    Nobody knows that of a `metric` of the user's own.
+    """
     from automc.study.headline import Share
 
-    known = None if accuracy is None else Share.of(accuracy, images)
+    known = None if accuracy is None else Share.of(accuracy, None if metric else images)
     ends = (None, None) if known is None else (known.low, known.high)
-    return {f"{name}_low": ends[0], f"{name}_high": ends[1], f"{name}_images": None if known is None else images}
+    return {f"{name}_low": ends[0], f"{name}_high": ends[1], f"{name}_images": None if accuracy is None else images}
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -149,6 +155,8 @@ def compress(
             "--recover", help="How long the saved model trains on, with MODEL as its teacher: 30m, 20epochs or none."
         ),
     ] = "none",
+    teacher_model: o.TeacherModel = None,
+    teacher_weights: o.TeacherWeights = None,
     run_seed: o.RunSeed = 0,
     device: o.Device = "auto",
     augment: o.Augment = None,
@@ -173,7 +181,8 @@ def compress(
             keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen,
             progress=lambda did, of: bar(did, of, {}), on_forecast=foretell, force=force, recover=recover,
             on_recovery=lambda did, of: later(did, of, {}),
-            runtime=how.runtime, auto_widths=how.auto_widths, say=say,
+            runtime=how.runtime, auto_widths=how.auto_widths, say=say, teacher_model=teacher_model,
+            teacher_weights=teacher_weights,
         )  # fmt: skip
     before, after, forecast = done.before, done.after, done.forecast
     record = {
@@ -181,8 +190,8 @@ def compress(
         "removed": 1 - after.params / before.params, "bits_before": before.stored, "bits_after": after.stored,
         "bits_removed": 1 - after.stored / before.stored, "flops_before": before.flops, "flops_after": after.flops,
         "validation_before": before.accuracy, "validation_after": after.accuracy,
-        **interval("validation_after", after.accuracy, done.validation_images), "test_before": done.test_before,
-        "test_after": done.test_after, **interval("test_after", done.test_after, done.test_images), "reached": done.reached, "seconds": done.seconds,
+        **interval("validation_after", after.accuracy, done.validation_images, how.metric), "test_before": done.test_before,
+        "test_after": done.test_after, **interval("test_after", done.test_after, done.test_images, how.metric), "reached": done.reached, "seconds": done.seconds,
         "recovery_seconds": done.recovery and done.recovery.seconds,
         "recovery_iterations": done.recovery and done.recovery.iterations,
         "runtime": how.runtime, "time_ratio": done.pace and done.pace.ratio,

@@ -41,6 +41,26 @@ KeepShape = Annotated[
 TrainFrozen = Annotated[
     bool, typer.Option("--train-frozen", help="Treat parameters that the model's factory froze like all others.")
 ]
+Loss = Annotated[
+    str | None,
+    typer.Option(
+        "--loss",
+        help="file.py:name of (outputs, labels), or of (model, images, labels), in place of cross-entropy.",
+        show_default=False,
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="file.py:name of (outputs, labels), a number in [0, 1], higher is better, in place of accuracy.",
+        show_default=False,
+    ),
+]
+TeacherModel = Annotated[
+    str | None, typer.Option("--teacher-model", help="Another model as the teacher, in steps and recovery.")
+]
+TeacherWeights = Annotated[Path | None, typer.Option("--teacher-weights", help="Checkpoint to load into the teacher.")]
 RunSeed = Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")]
 
 
@@ -170,15 +190,19 @@ class RecipeOptions:
     sparsity: Annotated[
         float, typer.Option("--sparsity", help="Share of its training that NS spends on an L1 penalty.")
     ] = 0.0
+    loss: Loss = None
+    metric: Metric = None
 
     def recipe(self) -> Recipe:
         """Return the recipe, in float32 until the precision is settled."""
+        from automc.training.own import own_code
         from automc.training.recipe import Recipe
 
         check_precision(self.precision)
         return Recipe(
             unit_epochs=self.unit_epochs, batch=self.batch, lr=self.lr, fraction=self.fraction, teacher=self.teacher,
             recalibration_images=self.recalibrate, round_to=self._multiple(), sparsity=self.sparsity,
+            loss=own_code(self.loss, "loss"), metric=own_code(self.metric, "metric"),
         )  # fmt: skip
 
     @property

@@ -78,7 +78,7 @@ def _show_front(study: str, record: dict[str, Any], done: list[Trial], protocol:
 
     choice, front, final = settled(record, protocol, done), protocol.front(done), record.get("final")
     chosen = choice.trial if choice else None
-    first = headline(done, chosen, final, protocol.base["accuracy"], protocol.validation_images)
+    first = headline(done, chosen, final, protocol.base["accuracy"], protocol.validation_images, protocol.measure)
     if format is Format.json:
         show_json({"study": study, "status": record["status"], "target": protocol.asked,
                    "headline": first.fields() if first else None,
@@ -88,7 +88,7 @@ def _show_front(study: str, record: dict[str, Any], done: list[Trial], protocol:
         return
     say_first(first)
     show_trials(front, chosen, format, f"Front of {study}: {len(done)} trials, {record['status']}", protocol, first)
-    plot_trials(done, front, chosen, format)
+    plot_trials(done, front, chosen, format, protocol.measure)
     if choice is None:
         say(f"Nothing {protocol.unmet} yet.")
         if nearest := protocol.nearest_text(done):

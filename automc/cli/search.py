@@ -46,6 +46,8 @@ def search(
     out: Annotated[Path | None, typer.Option("--out", help="Also copy the recommended model here.")] = None,
     final: Annotated[str, typer.Option("--final", help="full: run the best schemes once more, and save the best; none: keep the trial's model.")] = "full",
     recover: Recover = "auto",
+    teacher_model: o.TeacherModel = None,
+    teacher_weights: o.TeacherWeights = None,
     own_experience: Annotated[bool, typer.Option("--own-experience/--no-own-experience", help="Learn from what earlier studies measured.")] = True,
     graph: Annotated[bool, typer.Option("--graph/--no-graph", help="Ablation: learn the embeddings without the graph's links.")] = True,
     experience: Annotated[bool, typer.Option("--experience/--no-experience", help="Ablation: learn and search without any experience.")] = True,
@@ -93,7 +95,7 @@ def search(
             auto_widths=how.auto_widths, runtime=how.runtime,
             cache_bytes=parse_bytes(cache_size), final=final == "full", use_graph=graph, use_experience=experience,
             only=tuple(only or ()), grid_only=grid_only, recover=recover,
-            front=front,
+            front=front, teacher_model=teacher_model or "", teacher_weights=teacher_weights,
         )  # fmt: skip
     _run(study, out, format)
 

@@ -60,6 +60,10 @@ class Watch(Listener):
         if self._bar is not None:
             self._bar.stop()
 
+    @property
+    def _measure(self) -> str:
+        return "accuracy" if self._plan is None else self._plan.spec.recipe.figure
+
     def say(self, text: str) -> None:
         """Print a sentence."""
         if self._bar is not None:
@@ -78,13 +82,18 @@ class Watch(Listener):
             self.say(f"              {sentence}")
         self.say(
             f"  model       {spec.model}: {plan.base.params:,} parameters, {plan.base.flops / 1e6:.1f} MFLOPs, "
-            f"validation accuracy {plan.base.accuracy:.2%}"
+            f"validation {spec.recipe.figure} {plan.base.accuracy:.2%}"
         )
         recipe = spec.recipe
         self.say(
             f"  data        {spec.data.spec}: steps train on {plan.n_train:,} images, {plan.n_validation:,} validate; "
             f"E0 = {recipe.unit_epochs:g} epochs, batch {recipe.batch}, {recipe.precision}"
         )
+        for what, own in (("loss", recipe.loss), ("metric", recipe.metric)):
+            if own is not None:
+                self.say(f"              {what} {own.place}")
+        if spec.teacher_model:
+            self.say(f"              teacher {spec.teacher_model}, weight {recipe.teacher:g} in every step")
         if plan.saw_validation:
             self.say(
                 "              The model may have seen the validation images in training; --val FOLDER cures that."
@@ -114,7 +123,7 @@ class Watch(Listener):
         if trial.status == "ok":
             short = "" if trial.reached else ", target not reached"
             bits = f" and {percent(trial.sr)} of the bits" if trial.quantised else ""
-            text = f"accuracy {percent(trial.accuracy)}, removed {percent(trial.pr)}{bits}{short}"
+            text = f"{self._measure} {percent(trial.accuracy)}, removed {percent(trial.pr)}{bits}{short}"
         else:
             text = f"{trial.status}: {trial.reason.splitlines()[0] if trial.reason else ''}"
         step = f"trial {trial.ordinal}, {in_words(trial.scheme)}"

@@ -120,7 +120,7 @@ def run_final(
 
 
 def accuracy_on_test(setup: Setup, model: Path | None = None) -> float | None:
-    """Read a saved model (None: M) and return its top-1 accuracy in [0, 1] on the test images; None without any.
+    """Read a saved model (None: M) and return its accuracy or metric in [0, 1] on the test images; None without any.
 
     For the end of a study only.
     """
@@ -128,4 +128,4 @@ def accuracy_on_test(setup: Setup, model: Path | None = None) -> float | None:
     if bench.splits.test is None:
         return None
     network = bench.model if model is None else structure.read(model).model.to(bench.device)
-    return evaluate.accuracy(network, bench.dataset.data(bench.splits.test, bench.device))
+    return evaluate.score(network, bench.dataset.data(bench.splits.test, bench.device), setup.recipe.metric)

@@ -57,7 +57,7 @@ def recover_saved(
     loaded = structure.read(path)
     data = bench.rest if everything else bench.train
     done = recover(
-        loaded.model.to(bench.device), bench.model, data, bench.validation, setup.recipe, extent,
+        loaded.model.to(bench.device), bench.teacher, data, bench.validation, setup.recipe, extent,
         seed=derived(setup.run_seed, "recovery"), still=setup.still, progress=progress,
     )  # fmt: skip
     found = Recovery(done.kept, done.before, done.after, done.iterations, done.seconds, done.ended)

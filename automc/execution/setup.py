@@ -63,6 +63,8 @@ class Setup:
     """Patterns of layers, and names of parameters, that are not trained."""
     device: str = "cpu"
     cache_bytes: int = DEFAULT_LIMIT
+    teacher: Path | None = None
+    """The model that teaches where the recipe or the recovery wants one, an .am file; None: M itself."""
     imports: tuple[str, ...] = ()
     """Modules to import first: those that register methods and models besides entry points."""
 
@@ -93,6 +95,8 @@ class Bench:
     rest: TrainData
     validation: TrainData
     device: torch.device
+    teacher: nn.Module
+    """M, or the model that teaches in its place."""
     original_params: int
     cache: PrefixCache
     identity: str
@@ -137,7 +141,7 @@ class Bench:
             device=self.device,
             keep=self.setup.keep,
             still=self.setup.still,
-            original=self.model,
+            original=self.teacher,
             progress=monitor.progress,
         )
 
@@ -165,6 +169,7 @@ def open_bench(setup: Setup) -> Bench:
     # In the data's layout, as a teacher sees its batches.
     model = model.to(device).to(memory_format=dataset.layout)
     train, validation = dataset.data(splits.train, device), dataset.data(splits.validation, device)
+    teacher = model if setup.teacher is None else _teacher(setup.teacher, dataset).to(device)
     return Bench(
         setup=setup,
         model=model,
@@ -176,10 +181,17 @@ def open_bench(setup: Setup) -> Bench:
         rest=train if splits.rest is splits.train else dataset.data(splits.rest, device),
         validation=validation,
         device=device,
+        teacher=teacher,
         original_params=count_params(model),
         cache=PrefixCache(setup.cache, setup.cache_bytes),
-        identity=_identity(setup, loaded.source, model, dataset),
+        identity=_identity(setup, loaded.source, model, teacher, dataset),
     )
+
+
+def _teacher(file: Path, dataset: Dataset) -> nn.Module:
+    """Read the model that teaches, in evaluation mode."""
+    example = torch.zeros(dataset.example_shape)
+    return prepare(structure.read(file).model, example).to(memory_format=dataset.layout).eval()
 
 
 def fitted(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
@@ -238,11 +250,12 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def _identity(setup: Setup, source: FactoryRef, model: nn.Module, dataset: Dataset) -> str:
+def _identity(setup: Setup, source: FactoryRef, model: nn.Module, teacher: nn.Module, dataset: Dataset) -> str:
     """Hash of all that an outcome rests on besides the scheme and its methods."""
     # The data's hash covers their own validation images; the split follows from content and the recipe's fraction.
     given = [dataset.hash, setup.recipe.as_dict(), sorted(setup.keep), sorted(setup.still), setup.run_seed]
     code = [CORE_VERSION, {name: _version(name) for name in RESTS_ON}, sources(source)]
+    given += [] if teacher is model else [structure.weights_hash(teacher)]
     return _sha256([structure.weights_hash(model), *given, *code, torch.device(setup.device).type])
 
 

@@ -137,7 +137,7 @@ def run_step(
             model, report = method.apply(parent, strategy, context)
         if not all_finite(model):
             raise Diverged(f"{strategy.method} left weights that are not finite numbers.")
-        accuracy = evaluate.accuracy(model, bench.validation, finite=True)
+        accuracy = evaluate.score(model, bench.validation, bench.setup.recipe.metric, finite=True)
         params, flops = count_params(model), count_flops(model, bench.example)
         size = stored(model, quantisable(model, bench.setup.keep).values())
     except Infeasible as error:
@@ -175,7 +175,7 @@ def run_step(
 def _measure_original(bench: Bench, monitor: Monitor) -> StepOutcome:
     monitor.begin()
     started = time.perf_counter()
-    accuracy = evaluate.accuracy(bench.model, bench.validation)
+    accuracy = evaluate.score(bench.model, bench.validation, bench.setup.recipe.metric)
     flops = count_flops(bench.model, bench.example)
     seconds = time.perf_counter() - started
     return StepOutcome(

@@ -57,7 +57,7 @@ class StepContext:
     still: tuple[str, ...] = ()
     """Patterns of layers, and names of parameters, that are not trained; see `models.keeping`."""
     original: nn.Module | None = None
-    """The study's M, for a teacher; None where it is not at hand."""
+    """The study's M, or the model that teaches in its place; None where it is not at hand."""
     max_iterations: int | None = None
     """Caps every training phase; 1 for a probe."""
     progress: Callable[[int, int], None] | None = None

@@ -20,7 +20,7 @@ from automc.methods.step import setting
 from automc.models.modes import observe
 from automc.surgery.levels import MAX_BITS, MIN_BITS, Levels, uniform
 from automc.surgery.quantised import Layer
-from automc.training.evaluate import accuracy, cross_entropy, recalibrate
+from automc.training.evaluate import cross_entropy, recalibrate, score
 from automc.training.recipe import Recipe
 from automc.training.seeds import derived
 from kg.schema import Strategy
@@ -117,7 +117,7 @@ class _Judge:
         for name, levels in (step.levels | chosen).items():
             step.layers[name].weight.copy_(levels.nearest(self.held[name]))
         recalibrate(step.model, step.context.data, STATISTICS, still=step.context.still)
-        worth = accuracy(step.model, self.images), -cross_entropy(step.model, self.images)
+        worth = score(step.model, self.images, step.context.recipe.metric), -cross_entropy(step.model, self.images)
         step.model.load_state_dict(self.state)
         return worth
 

@@ -27,7 +27,8 @@ from automc.surgery.groups import Groups, Plan
 from automc.surgery.lowrank import factor
 from automc.surgery.ranks import choose_ranks, raise_cost
 from automc.surgery.tucker import TuckerSite, decompose
-from automc.training.loop import Loss
+from automc.training.distill import scored
+from automc.training.loop import Loss, cross_entropy
 from automc.training.recipe import Recipe
 from kg.schema import Strategy
 
@@ -45,17 +46,17 @@ SPLITS = (0.5, 0.25, 0.125, 0.0)
 """Pruning leaves P_in^s · T^(1−s) parameters: the first s with which decomposing reaches T is taken."""
 
 
-def reconstruction_loss(teacher: nn.Module, weight: float) -> Loss:
-    """CE + HP14 · MSE between the logits of the model and the teacher's on the same batch.
+def reconstruction_loss(teacher: nn.Module, weight: float, objective: Loss = cross_entropy) -> Loss:
+    """Objective (CE) + HP14 · MSE between the logits of the model and the teacher's on the same batch.
 
     The teacher must be in evaluation mode. The MSE is the mean over images and classes; it is 0 where both agree.
     """
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        found = logits(model, x).float()
+        value, found = scored(objective, model, x, y)
         with torch.no_grad():
             wanted = logits(teacher, x).float()
-        return F.cross_entropy(found, y) + weight * F.mse_loss(found, wanted)
+        return value + weight * F.mse_loss(found.float(), wanted)
 
     return loss
 
@@ -225,7 +226,8 @@ class HigherOrderStatistics(Method):
         place = step.best([each.model for each in drafts])
         done, step.model = drafts[place], drafts[place].model
         step.check_runs(teacher)
-        recovered = step.train(phase=0, loss=reconstruction_loss(teacher, weight), lr=RATE * context.recipe.lr)
+        loss = reconstruction_loss(teacher, weight, step.objective)
+        recovered = step.train(phase=0, loss=loss, lr=RATE * context.recipe.lr)
         fitted = step.train(phase=1)
         step.recalibrate()
         return step.model, step.report(

@@ -21,7 +21,8 @@ from automc.methods.step import Step, setting
 from automc.models.outputs import logits
 from automc.surgery.lowrank import Form, Site, energies, exact, factor, matrix, sites
 from automc.surgery.ranks import choose_ranks, raise_cost
-from automc.training.loop import Loss
+from automc.training.distill import scored
+from automc.training.loop import Loss, cross_entropy
 from kg.schema import Strategy
 
 AUXILIARY = ("NLL", "CE", "MSE")
@@ -50,9 +51,10 @@ def filter_error(model: nn.Module, factored: Sequence[Site], filters: Sequence[T
 
 
 def basis_loss(
-    kind: str, weight: float, teacher: nn.Module, factored: Sequence[Site], filters: Sequence[Tensor]
-) -> Loss:
-    """L = CE + HP15 · Aux(HP16).
+    kind: str, weight: float, teacher: nn.Module, factored: Sequence[Site], filters: Sequence[Tensor],
+    objective: Loss = cross_entropy,
+) -> Loss:  # fmt: skip
+    """L = objective (CE) + HP15 · Aux(HP16).
 
     The sources name the auxiliary loss without defining it. Here "MSE" is the paper's reconstruction term,
     between the input model's filters and A·B; "CE" and "NLL" compare with the input model's outputs on the same
@@ -60,13 +62,12 @@ def basis_loss(
     """
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        found = logits(model, x).float()
-        total = F.cross_entropy(found, y)
+        total, found = scored(objective, model, x, y)
         if kind == "MSE":
             return total + weight * filter_error(model, factored, filters) if filters else total
         with torch.no_grad():
             wanted = logits(teacher, x).float()
-        return total + weight * auxiliary_loss(kind, found, wanted)
+        return total + weight * auxiliary_loss(kind, found.float(), wanted)
 
     return loss
 
@@ -133,7 +134,7 @@ class LearningFilterBasis(Method):
         draft, (step.model, factored) = drafts[place], done[place]
         step.check_runs(teacher)
         filters = [matrix(teacher, site).detach().clone() for site, _ in draft.reduced]
-        fitted = step.train(loss=basis_loss(str(kind), weight, teacher, factored, filters))
+        fitted = step.train(loss=basis_loss(str(kind), weight, teacher, factored, filters, step.objective))
         step.recalibrate()
         return step.model, step.report(
             draft.unit, short, form=draft.form, ranks_by=draft.by, layers=len(factored), loss=fitted.loss,

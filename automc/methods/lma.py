@@ -9,7 +9,6 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from automc.errors import Infeasible, MethodError
 from automc.methods import register
@@ -18,26 +17,26 @@ from automc.methods.step import Step, setting
 from automc.models.outputs import logits
 from automc.surgery.groups import Groups, Plan
 from automc.surgery.lma_sites import insert, multi_segment, told_apart
-from automc.training.distill import distillation
+from automc.training.distill import distillation, scored
 from automc.training.evaluate import PIXELS_AT_ONCE
-from automc.training.loop import Loss
+from automc.training.loop import Loss, cross_entropy
 from kg.schema import Strategy
 
 CALIBRATION = 256
 """Training images from which a new activation takes its statistics; fewer where images are large."""
 
 
-def distilled(teacher: nn.Module, weight: float, temperature: float) -> Loss:
-    """(1 − HP5)·CE + HP5·τ²·KL to the teacher's outputs on the same batch (the paper's Eq. 5, with τ² as in its code).
+def distilled(teacher: nn.Module, weight: float, temperature: float, objective: Loss = cross_entropy) -> Loss:
+    """(1 − HP5)·objective (CE) + HP5·τ²·KL to the teacher's outputs on the same batch.
 
-    The teacher must be in evaluation mode.
+    The paper's Eq. 5, with τ² as in its code. The teacher must be in evaluation mode.
     """
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        found = logits(model, x)
+        value, found = scored(objective, model, x, y)
         with torch.no_grad():
             wanted = logits(teacher, x)
-        return (1 - weight) * F.cross_entropy(found.float(), y) + weight * distillation(found, wanted, temperature)
+        return (1 - weight) * value + weight * distillation(found, wanted, temperature)
 
     return loss
 
@@ -114,7 +113,7 @@ class LightMultiSegmentActivation(Method):
         groups.apply(plan)
         step.recalibrate()  # the activations are fitted to what they get in evaluation
         insert(step.model, [*new, *changed], segments, _calibration(context))
-        fitted = step.train(loss=distilled(teacher, weight, temperature))
+        fitted = step.train(loss=distilled(teacher, weight, temperature, step.objective))
         step.recalibrate()
         return step.model, step.report(
             unit, short, channels=plan.units, scope=scope, sites=len(new), refitted=len(changed), segments=segments,

@@ -22,7 +22,7 @@ from automc.surgery.whole import S, unproved
 from automc.training.distill import taught
 from automc.training.evaluate import cross_entropy as held_loss
 from automc.training.evaluate import recalibrate
-from automc.training.loop import FitReport, Loss, cross_entropy, fit
+from automc.training.loop import FitReport, Loss, fit, objective_of
 from automc.training.seeds import derived
 from kg.schema import Strategy
 
@@ -121,12 +121,18 @@ class Step:
             )
         return groups
 
-    def train(self, phase: int = 0, loss: Loss = cross_entropy, **options: Any) -> FitReport:
-        """Run one training phase, with a seed of its own; `options` go to `fit`.
+    @property
+    def objective(self) -> Loss:
+        """What the recipe trains by: cross-entropy, or the user's own loss."""
+        return objective_of(self.context.recipe)
+
+    def train(self, phase: int = 0, loss: Loss | None = None, **options: Any) -> FitReport:
+        """Run one training phase by a loss, default `objective`, with a seed of its own; `options` go to `fit`.
 
         Where the recipe asks for it, the study's original model teaches beside the loss.
         """
         weight, original = self.context.recipe.teacher, self.context.original
+        loss = loss or self.objective
         if weight and original is not None:
             loss = taught(loss, original, weight)
         iterations = self.lengths[phase]

@@ -62,7 +62,7 @@ def page(study: str) -> str:
     environment.filters["words"] = in_words
     environment.filters["thousands"] = lambda value: "" if value is None else f"{value:,.0f}"
     final = record.get("final")
-    first = headline(trials, chosen, final, protocol.base["accuracy"], protocol.validation_images)
+    first = headline(trials, chosen, final, protocol.base["accuracy"], protocol.validation_images, protocol.measure)
     return environment.get_template("page.html.j2").render(
         first=first.lines() if first else [], slower=slower(final),
         study=study, record=record, spec=spec, trials=trials, chosen=chosen, why=choice.why if choice else "",
@@ -106,7 +106,7 @@ def front_plot(trials: Sequence[Trial], protocol: Protocol, chosen: Trial | None
     ]
     lines += [] if gamma is None else [("target", [(100 * gamma, low), (100 * gamma, high)])]
     lines += [] if least is None else [("target", [(0, 100 * least), (end, 100 * least)])]
-    axes = {"x": f"{noun} removed, %", "y": "validation accuracy, %"}
+    axes = {"x": f"{noun} removed, %", "y": f"validation {protocol.measure}, %"}
     return svg(marks, **axes, title=f"Accuracy against {noun} removed", lines=lines)
 
 
@@ -165,6 +165,8 @@ def command(spec: StudySpec) -> str:
         ("--run-seed", spec.run_seed, 0), ("--fraction", recipe.fraction, 1.0),
         ("--unit-epochs", recipe.unit_epochs, 10.0), ("--batch", recipe.batch, 128), ("--lr", recipe.lr, 0.01),
         ("--teacher", recipe.teacher, 0.0), ("--recalibrate", recipe.recalibration_images, 2000),
+        ("--loss", recipe.loss and recipe.loss.place, None), ("--metric", recipe.metric and recipe.metric.place, None),
+        ("--teacher-model", spec.teacher_model, ""),
         ("--round-to", recipe.round_to, 1), ("--sparsity", recipe.sparsity, 0.0), ("--precision", recipe.precision, ""),
         ("--root", data.root, None), ("--size", size_text(data.size), None), ("--augment", data.augment, None),
         ("--val", data.val, None), ("--device", spec.device, "cpu"), ("--workers", spec.workers, None),

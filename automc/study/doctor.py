@@ -18,8 +18,10 @@ from automc.home import home
 from automc.models import structure
 from automc.models.keeping import Held
 from automc.study.forecast import Forecast
+from automc.study.html import share, table
 from automc.study.space import BEYOND, lightest, widest
 from automc.study.task import Subject
+from automc.study.teaching import TEACHER_FILE, Teacher
 from automc.surgery.diagnosis import ModelReport
 from automc.temporary import prefix
 from automc.training.recipe import Recipe
@@ -64,6 +66,15 @@ class Diagnosis:
         """Strategies of the methods that work, as far as they get on this model."""
         return sum(m.within for m in self.methods if m.works)
 
+    def _repr_html_(self) -> str:
+        """Show itself in a notebook: what each method can do, and why not."""
+        rows = [
+            (m.method, "yes" if m.works else "no", share(m.reach), m.within, m.strategies, m.reason)
+            for m in self.methods
+        ]
+        said = [reason for reason in (self.model.pruning, self.model.activations) if reason]
+        return table(("method", "works", "can remove", "strategies", "of", "why not"), rows, said)
+
 
 def examine(subject: Subject, recipe: Recipe, held: Held = Held()) -> Diagnosis:
     """Look at a model's layers and try each method once: its lightest strategy, one batch, a few iterations.
@@ -106,16 +117,21 @@ def _looked_at(workers: Workers) -> ModelReport:
 
 
 @contextmanager
-def scratch(subject: Subject, recipe: Recipe, run_seed: int = 0, held: Held = Held()) -> Iterator[Setup]:
+def scratch(
+    subject: Subject, recipe: Recipe, run_seed: int = 0, held: Held = Held(), teacher: Teacher | None = None
+) -> Iterator[Setup]:
     """Yield a setup for work outside of any study; its model and its cache vanish at the end."""
     with _folder() as folder:
         base = folder / "base.am"
         shape = subject.example.shape[1:]
         structure.save(base, subject.model, subject.source, metadata={"model": subject.name}, shape=shape)
         structure.prove_elsewhere(base, subject.source)
+        teaching = None if teacher is None else folder / TEACHER_FILE
+        if teacher is not None and teaching is not None:
+            teacher.save(teaching, tuple(shape))
         yield Setup(
             base=base, data=subject.data, recipe=recipe, cache=folder / "cache", data_cache=home() / "data",
-            run_seed=run_seed, keep=held.uncut, still=held.still, device=str(subject.device),
+            run_seed=run_seed, keep=held.uncut, still=held.still, device=str(subject.device), teacher=teaching,
         )  # fmt: skip
 
 

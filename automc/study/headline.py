@@ -55,6 +55,8 @@ class Headline:
     """Of the trial whose scheme was chosen by it; of the saved model where that has trained on."""
     base_test: float | None
     base_validation: float
+    measure: str = "accuracy"
+    """What is counted: accuracy, or the name of the user's metric, whose interval nobody knows."""
 
     @property
     def too_kind(self) -> float | None:
@@ -64,10 +66,8 @@ class Headline:
     def lines(self) -> list[str]:
         """Say it to a person: the test first, then how far validation was off."""
         if self.test is None or self.too_kind is None:
-            return [
-                f"Validation accuracy {self.validation}, {self.base_validation:.2%} before. It chose the scheme, so it "
-                "is too kind; no saved model was tested on other images."
-            ]
+            found = f"Validation {self.measure} {self.validation}, {self.base_validation:.2%} before."
+            return [f"{found} It chose the scheme, so it is too kind; no saved model was tested on other images."]
         before = "" if self.base_test is None else f"; {self.base_test:.2%} before"
         said = f"Validation said {self.validation.value:.2%}, the test says {self.test.value:.2%}: "
         original = ""
@@ -77,7 +77,7 @@ class Headline:
         kind = f"{100 * self.too_kind:.1f} points too kind, for it chose the scheme."
         if self.too_kind <= 0:
             kind = "here it was not too kind, though it chose the scheme."
-        return [f"Test accuracy {self.test}{before}.", said + kind + original]
+        return [f"Test {self.measure} {self.test}{before}.", said + kind + original]
 
     def fields(self) -> dict[str, Any]:
         """Return it as plain values for JSON and CSV."""
@@ -91,8 +91,9 @@ class Headline:
 
 
 def headline(
-    trials: Sequence[Trial], chosen: Trial | None, final: Mapping[str, Any] | None, base_validation: float, images: int
-) -> Headline | None:
+    trials: Sequence[Trial], chosen: Trial | None, final: Mapping[str, Any] | None, base_validation: float,
+    images: int, measure: str = "accuracy",
+) -> Headline | None:  # fmt: skip
     """Return what is said first of a study; None where it recommends and saved nothing.
 
     Args:
@@ -100,7 +101,9 @@ def headline(
         final: the figures of the saved model, as `finish` returns them.
         base_validation: of the model before.
         images: that validate.
+        measure: accuracy, or the user's metric, which is told without an interval.
     """
+    counted = measure == "accuracy"
     # What was saved before a study went on may be of another scheme than the one recommended now.
     of = chosen if final is None else next((t for t in trials if t.scheme.id == final["scheme"]), chosen)
     if of is None or of.accuracy is None:
@@ -109,10 +112,11 @@ def headline(
     # A model that trained on is no longer that of the trial: validation chose among its own states.
     said = final["accuracy"] if final is not None and final.get("recovery") else of.accuracy
     return Headline(
-        None if final is None or tested is None else Share.of(tested, final.get("test_images")),
-        Share.of(said, images),
+        None if final is None or tested is None else Share.of(tested, final.get("test_images") if counted else None),
+        Share.of(said, images if counted else None),
         None if final is None else final["base_test_accuracy"],
         base_validation,
+        measure,
     )
 
 

@@ -22,7 +22,9 @@ from automc.models.measure import (
 )
 from automc.models.pace import Runtime, checked
 from automc.models.runtimes import content_runner, onnx_content
+from automc.study.html import share, table
 from automc.study.task import open_subject, resolve_device
+from automc.training.own import OwnCode
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class Measured:
     uncounted: tuple[str, ...] = ()
     """Operations that the FLOPs leave out, such as aten::_fft_r2c."""
 
+    def _repr_html_(self) -> str:
+        """Show itself in a notebook."""
+        pace = self.latency
+        rows = (
+            ("parameters", self.params), ("FLOPs", self.flops), ("file", f"{self.file_bytes / 1e6:.3g} MB"),
+            ("validation", share(self.accuracy)), ("test", share(self.test_accuracy)),
+            (f"latency of {pace.batch} on {pace.device}", f"{pace.median_ms:.3g} ms"),
+            ("peak memory", f"{self.peak_memory_bytes / 1e6:.3g} MB"),
+        )  # fmt: skip
+        return table(("", ""), rows)
+
 
 def no_faster(before: Measured, after: Measured) -> str | None:
     """Return a warning where the FLOPs fell and the time did not, by more than both measurements spread; else None."""
@@ -65,7 +78,7 @@ def no_faster(before: Measured, after: Measured) -> str | None:
 
 def measure(
     model: str, data: str | DataRef | None = None, *, weights: str | Path | None = None, device: str = "auto",
-    size: Size | None = None, batch: int = 1, runtime: str = "torch",
+    size: Size | None = None, batch: int = 1, runtime: str = "torch", metric: OwnCode | None = None,
 ) -> Measured:  # fmt: skip
     """Measure parameters, bits, FLOPs, latency with its spread and file size; with data also accuracies.
 
@@ -83,6 +96,7 @@ def measure(
             data if isinstance(data, DataRef) else DataRef(data),
             weights=Path(weights) if weights else None,
             device=device,
+            metric=metric,
         )
         source, prepared, example = subject.source, subject.model, subject.example
         accuracies: tuple[float | None, float | None] = subject.accuracy, subject.test_accuracy()

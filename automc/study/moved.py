@@ -19,14 +19,23 @@ def reopened(
     """Open a study's model and data; with `data`, those named there, which the study keeps from then on.
 
     Raises:
+        OwnCodeError: its loss or its metric has changed.
         StudyError: the data are not there, or not those that the study was made on; the message names the study.
     """
+    for what, own in (("loss", spec.recipe.loss), ("metric", spec.recipe.metric)):
+        if own is not None:
+            own.check_unchanged(what, spec.id)
     if data is not None:
         spec = replace(spec, data=located(replace(spec.data, spec=data)))
     way = f"If they are elsewhere now: automc resume {spec.id} --data PLACE"
     try:
         subject = open_subject(
-            str(base), spec.data, fraction=spec.recipe.fraction, device=spec.device, progress=progress
+            str(base),
+            spec.data,
+            fraction=spec.recipe.fraction,
+            device=spec.device,
+            progress=progress,
+            metric=spec.recipe.metric,
         )
     except DataError as error:
         raise StudyError(f"The data of the study {spec.id} cannot be read. {error} {way}") from error

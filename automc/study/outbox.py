@@ -255,6 +255,7 @@ def _experience(spec: StudySpec, subject: Subject, trial: Trial, parent: Figures
         code=spec.versions.get("automc", ""),
         seed=spec.run_seed,
         details={"unit_epochs": f"{recipe.unit_epochs:g}"},
+        not_taught=f"measured by {recipe.figure}, not by accuracy" if recipe.metric else "",
     )
 
 

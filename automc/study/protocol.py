@@ -60,13 +60,17 @@ class Protocol:
     """What latencies are those of."""
     gamma_of: GammaOf = "params"
     """What γ is a share of."""
+    measure: str = "accuracy"
+    """What says how good a model is: accuracy, or the name of the user's metric."""
 
     @classmethod
     def of(cls, spec: StudySpec, record: Mapping[str, Any]) -> Protocol:
         """Return the protocol of a study: what its spec asks, measured against the figures of its node in the graph."""
         base = {name.removeprefix("base_"): v for name, v in record.items() if name.startswith("base_")}
         images = int(record["validation_images"])
-        return cls(spec.gamma, spec.limits, spec.max_drop, base, images, spec.runtime, spec.gamma_of)
+        return cls(
+            spec.gamma, spec.limits, spec.max_drop, base, images, spec.runtime, spec.gamma_of, spec.recipe.figure
+        )  # fmt: skip
 
     @property
     def gamma_alone(self) -> bool:
@@ -92,7 +96,7 @@ class Protocol:
         parts = [] if self.gamma is None else [f"at least {self.gamma:.0%} of the {self.noun} removed"]
         parts += [_limit_text(limit, self.base[limit.figure]) for limit in self.limits]
         if self.max_drop is not None:
-            parts.append(f"at most {drop_text(self.max_drop)} of validation accuracy lost")
+            parts.append(f"at most {drop_text(self.max_drop)} of validation {self.measure} lost")
         return ", ".join(parts)
 
     @property
@@ -151,7 +155,7 @@ class Protocol:
             if lost > self.max_drop + _ROUNDING:
                 more = f"{100 * (lost - self.max_drop):.2f}pp more than allowed"
                 excess = (lost - self.max_drop) / self.base["accuracy"]
-                found.append(Miss(f"{100 * lost:.2f}pp of validation accuracy lost, {more}", excess))
+                found.append(Miss(f"{100 * lost:.2f}pp of validation {self.measure} lost, {more}", excess))
             if self.gamma is None and not self.limits and (trial.size or 0.0) <= 0:
                 found.append(Miss("no smaller than the model before", -(trial.size or 0.0)))
         return found or [Miss(f"its {m.kind.noun} was not measured", math.inf) for m in looked_at if m not in known]
@@ -185,7 +189,8 @@ class Protocol:
             return Recommendation(front[-1], f"the smallest model with {self.asked} ({change})")
         trial = max(front, key=lambda t: (t.accuracy or 0.0, t.size or 0.0))
         within = f"removes at least {self.gamma:.0%} of the {self.noun}" if self.gamma_alone else f"has {self.asked}"
-        return Recommendation(trial, f"the most accurate scheme that {within}")
+        best = "the most accurate scheme" if self.measure == "accuracy" else f"the scheme of highest {self.measure}"
+        return Recommendation(trial, f"{best} that {within}")
 
     def nearest(self, trials: Sequence[Trial]) -> Trial | None:
         """Return the `ok` trial whose worst miss is the smallest, None where none is ok."""

@@ -185,7 +185,9 @@ def _basis(vectors: Vectors | None, scheme: Scheme) -> str:
 
 def _differences(there: Recipe, here: Recipe) -> tuple[str, ...]:
     old, new = there.as_dict(), here.as_dict()
-    return tuple(f"{name} {old[name]} there, {new[name]} here" for name in old if old[name] != new[name])
+    named = dict.fromkeys([*old, *new])
+    pairs = ((name, old.get(name, "the usual"), new.get(name, "the usual")) for name in named)
+    return tuple(f"{name} {there} there, {here} here" for name, there, here in pairs if there != here)
 
 
 def _guess(

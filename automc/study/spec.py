@@ -131,6 +131,8 @@ class StudySpec:
     """What gamma is a share of: parameters, or the bits in which they are stored."""
     max_drop: float | None = None
     """Validation accuracy that it may lose, in [0, 1), where the smallest model within is to be recommended."""
+    teacher_model: str = ""
+    """What the user named as the teacher, for people: it is kept as teacher.am in the study's folder; "": M teaches."""
 
     def __post_init__(self) -> None:
         checked(self.runtime)

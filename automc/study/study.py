@@ -39,6 +39,7 @@ from automc.study.spec import Budget, StudySpec
 from automc.study.spending import Spending
 from automc.study.stored import load_record, load_trials
 from automc.study.task import Subject, open_subject
+from automc.study.teaching import TEACHER_FILE, open_teacher, taught_by, try_own
 from automc.study.trial import Figures, Trial
 from automc.study.widths import settle_recipe
 from automc.training.recipe import Recipe
@@ -67,6 +68,7 @@ class Study:
             base=folder(spec.id) / "base.am", data=spec.data, recipe=spec.recipe, run_seed=spec.run_seed,
             keep=held.uncut, still=held.still, device=spec.device,
             cache=home() / "cache", data_cache=home() / "data", cache_bytes=spec.cache_bytes,
+            teacher=folder(spec.id) / TEACHER_FILE if spec.teacher_model else None,
         )  # fmt: skip
 
     @classmethod
@@ -74,7 +76,8 @@ class Study:
     def create(
         cls, model: str, data: DataRef, *, gamma: float | None, budget: Budget, weights: Path | None = None,
         recipe: Recipe | None = None, precision: str = "auto", device: str = "auto", workers: int | None = None,
-        auto_widths: bool = False, learn_from_trials: bool = True, listener: Listener | None = None, **options: Any,
+        auto_widths: bool = False, learn_from_trials: bool = True, listener: Listener | None = None,
+        teacher_weights: Path | None = None, **options: Any,
     ) -> Study:  # fmt: skip
         """Open the model and the data, bring graph and embeddings up to date, and put a new study into the graph.
 
@@ -85,6 +88,7 @@ class Study:
             workers: processes; default one per core on a CPU, one on a GPU.
             auto_widths: let `round_to` be what pays in the runtime on this processor: timed once and remembered.
             learn_from_trials: whether what earlier studies measured counts as experience.
+            teacher_weights: a checkpoint for the `teacher_model`.
             options: other fields of StudySpec.
 
         Raises:
@@ -102,8 +106,11 @@ class Study:
         insist_reachable(asked, grid_levels(asked.only))
         subject = open_subject(
             model, data, weights=weights, fraction=recipe.fraction, device=device,
-            progress=lambda done, of: listener.progress("reading images", done, of),
+            progress=lambda done, of: listener.progress("reading images", done, of), metric=recipe.metric,
         )  # fmt: skip
+        teacher = open_teacher(asked.teacher_model, teacher_weights, subject) if asked.teacher_model else None
+        recipe = taught_by(recipe, teacher)
+        try_own(subject, recipe)
         held = subject.hold(asked.keep, asked.keep_shape, asked.train_frozen)
         structure.check(subject.model, subject.source, subject.example.shape[1:])
         insist_possible(asked, subject, held)
@@ -122,6 +129,8 @@ class Study:
                 folder(name) / "base.am", subject.model, subject.source, metadata={"study": name, "model": model},
                 normalisation=(subject.dataset.mean, subject.dataset.std), shape=subject.example.shape[1:],
             )  # fmt: skip
+            if teacher is not None:
+                teacher.save(folder(name) / TEACHER_FILE, tuple(subject.example.shape[1:]))
             vectors.save(folder(name) / "vectors.safetensors")
             record = record_of(spec, subject) | base_figures(
                 spec.limits, subject, folder(name) / "base.am", spec.runtime
@@ -156,6 +165,11 @@ class Study:
         if not base.is_file():
             raise StudyError(
                 f"The study {name} cannot be resumed: its model {base} is gone. Start it again with automc search."
+            )
+        teacher = folder(name) / TEACHER_FILE
+        if spec.teacher_model and not teacher.is_file():
+            raise StudyError(
+                f"The study {name} cannot be resumed: its teacher {teacher} is gone. Start it again with automc search."
             )
         spec, subject = reopened(
             spec, base, record, data, lambda done, of: listener.progress("reading images", done, of)

@@ -26,6 +26,7 @@ from automc.models.measure import count_flops, count_params
 from automc.study.trial import Figures
 from automc.training import evaluate
 from automc.training import precision as precisions
+from automc.training.own import OwnCode
 from automc.training.recipe import Recipe
 from kg.schema import Task
 
@@ -45,13 +46,15 @@ class Subject:
     flops: int
     frozen: tuple[str, ...]
     """Parameters that M's factory froze."""
+    metric: OwnCode | None
+    """The user's metric in place of accuracy; None: accuracy."""
     saw_validation: bool
     """True unless the model's artefact says that validation was left out of its training."""
 
     @cached_property
     def accuracy(self) -> float:
-        """Float32 top-1 of M on the validation split, in [0, 1]; measured when it is first asked for."""
-        return evaluate.accuracy(self.model, self.dataset.data(self.splits.validation, self.device))
+        """Float32 top-1 (or metric) of M on the validation split, in [0, 1]; measured when it is first asked for."""
+        return evaluate.score(self.model, self.dataset.data(self.splits.validation, self.device), self.metric)
 
     @property
     def example(self) -> torch.Tensor:
@@ -81,10 +84,10 @@ class Subject:
         return hold(self.model, self.frozen, keep, keep_shape, train_frozen)
 
     def test_accuracy(self, model: nn.Module | None = None) -> float | None:
-        """Return top-1 of M or of `model` on the test images, None where there are none; read at the very end only."""
+        """Return top-1 or metric of M or of `model` on the test images, None without any; for the very end only."""
         if self.splits.test is None:
             return None
-        return evaluate.accuracy(model or self.model, self.dataset.data(self.splits.test, self.device))
+        return evaluate.score(model or self.model, self.dataset.data(self.splits.test, self.device), self.metric)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -100,7 +103,7 @@ def resolve_device(name: str) -> torch.device:
 
 def open_subject(
     model: str, data: DataRef, *, weights: Path | None = None, fraction: float = 1.0, device: str = "auto",
-    seed: int = 0, progress: Any = None,
+    seed: int = 0, progress: Any = None, metric: OwnCode | None = None,
 ) -> Subject:  # fmt: skip
     """Load a model and its data, check that they fit, prepare the model and count it.
 
@@ -108,6 +111,7 @@ def open_subject(
         model: a zoo name, `file.py:factory`, `torchvision:NAME` or a saved `.am`.
         seed: of the initial weights, for a model that is built here.
         progress: called with (done, total) while images are decoded for the first time.
+        metric: what measures it in place of accuracy.
 
     Raises:
         ModelError: the model cannot be loaded or is no classifier.
@@ -144,6 +148,7 @@ def open_subject(
         params=count_params(prepared),
         flops=counted.flops,
         frozen=frozen,
+        metric=metric,
         saw_validation=known.metadata.get("left_out") != content_hash(splits.validation),
     )
 
@@ -152,7 +157,7 @@ def open_figures(model: nn.Module, subject: Subject) -> Figures:
     """Measure a model on a subject's validation split."""
     data = subject.dataset.data(subject.splits.validation, subject.device)
     flops = count_flops(model, subject.example)
-    return Figures(evaluate.accuracy(model, data), count_params(model), flops, count_bits(model))
+    return Figures(evaluate.score(model, data, subject.metric), count_params(model), flops, count_bits(model))
 
 
 def settle_precision(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from automc.errors import ModelError
 from automc.models.modes import evaluating
 from automc.models.outputs import logits, scores
 from automc.training.loop import Loss
@@ -35,14 +36,28 @@ def taught(loss: Loss, teacher: nn.Module, weight: float) -> Loss:
     """
 
     def mixed(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        outputs: list[Tensor] = []
-        hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(scores(output, len(x))))
-        try:
-            value = loss(model, x, y)  # runs the model; its outputs serve both terms
-        finally:
-            hook.remove()
+        value, found = scored(loss, model, x, y)
         with evaluating(teacher), torch.no_grad():
             wanted = logits(teacher, x)
-        return (1 - weight) * value + weight * distillation(outputs[-1], wanted)
+        return (1 - weight) * value + weight * distillation(found, wanted)
 
     return mixed
+
+
+def scored(loss: Loss, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a loss, and the scores (n, classes) of the pass that it made: one pass serves several terms.
+
+    Raises:
+        ModelError: the loss does not run the model on these images.
+    """
+    outputs: list[Tensor] = []
+    hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(scores(output, len(x))))
+    try:
+        value = loss(model, x, y)
+    finally:
+        hook.remove()
+    if not outputs:
+        raise ModelError(
+            "The loss does not run the model on its images, so there is nothing to compare a teacher with."
+        )
+    return value, outputs[-1]

@@ -16,6 +16,7 @@ from automc.models.modes import evaluating
 from automc.models.outputs import logits
 from automc.surgery.lma import LMA
 from automc.training.loop import Diverged
+from automc.training.own import OwnCode, own_figure
 
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of one evaluation batch at most, so that large images do not exhaust memory."""
@@ -44,6 +45,26 @@ def accuracy(model: nn.Module, data: TrainData, batch: int = 500, *, finite: boo
             "Use a lower learning rate."
         )
     return int(correct) / data.n
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module, data: TrainData, metric: OwnCode | None = None, batch: int = 500, *, finite: bool = False
+) -> float:
+    """Return how good a model is on all images of `data`, in [0, 1]: its accuracy, or the user's metric.
+
+    Measured like `accuracy`; a metric is given the outputs and labels of all images at once, on the CPU.
+
+    Raises:
+        Diverged: `finite` is asked for, and an output is infinite or not a number.
+        OwnCodeError: the metric fails, or returns no number in [0, 1].
+    """
+    if metric is None or finite:
+        plain = accuracy(model, data, batch, finite=finite)
+        if metric is None:
+            return plain
+    found = [(logits_.float().cpu(), labels.cpu()) for logits_, labels in outputs(model, data, batch)]
+    return own_figure(metric, torch.cat([one for one, _ in found]), torch.cat([labels for _, labels in found]))
 
 
 @torch.no_grad()

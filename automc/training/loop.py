@@ -19,6 +19,7 @@ from automc.models.forms import settled
 from automc.models.keeping import held
 from automc.models.outputs import logits
 from automc.surgery.quantised import settle
+from automc.training.own import OwnCode, own_loss
 from automc.training.recipe import Precision, Recipe
 from automc.training.seeds import seeded
 from automc.training.strided import sliced
@@ -69,7 +70,7 @@ def fit(
         recipe: batch, momentum, weight decay, precision.
         seed: of everything random.
         lr: peak learning rate.
-        loss: default cross-entropy of the model's output.
+        loss: default the recipe's, which is cross-entropy of the model's output unless the user has another.
         gradient_hook: may add to gradients (sparsity terms).
         after_update: may write weights (masks).
         warmup: iterations of linear rise before the cosine.
@@ -83,7 +84,7 @@ def fit(
     """
     started = time.perf_counter()
     peak = recipe.lr if lr is None else lr
-    objective = cross_entropy if loss is None else loss
+    objective = objective_of(recipe) if loss is None else loss
     was_training = model.training
     device = data.device
     model.to(memory_format=data.layout)
@@ -157,6 +158,11 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits(model, x).float(), y)
 
 
+def objective_of(recipe: Recipe) -> Loss:
+    """Return what a recipe trains by: cross-entropy, or the user's own loss."""
+    return cross_entropy if recipe.loss is None else own_loss(recipe.loss)
+
+
 def learning_rate(
     step: int, iterations: int, peak: float, warmup: int = 0, part: tuple[float, float] = (0.0, 1.0), floor: float = 0.0
 ) -> float:
@@ -203,7 +209,7 @@ def all_finite(model: nn.Module) -> bool:
 def train_model(
     model: nn.Module, dataset: Dataset, *, epochs: float, lr: float = 0.1, seed: int = 0,
     device: torch.device | str = "cpu", precision: Precision = "float32", batch: int = 128,
-    progress: Callable[[int, int], None] | None = None, still: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None, still: Sequence[str] = (), loss: OwnCode | None = None,
 ) -> FitReport:  # fmt: skip
     """Train a model for `automc train` on the training images without the validation split, in place.
 
@@ -216,7 +222,7 @@ def train_model(
     Raises:
         Diverged: the loss or the weights became infinite or NaN.
     """
-    recipe = replace(Recipe(), unit_epochs=epochs, lr=lr, precision=precision, batch=batch)
+    recipe = replace(Recipe(), unit_epochs=epochs, lr=lr, precision=precision, batch=batch, loss=loss)
     data = dataset.data(split(dataset).train, device)
     model.to(data.device)
     iterations = recipe.iterations(1.0, data.n)

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from automc.bounds import check
 from automc.errors import StudyError
+from automc.training.own import OwnCode, own_code
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -37,8 +38,17 @@ class Recipe:
     """Weight w of the original model in every step's training: (1 − w)·loss + w·KL to its outputs."""
     sparsity: float = 0.0
     """Share of its fine-tuning that NS spends on an L1 penalty before it prunes; 0 ranks the scales as they are."""
+    loss: OwnCode | None = None
+    """The user's loss in place of cross-entropy, see `training.own`."""
+    metric: OwnCode | None = None
+    """The user's metric in place of top-1 accuracy."""
 
     def __post_init__(self) -> None:
+        for name in ("loss", "metric"):
+            given = getattr(self, name)
+            # A recipe that was read from JSON has plain values.
+            own = OwnCode(**given) if isinstance(given, dict) else own_code(given, name)
+            object.__setattr__(self, name, own)
         for option, value in (
             ("--unit-epochs", self.unit_epochs), ("--batch", self.batch), ("--lr", self.lr),
             ("--momentum", self.momentum), ("--weight-decay", self.weight_decay), ("--fraction", self.fraction),
@@ -60,5 +70,10 @@ class Recipe:
         return max(1, round(epochs * self.unit_epochs * n_train / self.batch_size(n_train)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for keys, the graph and artefacts."""
-        return asdict(self)
+        """Plain values, for keys, the graph and artefacts; without a loss and a metric where they are the usual."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def figure(self) -> str:
+        """What measures how good a model is, for people: "accuracy", or the metric's name."""
+        return self.metric.name if self.metric else "accuracy"

@@ -15,7 +15,7 @@ from automc.datasets.base import TrainData
 from automc.errors import AutoMCError
 from automc.training import evaluate
 from automc.training.distill import taught
-from automc.training.loop import Diverged, cross_entropy, fit
+from automc.training.loop import Diverged, fit, objective_of
 from automc.training.recipe import Recipe
 from automc.training.seeds import derived
 
@@ -99,12 +99,12 @@ class _Run:
     ) -> None:  # fmt: skip
         self._began = time.perf_counter()
         self._model = copy.deepcopy(model)
-        self._loss = taught(cross_entropy, teacher, recipe.teacher or TEACHER)
+        self._loss = taught(objective_of(recipe), teacher, recipe.teacher or TEACHER)
         self._data, self._validation, self._recipe, self._extent = data, validation, recipe, extent
         self._seed, self._lr, self._still, self._progress = seed, lr, still, progress
         self._epoch = max(1.0, data.n / recipe.batch_size(data.n))
         self._trained, self._training = 0, 0.0
-        self._best, self._before = copy.deepcopy(model).eval(), evaluate.accuracy(model, validation)
+        self._best, self._before = copy.deepcopy(model).eval(), evaluate.score(model, validation, recipe.metric)
         self._after, self._kept = self._before, False
         self._looking = time.perf_counter() - self._began
         self._planned = max(1, round((extent.epochs or 0.0) * self._epoch))
@@ -167,7 +167,7 @@ class _Run:
         started = time.perf_counter()
         found = copy.deepcopy(self._model).eval()
         evaluate.recalibrate(found, self._data, self._recipe.recalibration_images, still=self._still)
-        accuracy, was = evaluate.accuracy(found, self._validation), self._after
+        accuracy, was = evaluate.score(found, self._validation, self._recipe.metric), self._after
         self._looking = time.perf_counter() - started
         n = self._validation.n
         share = (was * n + 1) / (n + 2)  # never 0 or 1, where the error of a share would vanish

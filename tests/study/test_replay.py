@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from study_tools import RECIPE, copied, create, run
 
-from automc import api, knowledge, methods
+from automc import api, compressing, knowledge, methods
 from automc.errors import MethodError, StudyError
 from automc.study import replay
 from automc.study import stored as studies
@@ -135,7 +135,7 @@ def test_what_is_no_trial_is_refused_before_anything_slow(home: Path, monkeypatc
     def slow(*_: object, **__: object) -> None:
         raise AssertionError("the data were opened")
 
-    monkeypatch.setattr(api, "open_subject", slow)
+    monkeypatch.setattr(compressing, "open_subject", slow)
     for text, said in (
         ("digits-digit-1:1", r"no study 'digits-digit-1'.*Did you mean digits-digits-1\?"),
         ("digits-digits-1:99", r"no trial 99\. Its trials are 1 to 4"),
