@@ -29,9 +29,8 @@ VARIANTS = {
     "LMA": (SCHEMES["LMA"], "as it is"),
     "LMA, fresh student": (SCHEMES["LMA"].replace("LMA[", "LMAfresh["), "fresh weights, learning rate 0.1"),
     "LMA, official": (SCHEMES["LMA"].replace("LMA[", "LMAslow["), "fresh weights, learning rate 0.001, as in the AutoMC authors' code"),
-    "LFB": (SCHEMES["LFB"], "as it is: MSE, weight 1"),
     "LFB, official": ("LFBfresh[HP1=0.5,HP2={wanted},HP15=0,HP16=MSE]", "fresh weights, learning rate 0.1, as in the AutoMC authors' code"),
-    "LFB, CE": ("LFB[HP1=0.5,HP2={wanted},HP15=1,HP16=CE]", "cross-entropy with the input's softmax, weight 1"),
+    "LFB, CE": ("LFB[HP1=0.5,HP2={wanted},HP15=1,HP16=CE]", "k×k filters, cross-entropy with the input's softmax, weight 1"),
     "LFB, NLL": ("LFB[HP1=0.5,HP2={wanted},HP15=1,HP16=NLL]", "likelihood of the input's predicted label, weight 1"),
     "LFB, no auxiliary loss": ("LFB[HP1=0.5,HP2={wanted},HP15=0,HP16=MSE]", "cross-entropy with the labels alone"),
     "SFP": (SCHEMES["SFP"], "as it is: half of HP9 after the deletion; masks every HP10 / 200 of E0, HP10 = 1"),
@@ -56,6 +55,7 @@ VARIANTS = {
 }  # fmt: skip
 """Scheme of each variant, and what it is."""
 PAST = {
+    "LFB": "version 3: k×k filters alone, as in the paper; MSE, weight 1 (version 5: ../single-methods)",
     "LeGR": "version 3: the best of 46 rankings, each judged after three iterations, that is better than guessing",
     "LeGR, any candidate": "version 3, and those that do no better than guessing may win",
     "LeGR, 11 candidates": "version 3, 11 candidates of 12 iterations each, any of which may win",
