@@ -19,18 +19,17 @@ __all__ = [
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from automc.api import Recipe, compress, doctor, export, load, measure, train
+    from automc.api import Recipe, compress, doctor, export, load, measure, search, train
     from automc.datasets import DataRef
-    from automc.given import Data, Model, dataset, define
+    from automc.given import dataset, define
     from automc.study import Listener
-    from automc.study.result import Result
+else:
 
+    def search(model, data, **options):
+        """Search compression schemes for a model; see `automc.api.search`, which this is."""
+        from automc import api
 
-def search(model: Model, data: Data, *, budget: str = "30m", **options: Any) -> Result:
-    """Search compression schemes for a model; see `automc.api.search` for what can be asked of it."""
-    from automc import api
-
-    return api.search(model, data, budget=budget, **options)
+        return api.search(model, data, **options)
 
 
 def __getattr__(name: str) -> Any:

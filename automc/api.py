@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from automc.models import load as _models
 from automc.models import structure
 from automc.models.given import remember
 from automc.models.pace import Comparison, checked
-from automc.study import Budget, Study, gauge, widths
+from automc.study import Budget, Study, StudySpec, gauge, widths
 from automc.study import Listener as Listener
 from automc.study import int8 as _int8
 from automc.study import measured as _measured
@@ -96,6 +98,7 @@ def search(
     Raises:
         AutoMCError: something given is wrong.
     """
+    _check_names(options)
     target = asked(gamma, max_flops, max_size, max_latency, max_drop, gamma_of)
     if teacher_model is not None:
         options["teacher_model"] = model_name(teacher_model)
@@ -105,6 +108,14 @@ def search(
         recipe=recipe_with(recipe, loss, metric), **options,
     )  # fmt: skip
     return study.run(heard)
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """Refuse a misspelt argument by its name, as Python does for functions that list theirs."""
+    known = {*inspect.signature(Study.create).parameters, *(f.name for f in fields(StudySpec))}
+    for name in options.keys() - known:
+        near = difflib.get_close_matches(name, [*known, *inspect.signature(search).parameters], n=1)
+        raise TypeError(f"search() has no argument {name!r}." + (f" Did you mean {near[0]}?" if near else ""))
 
 
 def doctor(

@@ -1,9 +1,10 @@
-"""The notebook of docs/examples, cell by cell, in what a notebook is: a `__main__` without a file."""
+"""What docs/python.md shows: its script, and the notebook, cell by cell, in what a notebook is: no file."""
 
 from __future__ import annotations
 
 import ast
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "examples" / "digits.ipynb"
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "docs" / "examples" / "digits.ipynb"
 
 
 def run(session: types.ModuleType, source: str) -> Any:
@@ -42,3 +44,11 @@ def test_the_notebook_runs(
     assert small.after.params < 0.65 * small.before.params
     assert small.test_after > 0.8
     assert not tagged or len(vars(session)["seen"]) == 4
+
+
+@pytest.mark.slow
+def test_the_script_of_the_page_runs() -> None:
+    words = [sys.executable, str(ROOT / "tests" / "readme.py"), str(ROOT / "docs" / "python.md")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Test balanced_accuracy" in done.stdout

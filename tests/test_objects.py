@@ -74,6 +74,8 @@ def test_what_is_neither_is_refused(data, automc_home: Path) -> None:
         automc.measure(nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 2)), data)
     with pytest.raises(ModelError, match="Give --size"):
         automc.measure(net())
+    with pytest.raises(TypeError, match=r"search\(\) has no argument 'gama'. Did you mean gamma\?"):
+        automc.search(net(), data, gama=0.3)
     with pytest.raises(DataError, match="names are data as they are"):
         automc.dataset("digits")
 

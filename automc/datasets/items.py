@@ -78,11 +78,17 @@ def arrays_of(
         pixels, labels = stack(_array(source[0], where), where), _array(source[1], f"{where}, labels")
     elif hasattr(source, "__getitem__") and not hasattr(source, "__len__"):
         raise DataError(f"{where}: {kind(source)} has no length. Give it __len__, the number of its images.")
-    elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, _NO_DATA_SET):
+    elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not _is_none(source):
         pixels, labels = _iterate(source, where, progress, stack)
     else:
         raise DataError(f"{where}: got {kind(source)}. Give {SPLIT}.")
     return pixels, _labels(labels, len(pixels), where)
+
+
+def _is_none(source: Any) -> bool:
+    """Whether what has a length and an index is no data set; a list of (image, label) is one."""
+    samples = isinstance(source, list) and len(source) > 2 and all(isinstance(i, tuple) and len(i) == 2 for i in source)
+    return isinstance(source, _NO_DATA_SET) and not samples
 
 
 def _iterate(source: Any, where: str, progress: Progress | None, stack: Stack) -> tuple[NDArray[Any], NDArray[Any]]:
