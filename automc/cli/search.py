@@ -29,6 +29,17 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", help="Worker processes; default one per core, one on a GPU, which can take several."),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Run the workers on a Ray cluster: local (one on this machine), auto, ray://HOST:PORT. AUTOMC_HOME must be a "
+        "folder that all nodes share.",
+    ),
+]
+GpusPerWorker = Annotated[
+    float, typer.Option("--gpus-per-worker", help="Cards of the cluster for each worker, such as 0.25.")
+]
 
 
 @guarded
@@ -60,6 +71,8 @@ def search(
     train_frozen: o.TrainFrozen = False,
     device: o.Device = "auto",
     workers: Workers = None,
+    cluster: Cluster = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
     step_timeout: Annotated[float | None, typer.Option("--step-timeout", help="Seconds after which a step counts as hung; default 5 x the forecast.")] = None,
     cache_size: Annotated[str, typer.Option("--cache-size", help="Limit of the models kept on disk, such as 20GiB.")] = "20GiB",
     augment: o.Augment = None,
@@ -89,7 +102,7 @@ def search(
         study = Study.create(
             model, reading.ref(data, augment), **target.asked(),
             budget=Spending.parse(budget), weights=weights, recipe=recipe, precision=how.precision,
-            device=device, workers=workers, learn_from_trials=own_experience, listener=watch, searcher=searcher,
+            device=device, workers=workers, cluster=cluster or "", gpus_per_worker=gpus_per_worker, learn_from_trials=own_experience, listener=watch, searcher=searcher,
             max_length=max_length, seed=seed, run_seed=run_seed, keep=tuple(keep or ()),
             keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen, step_timeout=step_timeout,
             auto_widths=how.auto_widths, runtime=how.runtime,
@@ -107,6 +120,7 @@ def resume(
         str | None, typer.Option("--budget", help="Another budget, counted from the study's start.")
     ] = None,
     workers: Workers = None,
+    cluster: Cluster = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Where the study's data are now, if they have moved.")
     ] = None,
@@ -130,6 +144,7 @@ def resume(
             study,
             budget=None if budget is None else Spending.parse(budget),
             workers=workers,
+            cluster=cluster,
             listener=watch,
             data=data,
         )

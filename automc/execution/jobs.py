@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from automc.errors import MethodError
+from automc.execution.cluster import RayWorkers
 from automc.execution.final import Final, accuracy_on_test, final, run_final
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
@@ -25,6 +26,7 @@ __all__ = [
     "ProbeReport",
     "Recovery",
     "accuracy_on_test",
+    "cluster_workers",
     "execute",
     "final",
     "local_workers",
@@ -57,6 +59,20 @@ def run_job(bench: Bench, job: Job, monitor: Monitor) -> StepOutcome:
             monitor.begin()
             return StepOutcome("ok", details={"report": diagnose(bench.model, bench.example, bench.setup.keep)})
     raise MethodError(f"{type(job).__name__} is not a job.")
+
+
+def cluster_workers(setup: Setup, count: int, where: str, gpus: float = 0.0) -> Workers:
+    """Return workers on the nodes of a Ray cluster, not yet started.
+
+    Args:
+        count: workers.
+        where: "local", "auto" or "ray://HOST:PORT".
+        gpus: cards for each worker, 0 for those that work on a CPU.
+
+    Raises:
+        EnvironmentFault: `where` is something else.
+    """
+    return RayWorkers(Order(setup, open_bench, run_job), count, where, gpus)
 
 
 def local_workers(setup: Setup, count: int | None = None) -> Workers:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from automc.bounds import check
 from automc.datasets.ref import DataRef
 from automc.errors import AutoMCError, StudyError
+from automc.execution.cluster import address
 from automc.models.pace import Runtime, checked
 from automc.study.limits import Limit
 from automc.training.recipe import Recipe
@@ -103,6 +104,10 @@ class StudySpec:
     """Cut and train what the model's factory froze, too."""
     device: str = "cpu"
     workers: int = 1
+    cluster: str = ""
+    """The Ray cluster whose nodes run the workers: "local", "auto" or "ray://HOST:PORT"; "" for processes here."""
+    gpus_per_worker: float = 0.0
+    """Cards of the cluster for each worker; 0 for a CPU."""
     step_timeout: float | None = None
     """Seconds; None: five times the forecast of the step, at least a minute."""
     cache_bytes: int = 20 * 2**30
@@ -136,6 +141,10 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         checked(self.runtime)
+        if self.cluster:
+            address(self.cluster)
+        elif self.gpus_per_worker:
+            raise StudyError("--gpus-per-worker says what a worker gets of a cluster: say which with --cluster.")
         if self.gamma_of not in get_args(GammaOf):
             raise StudyError(f"--gamma-of {str(self.gamma_of)[:40]!r} is neither params nor size.")
         if not self.window:
@@ -149,6 +158,7 @@ class StudySpec:
         for option, value in (
             ("--max-length", self.max_length), ("--workers", self.workers), ("--seed", self.seed),
             ("--run-seed", self.run_seed), ("--cache-size", self.cache_bytes), ("--front", self.front),
+            ("--gpus-per-worker", self.gpus_per_worker),
         ):  # fmt: skip
             check(option, value, StudyError)
         if self.step_timeout is not None:
@@ -174,8 +184,13 @@ class StudySpec:
         """The same study with another budget; itself for None."""
         return replace(self, budget=budget) if budget else self
 
-    def with_workers(self, workers: int | None) -> StudySpec:
-        """The same study with another number of workers, and a window that is large enough; itself for None."""
+    def with_workers(self, workers: int | None, cluster: str | None = None) -> StudySpec:
+        """The same study with another number of workers, and a window that is large enough, and on another cluster.
+
+        It stays as it is for None. The cluster "" is this machine.
+        """
+        if cluster is not None:
+            return replace(self, cluster=cluster).with_workers(workers)
         if workers is None:
             return self
         return replace(

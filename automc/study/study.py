@@ -13,7 +13,7 @@ from automc import knowledge, methods
 from automc.bounds import check
 from automc.datasets import DataRef
 from automc.errors import EnvironmentFault, StudyError
-from automc.execution.jobs import local_workers, probe_with
+from automc.execution.jobs import probe_with
 from automc.execution.setup import Setup
 from automc.execution.workers import Workers
 from automc.home import home
@@ -27,6 +27,7 @@ from automc.study.gauge import base_figures, gauge_with
 from automc.study.loop import Listener, Loop, Plan
 from automc.study.machine import default_workers as default_workers
 from automc.study.machine import versions as versions
+from automc.study.machine import workers_of
 from automc.study.moved import reopened
 from automc.study.opening import begin, counts, record_of, vectors_for
 from automc.study.outbox import insist, now, open_outbox
@@ -123,7 +124,7 @@ class Study:
         with claimed(subject.name, subject.dataset.name, taken) as name:
             spec = StudySpec(
                 name, model, subject.data, gamma, budget, recipe, device=str(subject.device),
-                workers=workers or default_workers(subject.device.type), versions=versions(), **options,
+                workers=workers or default_workers(subject.device.type, asked), versions=versions(), **options,
             )  # fmt: skip
             structure.save(
                 folder(name) / "base.am", subject.model, subject.source, metadata={"study": name, "model": model},
@@ -143,7 +144,7 @@ class Study:
     @lock.patient()
     def open(
         cls, name: str, *, budget: Budget | None = None, workers: int | None = None, listener: Listener | None = None,
-        data: str | None = None,
+        data: str | None = None, cluster: str | None = None,
     ) -> Study:  # fmt: skip
         """Open a study of the graph to go on with it, with another budget, or its data in another place, if given.
 
@@ -159,7 +160,7 @@ class Study:
                 f"The deletion of {name} was begun and not finished: automc study delete {name} finishes it."
             )
         spec = StudySpec.from_dict(record["spec"]).with_budget(budget)
-        spec = spec.with_workers(workers)
+        spec = spec.with_workers(workers, cluster)
         Spending.of(spec)
         base = folder(name) / "base.am"
         if not base.is_file():
@@ -197,7 +198,7 @@ class Study:
     def _run(self, listener: Listener) -> Result:
         loop: Loop | None = None
         try:
-            with local_workers(self.setup, self.spec.workers) as workers:
+            with workers_of(self.spec, self.setup) as workers:
                 infeasible, forecast = self._probe(workers, listener)
                 loop = self._loop(infeasible, forecast, listener)
                 loop.run(workers)

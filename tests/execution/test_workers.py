@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,26 @@ import pytest
 from worker_jobs import open_state, run_job
 
 from automc.errors import DataError, EnvironmentFault
+from automc.execution.cluster import RayWorkers
 from automc.execution.outcome import StepOutcome
 from automc.execution.worker import Order
-from automc.execution.workers import _STOP_SECONDS, LocalWorkers, Running
+from automc.execution.workers import _STOP_SECONDS, LocalWorkers, Running, Workers
+
+Maker = Callable[[Any, int], Workers]
+
+
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
+def make(request: pytest.FixtureRequest) -> Maker:
+    """What makes workers of either kind; those on a cluster of Ray's use one for all tests."""
+    if request.param == "local":
+        return lambda setup, count: LocalWorkers(Order(setup, open_state, run_job), count)
+    request.getfixturevalue("ray_cluster")
+    return lambda setup, count: RayWorkers(Order(setup, open_state, run_job), count, "local")
 
 
 @pytest.fixture
-def workers() -> Iterator[LocalWorkers]:
-    with LocalWorkers(Order("state", open_state, run_job), count=2) as started:
+def workers(make: Maker) -> Iterator[Workers]:
+    with make("state", 2) as started:
         yield started
 
 
@@ -31,7 +43,7 @@ GUARD = 600.0
 """Seconds after which something hangs, however busy the machine is."""
 
 
-def drain(workers: LocalWorkers) -> dict[int, StepOutcome]:
+def drain(workers: Workers) -> dict[int, StepOutcome]:
     """The outcomes of all jobs."""
     found: dict[int, StepOutcome] = {}
     while finished := workers.collect(GUARD):
@@ -39,7 +51,7 @@ def drain(workers: LocalWorkers) -> dict[int, StepOutcome]:
     return found
 
 
-def under_way(workers: LocalWorkers, ticket: int, done: int) -> Running:
+def under_way(workers: Workers, ticket: int, done: int) -> Running:
     """A job as it is once it has told that `done` iterations are done; its limit has been looked at since."""
     until = time.monotonic() + GUARD
     while time.monotonic() < until:
@@ -65,7 +77,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_runs_every_job_once_on_both_workers(workers: LocalWorkers) -> None:
+def test_runs_every_job_once_on_both_workers(workers: Workers) -> None:
     tickets = [workers.submit(("echo", number)) for number in range(12)]
     found = drain(workers)
     assert sorted(found) == tickets
@@ -83,7 +95,7 @@ def test_runs_every_job_once_on_both_workers(workers: LocalWorkers) -> None:
         (("raise", "no such layer"), "ValueError: no such layer"),
     ],
 )
-def test_a_crash_is_a_status_and_others_go_on(workers: LocalWorkers, job: tuple[str, Any], word: str) -> None:
+def test_a_crash_is_a_status_and_others_go_on(workers: Workers, job: tuple[str, Any], word: str) -> None:
     bad = workers.submit(job)
     good = [workers.submit(("echo", number)) for number in range(4)]
     found = drain(workers)
@@ -94,14 +106,14 @@ def test_a_crash_is_a_status_and_others_go_on(workers: LocalWorkers, job: tuple[
         assert "Traceback" in found[bad].traceback
 
 
-def test_lack_of_memory_is_a_status_and_the_worker_lives(workers: LocalWorkers) -> None:
+def test_lack_of_memory_is_a_status_and_the_worker_lives(workers: Workers) -> None:
     ticket = workers.submit(("memory", None))
     assert drain(workers)[ticket].status == "out_of_memory"
     after = workers.submit(("echo", 1))
     assert drain(workers)[after].status == "ok"
 
 
-def test_a_hang_is_killed_at_its_limit_and_replaced(workers: LocalWorkers) -> None:
+def test_a_hang_is_killed_at_its_limit_and_replaced(workers: Workers) -> None:
     drain_start = workers.submit(("echo", 0))
     drain(workers)
     hang = workers.submit(("hang", None), timeout=0.5)
@@ -116,7 +128,7 @@ def test_a_hang_is_killed_at_its_limit_and_replaced(workers: LocalWorkers) -> No
     assert (ticket, outcome.status) == (after, "ok")
 
 
-def test_the_limit_is_one_for_a_step_and_stands_still_while_waiting(workers: LocalWorkers, tmp_path: Path) -> None:
+def test_the_limit_is_one_for_a_step_and_stands_still_while_waiting(workers: Workers, tmp_path: Path) -> None:
     """Steps of 3000 s by the job's own account, of which two would be too long for one."""
     several = workers.submit(("steps", tmp_path), timeout=4000.0)
     for done in (1, 2):
@@ -133,8 +145,8 @@ def test_the_limit_is_one_for_a_step_and_stands_still_while_waiting(workers: Loc
     assert drain(workers)[short].status == "timeout"
 
 
-def test_stop_ends_even_stubborn_jobs() -> None:
-    workers = LocalWorkers(Order("state", open_state, run_job), count=2)
+def test_stop_ends_even_stubborn_jobs(make: Maker) -> None:
+    workers = make("state", 2)
     workers.start()
     workers.submit(("echo", 0))
     pid = workers.collect(GUARD)[0][1].details["pid"]
@@ -146,15 +158,15 @@ def test_stop_ends_even_stubborn_jobs() -> None:
     assert gone(pid)
 
 
-def test_a_state_that_cannot_be_opened_raises_its_own_error() -> None:
-    with LocalWorkers(Order("unreadable", open_state, run_job), count=1) as workers:
+def test_a_state_that_cannot_be_opened_raises_its_own_error(make: Maker) -> None:
+    with make("unreadable", 1) as workers:
         workers.submit(("echo", 0))
         with pytest.raises(DataError, match="gone"):
             workers.collect(GUARD)
 
 
-def test_workers_that_die_while_loading_are_not_started_for_ever() -> None:
-    with LocalWorkers(Order("deadly", open_state, run_job), count=1) as workers:
+def test_workers_that_die_while_loading_are_not_started_for_ever(make: Maker) -> None:
+    with make("deadly", 1) as workers:
         workers.submit(("echo", 0))
         with pytest.raises(EnvironmentFault, match="SIGKILL"):
             workers.collect(GUARD)

@@ -43,6 +43,14 @@ def run_job(state: Any, job: tuple[str, Any], monitor: Monitor) -> StepOutcome:
     elif kind == "hang":
         while True:
             time.sleep(0.05)
+    elif kind == "nap":
+        time.sleep(value)
+    elif kind == "pid":
+        (value / str(os.getpid())).touch()
+        time.sleep(0.1)
+    elif kind == "parent":
+        os.kill(os.getppid(), value)
+        time.sleep(3600)
     elif kind == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         monitor.progress(1, 2)

@@ -1,0 +1,315 @@
+"""Workers on the nodes of a Ray cluster, behind the same contract of four calls.
+
+On a node, each of Ray's processes hosts one worker process, kept as on a single machine: a crash, a hang or a lack of
+memory is found out there, and is the job's status. Where the host itself or its whole node is lost, the job never
+ended: it is given to another host. All nodes see the study's folder and the prefix cache through a shared file system,
+and the parent alone talks to the graph.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from automc.errors import AutoMCError, EnvironmentFault
+from automc.execution.outcome import StepOutcome
+from automc.execution.worker import Order
+from automc.execution.workers import LocalWorkers, Result, Running, Workers
+
+LOCAL, AUTO = "local", "auto"
+RETRIES = 3
+"""Hosts that a job may lose before it counts as crashed."""
+_MAX_FAILED_STARTS = 3
+_SLICE_SECONDS = 0.2
+_LOOK_SECONDS = 1.0
+"""Between two looks at the progress of a job."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+
+
+def address(text: str) -> str:
+    """Check what `--cluster` is given: "local", "auto" or "ray://HOST:PORT".
+
+    Raises:
+        EnvironmentFault: it is something else.
+    """
+    found = text.strip()
+    host, _, port = found.removeprefix("ray://").rpartition(":")
+    if found in (LOCAL, AUTO) or (found.startswith("ray://") and host and port.isdecimal()):
+        return found
+    raise EnvironmentFault(f"--cluster {text[:60]!r} is not understood. Write local, auto or ray://HOST:PORT.")
+
+
+class Host:
+    """What runs on a node: one worker process. Every answer is a value; only a lost host raises."""
+
+    def __init__(self, order: bytes, paths: list[str], files: list[str]) -> None:
+        sys.path.extend(path for path in paths if path not in sys.path)
+        self._missing = [name for name in files if not Path(name).exists()]
+        self._workers = LocalWorkers(pickle.loads(order), 1)
+        if not self._missing:
+            self._workers.start()
+
+    def ready(self) -> str:
+        """Say what this node cannot see; empty where all is there."""
+        return ", ".join(self._missing)
+
+    def run(self, job: Any, timeout: float | None) -> tuple[str, Any]:
+        """Run a job; return ("done", outcome), or ("failed", error) where the worker cannot open the study."""
+        self._workers.submit(job, timeout)
+        try:
+            while not (found := self._workers.collect(3600.0)):
+                pass
+        except AutoMCError as error:
+            return "failed", error
+        return "done", found[0][1]
+
+    def progress(self) -> tuple[int, int, float]:
+        """Iterations done, iterations in all, seconds: of the step under way."""
+        running = self._workers.running()
+        return (running[0].done, running[0].of, running[0].seconds) if running else (0, 0, 0.0)
+
+
+@dataclass(slots=True)
+class _Task:
+    ticket: int
+    job: Any
+    timeout: float | None
+    lost: int = 0
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A host, what was asked of it, and what it last said."""
+
+    host: Any
+    opening: Any
+    """Reference to its first answer; None once that was there."""
+    task: _Task | None = None
+    answer: Any = None
+    look: Any = None
+    looked: float = 0.0
+    seen: tuple[int, int, float] = field(default=(0, 0, 0.0))
+
+    @property
+    def awaited(self) -> Any:
+        return self.answer if self.opening is None else self.opening
+
+
+class RayWorkers(Workers):
+    """Hosts on a Ray cluster; see `Workers`."""
+
+    def __init__(self, order: Order, count: int, where: str, gpus: float = 0.0) -> None:
+        """Prepare.
+
+        Args:
+            order: what a worker is; where its setup has a `base`, that file must be seen by all nodes.
+            count: hosts.
+            where: see `address`.
+            gpus: cards for each host, a share from 0 to 1 or several.
+        """
+        self._where, self._count, self._gpus = address(where), count, gpus
+        self._order, self._threads = pickle.dumps(order), order.threads
+        self._files = [str(order.setup.base)] if hasattr(order.setup, "base") else []
+        self._slots: list[_Slot] = []
+        self._queue: deque[_Task] = deque()
+        self._finished: list[Result] = []
+        self._tickets = self._failed_starts = 0
+        self._ray: Any = None
+
+    @property
+    def count(self) -> int:
+        """Jobs that run at once, where the cluster has room for all hosts."""
+        return self._count
+
+    def start(self) -> None:
+        """Reach the cluster, or start one on this machine, and ask it for hosts.
+
+        Raises:
+            EnvironmentFault: Ray is not installed, there is no cluster, or it has not enough cores or cards.
+        """
+        if self._slots:
+            return
+        fit = room(self._where, self._threads, self._gpus)
+        if fit < self._count:
+            disconnect()
+            raise EnvironmentFault(
+                f"The Ray cluster has room for {fit} workers, {self._count} are asked for. Use --workers {fit}."
+            )
+        self._ray = connect(self._where)
+        self._slots = [self._spawn() for _ in range(self._count)]
+
+    def submit(self, job: Any, timeout: float | None = None) -> int:
+        """Queue a job."""
+        self._tickets += 1
+        self._queue.append(_Task(self._tickets, job, timeout))
+        self._assign()
+        return self._tickets
+
+    def collect(self, timeout: float | None = None) -> list[Result]:
+        """Wait for outcomes; see `Workers.collect`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._assign()
+            self._receive()
+            if self._finished:
+                finished, self._finished = self._finished, []
+                self._assign()
+                return finished
+            if not self._queue and not any(slot.task for slot in self._slots):
+                return []
+            rest = _SLICE_SECONDS if until is None else min(_SLICE_SECONDS, until - time.monotonic())
+            if rest <= 0:
+                return []
+            if awaited := [slot.awaited for slot in self._slots if slot.awaited is not None]:
+                self._ray.wait(awaited, timeout=rest)
+
+    def stop(self) -> None:
+        """End all hosts, whose worker processes end with them; and the cluster, if it was started here."""
+        for slot in self._slots:
+            self._ray.kill(slot.host)
+        self._slots = []
+        self._queue.clear()
+        disconnect()
+
+    def running(self) -> list[Running]:
+        """Jobs under way, as their hosts told a moment ago."""
+        now, found = time.monotonic(), []
+        for slot in self._slots:
+            if slot.task is None:
+                continue
+            if slot.look is not None and self._ray.wait([slot.look], timeout=0)[0]:
+                with suppress(self._ray.exceptions.RayError):  # lost: `collect` will see it
+                    slot.seen = self._ray.get(slot.look)
+                slot.look = None
+            if slot.look is None and now - slot.looked > _LOOK_SECONDS:
+                slot.look, slot.looked = slot.host.progress.remote(), now
+            found.append(Running(slot.task.ticket, *slot.seen))
+        return found
+
+    def _spawn(self) -> _Slot:
+        kind = self._ray.remote(Host).options(
+            num_cpus=0 if self._gpus else self._threads, num_gpus=self._gpus, max_restarts=0, max_task_retries=0,
+            max_concurrency=2, runtime_env={"env_vars": _QUIET},
+        )  # fmt: skip
+        host = kind.remote(self._order, [path or os.getcwd() for path in sys.path], self._files)
+        return _Slot(host, host.ready.remote())
+
+    def _assign(self) -> None:
+        """Give queued jobs to idle hosts."""
+        for slot in self._slots:
+            if not self._queue:
+                return
+            if slot.opening is None and slot.task is None:
+                slot.task = self._queue.popleft()
+                slot.seen, slot.look = (0, 0, 0.0), None
+                slot.answer = slot.host.run.remote(slot.task.job, slot.task.timeout)
+
+    def _receive(self) -> None:
+        """Take what hosts have answered, and notice those that are lost."""
+        for index, slot in enumerate(self._slots):
+            if slot.awaited is None or not self._ray.wait([slot.awaited], timeout=0)[0]:
+                continue
+            try:
+                answer = self._ray.get(slot.awaited)
+            except self._ray.exceptions.RayError as error:
+                self._lost(index, slot, error)
+                continue
+            if slot.opening is not None:
+                slot.opening, self._failed_starts = None, 0
+                if answer:
+                    self.stop()
+                    raise EnvironmentFault(
+                        f"A node of the cluster does not see {answer}. "
+                        "AUTOMC_HOME must be a folder that all nodes share."
+                    )
+                continue
+            kind, content = answer
+            if kind == "failed":
+                self.stop()
+                raise content
+            assert slot.task is not None
+            self._finished.append((slot.task.ticket, content))
+            slot.task = slot.answer = None
+
+    def _lost(self, index: int, slot: _Slot, error: Exception) -> None:
+        """A host or its node is gone: its job goes to another one, and Ray looks for room for a new host."""
+        why = str(error).splitlines()[0]
+        if slot.opening is not None:
+            self._failed_starts += 1
+            if self._failed_starts >= _MAX_FAILED_STARTS:
+                self.stop()
+                raise EnvironmentFault(f"Workers end while they load the model and the data: {why}")
+        if (task := slot.task) is not None:
+            task.lost += 1
+            if task.lost > RETRIES:
+                reason = f"{task.lost} hosts were lost while they ran it: {why}"
+                self._finished.append((task.ticket, StepOutcome("crashed", reason, seconds=slot.seen[2])))
+            else:
+                self._queue.appendleft(task)
+        self._slots[index] = self._spawn()
+
+
+_OURS: list[str] = []
+"""Where this process has connected itself to."""
+
+
+def connect(where: str) -> Any:
+    """Return Ray, connected to a cluster or with one of its own; a process that is connected already stays so.
+
+    Raises:
+        EnvironmentFault: Ray is not installed, or there is no cluster.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError:
+        raise EnvironmentFault(
+            "--cluster needs Ray, which is not installed. Install it with: pip install 'automc[cluster]'"
+        ) from None
+    if ray.is_initialized():
+        return ray
+    given: dict[str, Any] = {"include_dashboard": False} if where == LOCAL else {"address": where}
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", namespace="automc", **given)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EnvironmentFault(
+            f"There is no Ray cluster at --cluster {where}: {error}. Start one with: ray start --head"
+        ) from None
+    # What Ray reports of lost processes would go to standard output, which is the product's own; no option says so.
+    ray._private.worker._worker_logs_enabled = False
+    _OURS.append(where)
+    return ray
+
+
+def disconnect() -> None:
+    """Leave the cluster that `connect` reached, and end it where `connect` has started it."""
+    if _OURS:
+        connect(_OURS.pop()).shutdown()
+
+
+def room(where: str, threads: int = 1, gpus: float = 0.0) -> int:
+    """Return how many hosts of so many cores, or cards, a cluster has room for: at least 1.
+
+    Raises:
+        EnvironmentFault: it has none; and see `connect`.
+    """
+    found = connect(address(where)).cluster_resources()
+    fit = int(found.get("GPU", 0.0) / gpus + 1e-9) if gpus else int(found.get("CPU", 0.0) / threads)
+    if fit < 1:
+        disconnect()
+        what = f"{gpus:g} cards" if gpus else f"{threads} cores"
+        has = f"{found.get('CPU', 0):g} cores and {found.get('GPU', 0):g} cards"
+        raise EnvironmentFault(f"The Ray cluster has no room for a worker of {what}: it has {has}.")
+    return fit

@@ -1,0 +1,185 @@
+"""Workers on a cluster: what is lost there costs a retry, never a job."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_workers import GUARD, drain, gone
+from worker_jobs import open_state, run_job
+
+from automc.errors import EnvironmentFault, StudyError
+from automc.execution.cluster import RETRIES, RayWorkers, address, room
+from automc.execution.worker import Order
+from automc.study.spec import Budget, StudySpec
+
+ORDER = Order("state", open_state, run_job)
+
+
+def test_jobs_run_on_a_cluster_and_a_crash_is_a_status(ray_cluster: None) -> None:
+    with RayWorkers(ORDER, 2, "local") as workers:
+        tickets = [workers.submit(("echo", number)) for number in range(6)]
+        killed, hung = workers.submit(("kill", signal.SIGKILL)), workers.submit(("hang", None), timeout=0.3)
+        found = drain(workers)
+        assert [found[ticket].details["value"] for ticket in tickets] == list(range(6))
+        assert (found[killed].status, found[hung].status) == ("crashed", "timeout")
+        assert "SIGKILL" in found[killed].reason
+        pid = found[tickets[0]].details["pid"]
+    assert gone(pid)
+
+
+@pytest.mark.parametrize("text", ["", "here", "ray://", "ray://host", "ray://host:port", "http://host:1"])
+def test_what_is_no_cluster_is_refused(text: str) -> None:
+    with pytest.raises(EnvironmentFault, match="ray://HOST:PORT"):
+        address(text)
+
+
+def test_cards_without_a_cluster_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="--cluster"):
+        StudySpec("s", "m", None, 0.3, Budget(steps=1), None, gpus_per_worker=0.5)  # type: ignore[arg-type]
+
+
+def test_a_cluster_without_room_says_what_it_has(ray_cluster: None) -> None:
+    with pytest.raises(EnvironmentFault, match=r"no room for a worker of 1 cards: it has [0-9]+ cores and 0 cards"):
+        room("local", gpus=1.0)
+
+    with pytest.raises(EnvironmentFault, match=r"has room for 2 workers, 3 are asked for\. Use --workers 2"):
+        RayWorkers(ORDER, 3, "local").start()
+
+
+@dataclass(frozen=True)
+class Away:
+    """A setup whose file is on another machine."""
+
+    base: Path
+
+
+def test_a_file_that_a_node_does_not_see_is_named(ray_cluster: None, tmp_path: Path) -> None:
+    order = Order(Away(tmp_path / "base.am"), open_state, run_job)
+    with RayWorkers(order, 1, "local") as workers:
+        workers.submit(("echo", 0))
+        with pytest.raises(EnvironmentFault, match=r"does not see .*base\.am.*AUTOMC_HOME"):
+            workers.collect(GUARD)
+
+
+def host_of(pid: int) -> int:
+    """The process of Ray's that a worker process belongs to."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.slow
+def test_hosts_killed_again_and_again_lose_no_job(ray_cluster: None, tmp_path: Path) -> None:
+    """Twenty times kill -9 of a host: each job has one outcome in the end, and nothing is left behind."""
+    draw = random.Random(0)
+    with RayWorkers(ORDER, 2, "local") as workers:
+        tickets = {workers.submit(("pid", tmp_path)) for _ in range(60)}
+        found: dict[int, Any] = {}
+        killed: list[int] = []
+        while len(found) < len(tickets):
+            for ticket, outcome in workers.collect(GUARD):
+                assert ticket not in found, "told twice"
+                found[ticket] = outcome
+            alive = [int(file.name) for file in tmp_path.iterdir() if int(file.name) not in killed]
+            alive = [pid for pid in alive if Path(f"/proc/{pid}").exists()]
+            if len(killed) < 20 and alive:
+                killed.append(draw.choice(alive))
+                os.kill(host_of(killed[-1]), signal.SIGKILL)
+        assert len(killed) == 20
+    assert found.keys() == tickets
+    lost = [outcome for outcome in found.values() if outcome.status != "ok"]
+    assert all(f"{RETRIES + 1} hosts were lost" in outcome.reason for outcome in lost)
+    assert all(gone(pid) for pid in killed)
+
+
+@pytest.mark.slow
+def test_a_job_whose_hosts_all_die_is_a_crash(ray_cluster: None) -> None:
+    with RayWorkers(ORDER, 1, "local") as workers:
+        bad = workers.submit(("parent", signal.SIGKILL))
+        after = workers.submit(("echo", 1))
+        found = drain(workers)
+    assert found[bad].status == "crashed"
+    assert "hosts were lost" in found[bad].reason
+    assert found[after].status == "ok"
+
+
+PARENT = """
+import sys
+sys.path[:0] = PATHS
+from automc.execution.cluster import RayWorkers
+from automc.execution.worker import Order
+from worker_jobs import open_state, run_job
+"""
+NODES = """
+    from ray.cluster_utils import Cluster
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    import os
+    os.environ["RAY_ADDRESS"] = cluster.address
+    with RayWorkers(Order("state", open_state, run_job), 2, "auto") as workers:
+        tickets = {workers.submit(("nap", 0.2)) for _ in range(20)}
+        found = dict(workers.collect(600.0))
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        while len(found) < 20:
+            for ticket, outcome in workers.collect(600.0):
+                assert ticket not in found
+                found[ticket] = outcome
+    assert found.keys() == tickets and all(outcome.status == "ok" for outcome in found.values()), found
+    print("all")
+    cluster.shutdown()
+"""
+INTERRUPTED = """
+    workers = RayWorkers(Order("state", open_state, run_job), 2, "local")
+    workers.start()
+    workers.submit(("echo", 0)); workers.submit(("echo", 1))
+    pids = set()
+    while len(pids) < 2:
+        pids |= {outcome.details["pid"] for _, outcome in workers.collect(600.0)}
+        if len(pids) < 2:
+            workers.submit(("echo", 0)); workers.submit(("echo", 1))
+    workers.submit(("hang", None))
+    try:
+        print(*pids, flush=True)
+        while workers.collect(600.0) or workers.running():
+            pass
+    except KeyboardInterrupt:
+        workers.stop()
+        print("stopped", flush=True)
+"""
+
+
+def start(body: str) -> subprocess.Popen[str]:
+    here = Path(__file__).parent
+    code = PARENT.replace("PATHS", repr([str(here), str(here.parents[1])])) + textwrap.dedent(body)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_node_loses_no_job() -> None:
+    parent = start(NODES)
+    said, _ = parent.communicate(timeout=GUARD)
+    assert said == "all\n", "nothing of Ray's own on standard output"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ctrl-c", "kill -9"])
+def test_nothing_outlives_a_parent_that_is_stopped(how: str) -> None:
+    parent = start(INTERRUPTED)
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    hosts = [host_of(pid) for pid in pids]
+    assert len(pids) == 2
+    if how == "ctrl-c":
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.stdout.readline() == "stopped\n"
+    else:
+        parent.kill()
+    parent.wait(GUARD)
+    assert all(gone(pid) for pid in [*pids, *hosts])
