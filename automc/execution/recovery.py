@@ -24,13 +24,15 @@ class Recovery:
     iterations: int
     seconds: float
     ended: str
+    measure: str = "accuracy"
+    """What `before` and `after` are: accuracy, or the name of the user's metric."""
 
     @property
     def text(self) -> str:
         """Say it to a person."""
         change = f"{self.before:.2%} -> {self.after:.2%}" if self.kept else f"no more than {self.before:.2%}"
         took = f"{self.iterations:,} iterations, {self.seconds:.0f} s; {self.ended}"
-        return f"Recovery: validation accuracy {change} ({took})."
+        return f"Recovery: validation {self.measure} {change} ({took})."
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -60,7 +62,7 @@ def recover_saved(
         loaded.model.to(bench.device), bench.teacher, data, bench.validation, setup.recipe, extent,
         seed=derived(setup.run_seed, "recovery"), still=setup.still, progress=progress,
     )  # fmt: skip
-    found = Recovery(done.kept, done.before, done.after, done.iterations, done.seconds, done.ended)
+    found = Recovery(done.kept, done.before, done.after, done.iterations, done.seconds, done.ended, setup.recipe.figure)
     if done.kept:
         figures = {**loaded.metadata.get("figures", {}), "accuracy": done.after}
         about = {**loaded.metadata, "figures": figures, "recovery": found.as_dict()}

@@ -87,11 +87,13 @@ def _standing(trial: Trial, trials: Sequence[Trial], protocol: Protocol, choice:
         return f"It ended as {trial.status}: {trial.reason.splitlines()[0] if trial.reason else 'no reason given'}"
     change = "" if trial.ar is None else f" (AR {trial.ar:+.2%})"
     bits = f" and {trial.sr:.2%} of the bits" if trial.quantised else ""
-    said = f"It has {trial.accuracy:.2%} accuracy{change} and removes {trial.pr:.2%} of the parameters{bits}. "
+    said = (
+        f"It has {trial.accuracy:.2%} {protocol.measure}{change} and removes {trial.pr:.2%} of the parameters{bits}. "
+    )
     if choice and choice.trial is trial:
         return said + f"It is recommended: {choice.why}."
     if trial in protocol.front(trials):
-        return said + f"It is on the front: nothing measured has more accuracy and fewer {protocol.noun}."
+        return said + f"It is on the front: nothing measured has more {protocol.measure} and fewer {protocol.noun}."
     if missed := protocol.misses(trial):
         if protocol.gamma_alone:
             return said + f"That is less than the {protocol.gamma:.0%} asked for, so it is not on the front."

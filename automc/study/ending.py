@@ -115,7 +115,8 @@ class Ending:
             progress=lambda did, of: self.listener.progress(what, did, of),
         )  # fmt: skip
         if done.status == "ok":
-            self.listener.say(f"Final run {number} of trial {trial.ordinal}: validation accuracy {done.accuracy:.2%}.")
+            found = f"validation {self.protocol.measure} {done.accuracy:.2%}"
+            self.listener.say(f"Final run {number} of trial {trial.ordinal}: {found}.")
         else:
             self.listener.say(f"Final run {number} of trial {trial.ordinal} ended as {done.status}: {done.reason}")
         self.note(finals={**runs, key: done.accuracy if done.status == "ok" else None})

@@ -99,7 +99,8 @@ def winner(protocol: Protocol, trials: Sequence[Trial], done: Runs, known: Runs)
     of = "the only finalist" if len(ran) == 1 else f"the best of {len(ran)} finalists"
     if kept:
         of = f"the smallest of {len(ran)} finalists with {protocol.asked}"
-    mean = Share.of(best.accuracy or 0.0, protocol.validation_images)
+    # Nobody knows the interval of a metric of the user's.
+    mean = Share.of(best.accuracy or 0.0, protocol.validation_images if protocol.measure == "accuracy" else None)
     counted = len(runs) + len(known.get(best.scheme, ()))
-    why = f"{of}: mean validation accuracy {mean} over {counted} runs{spread}"
+    why = f"{of}: mean validation {protocol.measure} {mean} over {counted} runs{spread}"
     return Final(Recommendation(own, why), tuple(runs))
