@@ -32,7 +32,8 @@ import numpy as np
 from kg import sync
 from kg.cards import enumerate_strategies, packaged_cards, read_cards
 from kg.embedding import transr
-from kg.embedding.learn import learn
+from kg.embedding.finer import finer, finer_relation
+from kg.embedding.learn import EPOCHS, learn
 from kg.embedding.vectors import Vectors
 from kg.experience import read_experience
 from kg.resources import migrations_dir
@@ -80,6 +81,7 @@ def clamp(vectors: np.ndarray) -> np.ndarray:
 def mrr(vectors: Vectors, asked: Sequence[Triple], known: Sequence[Triple]) -> tuple[float, float]:
     """MRR of the tails of `asked` among all tails of their relation, filtered; and that of random ranks."""
     row = {name: place for place, name in enumerate(vectors.entities)}
+    known, asked = finer(known), [(head, finer_relation(relation, tail), tail) for head, relation, tail in asked]
     tails = {r: sorted({t for _, relation, t in known if relation == r}) for r in {r for _, r, _ in asked}}
     true: dict[tuple[str, str], set[str]] = {}
     for head, relation, tail in [*known, *asked]:
@@ -149,9 +151,9 @@ def main() -> None:
             began = time.perf_counter()
             old = learn(before, old_triples, experience, seed=seed)
             continued = [("continued", pace, 20) for pace in options.paces]
-            ways: list[tuple[str, float | str, int]] = [("placed", "", 0), *continued, ("anew", "", 200)]
+            ways: list[tuple[str, float | str, int]] = [("placed", "", 0), *continued, ("anew", "", EPOCHS)]
             rows: list[tuple[str, float | str, int, Vectors, float]] = [
-                ("old", "", 200, old, time.perf_counter() - began)
+                ("old", "", EPOCHS, old, time.perf_counter() - began)
             ]
             for way, pace, epochs in ways:
                 began = time.perf_counter()

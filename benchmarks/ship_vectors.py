@@ -1,8 +1,8 @@
 """Learn the vectors that come with the package, from the cards and experience in this checkout.
 
-    make vectors                               # a minute: goes on from those at hand, as every home does; replaces data/vectors
-    python -m benchmarks.ship_vectors --full   # minutes of one core: from nothing
+    make vectors    # a minute of one core; replaces data/vectors
 
+They are learned from nothing, so that they depend on nothing but that knowledge.
 They are what a new home begins with, so that nobody learns from nothing what everybody knows. Their name is a digest
 of what they were learned from; a test fails where cards or experience changed and they were not learned anew.
 """
@@ -21,13 +21,12 @@ SEED = 0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="learn from nothing")
-    options = parser.parse_args()
+    parser.parse_args()
     os.environ.pop("AUTOMC_GRAPH", None)
     with tempfile.TemporaryDirectory() as home:
         os.environ["AUTOMC_HOME"] = home
         knowledge.prepare()
-        vectors = knowledge.vectors(seed=SEED, full=options.full, say=print)
+        vectors = knowledge.vectors(seed=SEED, full=True, say=print)
     for old in vectors_dir().glob("*.safetensors"):
         old.unlink()
     path = vectors_dir() / f"{vectors.id}.safetensors"

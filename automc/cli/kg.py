@@ -137,7 +137,7 @@ def similar(
 @app.command()
 @guarded
 def embed(
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; 200 from nothing, 20 going on.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; 40 from nothing, 20 going on.")] = None,
     seed: Seed = None,
     full: Annotated[bool, typer.Option("--full", help="Learn from nothing.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Measure the quality instead; takes minutes.")] = False,
@@ -149,7 +149,7 @@ def embed(
     went, learning continues from the old vectors, which hardly move; --full learns all anew. --report measures link
     prediction on held-out triples and AR of left-out papers, and writes nothing.
 
-    Example: automc kg embed --epochs 200 --seed 0
+    Example: automc kg embed --epochs 100 --seed 0
     """
     from automc import knowledge
 

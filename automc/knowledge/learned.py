@@ -18,8 +18,8 @@ from kg.schema import LABELS, Experience, Method
 if TYPE_CHECKING:
     from kg.embedding.vectors import Vectors
 
-EPOCHS = 200
-"""Epochs of learning the vectors from nothing."""
+EPOCHS = 40
+"""Epochs of learning the vectors from nothing, as `kg.embedding.learn.EPOCHS`, which costs an import."""
 CONTINUED_EPOCHS = 20
 """Epochs of learning on from the vectors at hand, where knowledge changed."""
 
@@ -87,7 +87,7 @@ def vectors(
     are none, it starts from nothing.
 
     Args:
-        epochs: of learning; None for 200 from nothing and 20 going on.
+        epochs: of learning; None for 40 from nothing and 20 going on.
         seed: of learning; None accepts vectors of any seed and learns with 0. Another seed learns from nothing.
         full: learn from nothing.
         own_trials: count what our own trials measured.
@@ -268,13 +268,17 @@ def _check(epochs: int | None, seed: int | None) -> None:
 
 
 def _kept(seed: int | None) -> list[Path]:
-    """Files of vectors in this home, newest first, then the package's own; only those of a seed where one is given."""
+    """Files of vectors in this home, newest first, then the package's own; only those of a seed where one is given.
+
+    Nothing goes on from files of an older format, nor are they used, so they are left out.
+    """
+    from kg.embedding.vectors import is_current
     from kg.resources import vectors_dir
 
     ending = "-seed*.safetensors" if seed is None else f"-seed{seed}.safetensors"
     files = (home() / "vectors").glob(f"*{ending}")
     newest = sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
-    return [*newest, *vectors_dir().glob(f"*{ending}")]
+    return [path for path in (*newest, *vectors_dir().glob(f"*{ending}")) if is_current(path)]
 
 
 def _publish(known: Knowledge, vectors: Vectors) -> None:

@@ -8,6 +8,7 @@ give, a Huber loss because AR is heavy-tailed, and a total weight of 1 for every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +21,8 @@ from kg.embedding.records import Records
 DIMENSION = 32
 """Length of an embedding."""
 FEATURES = 7
-BATCH = 32
+BATCH, BATCHES = 32, 64
+"""Records of a step; more of them where an epoch would have more steps than that."""
 LEARNING_RATE = 1e-3
 
 # Where nothing was learnt: the scale of small-image classification, features in logarithms but for the accuracy.
@@ -127,7 +129,8 @@ def experience_loss(predicted: Tensor, targets: Tensor, weights: Tensor) -> Tens
 class ExperienceTraining:
     """Train NN_exp and, through the records' means, the entities' vectors.
 
-    Adam for both (learning rate 0.001, the paper's), on batches of 32 records in an order drawn from `seed`.
+    Adam for both (learning rate 0.001, the paper's), on batches of 32 records, of many records on 64
+    batches, in an order drawn from `seed`.
     After each of its steps `constrain` brings the vectors back to where the graph's model keeps them, so NN_exp
     only ever sees vectors that the graph's model would keep too.
     """
@@ -152,8 +155,9 @@ class ExperienceTraining:
     def epoch(self) -> float:
         """See every record once; return the weighted mean loss."""
         total, order = 0.0, torch.randperm(len(self.records), generator=self.generator)
-        for begin in range(0, len(order), BATCH):
-            rows = order[begin : begin + BATCH]
+        size = max(BATCH, math.ceil(len(order) / BATCHES))
+        for begin in range(0, len(order), size):
+            rows = order[begin : begin + size]
             predicted = self.net(mean_vectors(self.records, self.entities, rows.numpy()), self.inputs[rows])
             weights = self.weights[rows]
             loss = experience_loss(predicted, self.targets[rows], weights)

@@ -7,11 +7,11 @@ TransR keeps its entities in holds for both: vectors are clamped after every ste
 What NN_exp learns of AR is what the law by size (`kg.embedding.law`) leaves: its part is what the strategies' own
 settings do. A search is guided by the law alone, because on unread papers NN_exp adds nothing to it.
 
-A run that continues from vectors leaves what they know where it was, and TransR's steps hardly move it
-(`transr.paces`); a new entity begins at the mean of its peers (`transr.first_tensors`); NN_exp keeps its weights and
-scales and goes on as ever. So links that changed between old nodes alone are hardly learnt: that takes a run from
-nothing. Where only the experience is new, NN_exp goes on alone, with the same moves of the embeddings: there is nothing
-in the graph that the vectors do not know, and TransR with its libraries is not even imported.
+A run that continues from vectors leaves what they know where it was: TransR is trained on the links of what is new
+and as many others (`transr.rehearsed`), and hardly moves what is known (`transr.paces`); a new entity begins at the
+mean of its peers (`transr.first_tensors`); NN_exp keeps its weights and scales and goes on as ever. So links that
+changed between old nodes alone are not learnt: that takes a run from nothing. Where the vectors know all that is
+linked, NN_exp goes on alone, with the same moves of the embeddings, and TransR with its libraries is not even imported.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from kg.cards import enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining
+from kg.embedding.finer import finer
 from kg.embedding.fingerprint import Triple, fingerprint
 from kg.embedding.law import fit, judge, lessons
 from kg.embedding.records import Records, coverage, map_records
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "fingerprint", "learn"]
 
+EPOCHS = 40
+"""Epochs from nothing: readers of settings and neighbours gain nothing by more (docs/results/embedding.md)."""
+
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each epoch: epoch from 1, number of epochs, the losses "graph" and "experience" of that epoch."""
 
@@ -49,7 +53,7 @@ def learn(
     triples: Sequence[Triple],
     experience: Sequence[Experience],
     *,
-    epochs: int = 200,
+    epochs: int = EPOCHS,
     seed: int = 0,
     start: Vectors | None = None,
     use_graph: bool = True,
@@ -81,7 +85,6 @@ def learn(
     ground = _Ground.of(methods, triples, only_methods)
     if use_graph:
         ground.check()
-    mark = fingerprint(ground.triples, ()) if use_graph else ""
     named = {method.id for method in ground.methods}
     taught = [item for item in experience if use_experience and item.strategy.method in named]
     law = fit(lessons(taught))
@@ -89,14 +92,14 @@ def learn(
     records = rows.beyond(law)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        alone = start is not None and use_graph and start.graph == mark
-        tensors = ground.known(start) if alone and start else ground.first(start)
+        known = start is not None and ground.known_to(start)
+        tensors = ground.known(start) if known and start else ground.first(start)
         turns = _Alternation(_first_net(start, records), records if use_experience else None, seed, progress)
-        model = ground.model(start, tensors) if use_graph and ground.triples and not alone else None
+        model = ground.model(start, tensors) if use_graph and ground.triples and not known else None
         tensors = turns.run(model, tensors, epochs)
     only = None if only_methods is None else sorted(only_methods)
     about = {
-        "fingerprint": fingerprint(triples, (item.mark for item in experience)), "graph": mark, "seed": seed,
+        "fingerprint": fingerprint(triples, (item.mark for item in experience)), "seed": seed,
         "epochs": epochs, "losses": turns.losses, "coverage": coverage(experience, ground.methods),
         "law": law, "verdict": judge(taught) if law else None,
         "options": {"use_graph": use_graph, "use_experience": use_experience, "only_methods": only},
@@ -118,6 +121,7 @@ class _Ground:
     def of(cls, methods: Sequence[Method], triples: Sequence[Triple], only: Sequence[str] | None) -> _Ground:
         # Order and repetition must not change the result, and a graph promises neither.
         chosen, kept = _select(methods, sorted(set(triples)), only)
+        kept = finer(kept)
         strategies = [strategy.id for method in chosen for strategy in enumerate_strategies(method)]
         relations = sorted({relation for _, relation, _ in kept})
         return cls(chosen, kept, strategies, name_entities(strategies, chosen, kept), relations)
@@ -131,6 +135,10 @@ class _Ground:
                 f"{len(absent)} strategies of the cards have no triple in the graph, {absent[0]} first. "
                 "Bring the graph up to date: automc kg sync."
             )
+
+    def known_to(self, start: Vectors) -> bool:
+        """Tell whether vectors know all these names."""
+        return set(self.entities) <= set(start.entities) and set(self.relations) <= set(start.relations)
 
     def first(self, start: Vectors | None) -> dict[str, Tensor]:
         """What TransR begins with, see `transr.first_tensors`; its libraries are imported only where needed."""
@@ -149,12 +157,18 @@ class _Ground:
             "projections": torch.from_numpy(start.projections[kind].copy()),
         }
 
-    def model(self, start: Vectors | None, tensors: dict[str, Tensor]) -> GraphModel:
-        """TransR over the triples, at these tensors; what `start` knows is moved slowly."""
-        from kg.embedding.transr import GraphModel, make_factory, paces
+    def model(self, start: Vectors | None, tensors: dict[str, Tensor]) -> GraphModel | None:
+        """TransR over the triples, at these tensors; what `start` knows is rehearsed a little, and moved slowly.
 
-        steps = None if start is None else paces(self.triples, self.entities, self.relations, start)
-        return GraphModel(make_factory(self.triples, self.entities, self.relations), tensors, steps)
+        None where no link is new.
+        """
+        from kg.embedding.transr import GraphModel, make_factory, paces, rehearsed
+
+        names = (self.triples, self.entities, self.relations)
+        if start is None:
+            return GraphModel(make_factory(*names), tensors)
+        rows = rehearsed(*names, start)
+        return GraphModel(make_factory(*names), tensors, paces(*names, start), rows) if len(rows) else None
 
 
 def _vectors(

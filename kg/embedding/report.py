@@ -31,7 +31,7 @@ from kg.cards import SIZE, enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining, logarithms, mean_vectors
 from kg.embedding.fingerprint import Triple
 from kg.embedding.law import fit, judge, lessons, weighted_median
-from kg.embedding.learn import Progress, clamp_rows, name_entities
+from kg.embedding.learn import EPOCHS, Progress, clamp_rows, name_entities
 from kg.embedding.records import Records, coverage, map_records
 from kg.embedding.threads import one_thread
 from kg.embedding.transr import GraphModel, first_tensors, make_factory
@@ -56,7 +56,7 @@ def report(
     experience: Sequence[Experience],
     *,
     seed: int = 0,
-    epochs: int = 200,
+    epochs: int = EPOCHS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure the quality of embeddings learnt with these arguments; deterministic like `learn`.

@@ -1,7 +1,8 @@
 """TransR over the graph's triples, by PyKEEN (Lin et al., AAAI 2015; AutoMC paper, Eq. 1 and 2).
 
 score(h, r, t) = −‖c(h M_r) + r − c(t M_r)‖₂ with h, t, r in the unit ball and c clamping to it; margin ranking
-loss against triples with a random head or tail. Entities and relations have 32 dimensions.
+loss against triples with another head or tail of the same kind (`negatives`). Entities and relations have 32
+dimensions.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from torch import Tensor, nn
 
 from kg.embedding.experience_net import DIMENSION
 from kg.embedding.fingerprint import Triple
+from kg.embedding.negatives import TypedNegatives
 from kg.embedding.vectors import Vectors
 
 BATCH = 4096
 LEARNING_RATE = 0.02
 MARGIN = 1.0
+FRESH_BATCH = 128
+"""Where a run goes on there are few triples, and what is new needs some hundred steps."""
 PACE = 0.05
 """Length of a known row's step beside a new one's: with it, TransR moves what is known at NN_exp's learning rate."""
 
@@ -57,11 +61,19 @@ class GraphModel:
         factory: the numbered triples.
         tensors: what training starts from, as `first_tensors` makes them.
         paces: as `paces` makes them; None where all is new.
+        rows: of the triples that are trained on, as `rehearsed` draws them; None for all.
     """
 
-    def __init__(self, factory: CoreTriplesFactory, tensors: Mapping[str, Tensor], paces: Paces | None = None) -> None:
+    def __init__(
+        self,
+        factory: CoreTriplesFactory,
+        tensors: Mapping[str, Tensor],
+        paces: Paces | None = None,
+        rows: Tensor | None = None,
+    ) -> None:
         self.factory = factory
         self.paces = paces
+        self.rows = rows
         self.model = TransR(
             triples_factory=factory,
             embedding_dim=DIMENSION,
@@ -109,21 +121,25 @@ class GraphModel:
         """Train; `after(epoch from 1, mean loss)` is called when an epoch's steps are done."""
         if epochs < 1:
             return
+        size = {"num_entities": self.factory.num_entities, "num_relations": self.factory.num_relations}
+        mapped = self.factory.mapped_triples
+        taught = self.factory if self.rows is None else CoreTriplesFactory(mapped[self.rows], **size)
         loop = SLCWATrainingLoop(
             model=self.model,
-            triples_factory=self.factory,
+            triples_factory=taught,
             optimizer="adam",
             optimizer_kwargs={"lr": LEARNING_RATE},
-            negative_sampler="basic",
+            # What a relation links, and what is true, all triples say, also those that are not trained on.
+            negative_sampler=TypedNegatives(mapped_triples=mapped, **size),
             automatic_memory_optimization=False,
         )
         # PyKEEN makes a folder for checkpoints even when none are asked for: not in the user's home.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _light_collections():
             warnings.simplefilter("ignore", DeprecationWarning)
             loop.train(
-                self.factory,
+                taught,
                 num_epochs=epochs,
-                batch_size=BATCH,
+                batch_size=BATCH if self.rows is None else FRESH_BATCH,
                 use_tqdm=False,
                 pin_memory=False,
                 checkpoint_directory=folder,
@@ -187,17 +203,33 @@ def paces(triples: Sequence[Triple], entities: Sequence[str], relations: Sequenc
     """Tell how far each row may move in a run that goes on from `start`.
 
     What is new moves at full length, a relation that is known at `PACE`, and a known entity in between, by the
-    share of its links that lead to new entities: a setting that a few of hundreds of strategies share hardly
-    moves, and a method whose first strategies have come goes where they belong.
+    share of its links that are fresh: a setting that a few of hundreds of strategies share hardly moves, and a method
+    whose first strategies have come goes where they belong.
     """
     old = _known(entities, start.entities)
     mapped = make_factory(triples, entities, relations).mapped_triples
-    ends = torch.cat([mapped[:, [0, 2]], mapped[:, [2, 0]]])
-    links = torch.bincount(ends[:, 0], minlength=len(entities))
-    new = torch.bincount(ends[~old[ends[:, 1]], 0], minlength=len(entities))
+    fresh = _fresh(mapped, old, _known(relations, start.relations))
+    links = torch.bincount(mapped[:, [0, 2]].flatten(), minlength=len(entities))
+    new = torch.bincount(mapped[fresh][:, [0, 2]].flatten(), minlength=len(entities))
     share = torch.where(old, new / links.clamp(min=1), 1.0)
     kind = torch.where(_known(relations, start.relations), PACE, 1.0)
     return {"entities": PACE + (1 - PACE) * share, "relations": kind, "projections": kind}
+
+
+def rehearsed(triples: Sequence[Triple], entities: Sequence[str], relations: Sequence[str], start: Vectors) -> Tensor:
+    """Return the rows of the fresh triples, and of as many others, drawn from torch's global generator.
+
+    Fresh triples alone would pull the relations away from all that was learnt of the others.
+    """
+    mapped = make_factory(triples, entities, relations).mapped_triples
+    fresh = _fresh(mapped, _known(entities, start.entities), _known(relations, start.relations))
+    new, old = torch.nonzero(fresh).flatten(), torch.nonzero(~fresh).flatten()
+    return torch.cat([new, old[torch.randperm(len(old))[: len(new)]]])
+
+
+def _fresh(mapped: Tensor, entities: Tensor, relations: Tensor) -> Tensor:
+    """Tell which triples have an end or a relation that is not among the known ones, (n,)."""
+    return ~(entities[mapped[:, 0]] & relations[mapped[:, 1]] & entities[mapped[:, 2]])
 
 
 def _known(names: Sequence[str], learnt: Sequence[str]) -> Tensor:

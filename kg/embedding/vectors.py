@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from kg.cards import enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet
+from kg.embedding.fingerprint import FORMAT
 from kg.embedding.law import Law, Verdict
 from kg.embedding.records import locate
 from kg.errors import VectorsInvalid
@@ -29,7 +30,6 @@ from kg.schema import Experience, Method, Strategy, Task
 
 Floats = NDArray[np.float32]
 
-FORMAT = 1
 PREFIX = 16
 """Characters of the fingerprint in a run's id."""
 _ARRAYS = ("entity_vectors", "relation_vectors", "projections")
@@ -66,8 +66,6 @@ class Vectors:
     """What a step costs by its size, fitted on the experience; None without any."""
     verdict: Verdict | None = None
     """How the law does on papers that it has not read."""
-    graph: str = ""
-    """Digest of the triples that were learnt; "" where there were none, or an older version did not say."""
     coverage: dict[str, dict[str, int]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -143,7 +141,7 @@ class Vectors:
             "format": FORMAT,
             "strategies": len(self.strategies),
             **{name: getattr(self, name) for name in ("entities", "relations", "fingerprint", "seed", "epochs")},
-            **{name: getattr(self, name) for name in ("continued_from", "new_strategies", "graph")},
+            **{name: getattr(self, name) for name in ("continued_from", "new_strategies")},
             **{name: getattr(self, name) for name in ("losses", "coverage", "options")},
             **{name: asdict(value) for name in ("law", "verdict") if (value := getattr(self, name)) is not None},
         }
@@ -170,8 +168,9 @@ class Vectors:
             with safe_open(path, framework="numpy") as file:
                 about = json.loads((file.metadata() or {})["vectors"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            if about.pop("format") != FORMAT:
-                raise VectorsInvalid(f"{path} has another format than {FORMAT}. Learn it anew: automc kg embed --full.")
+            if about.pop("format") > FORMAT:
+                raise VectorsInvalid(f"{path} was written by a newer AutoMC. Learn it anew: automc kg embed --full.")
+            about.pop("graph", None)  # of format 1
             n = about.pop("strategies")
             law, verdict = about.pop("law", None), about.pop("verdict", None)
             entities = tuple(about.pop("entities"))
@@ -189,6 +188,15 @@ class Vectors:
             raise VectorsInvalid(
                 f"{path} holds no embeddings that can be read ({error}). Learn them anew: automc kg embed --full."
             ) from error
+
+
+def is_current(path: Path) -> bool:
+    """Tell whether learning may go on from a file; True also for one that cannot be read, which `load` explains."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return bool(json.loads((file.metadata() or {})["vectors"])["format"] == FORMAT)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return True
 
 
 def _verdict(values: dict[str, Any] | None) -> Verdict | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from kg.cards import enumerate_strategies, on_grid, read_cards
 from kg.embedding.fingerprint import fingerprint
 from kg.embedding.law import fit, judge, lessons
+from kg.embedding.learn import EPOCHS
 from kg.embedding.vectors import Vectors
 from kg.experience import read_experience
 from kg.resources import vectors_dir
@@ -25,7 +26,7 @@ def test_they_were_learned_from_these_cards_and_this_experience(
     assert shipped.fingerprint == now, "cards or experience changed: make vectors, and commit data/vectors"
     assert file.name == f"{shipped.id}.safetensors"
     assert shipped.strategies == tuple(s.id for method in methods for s in enumerate_strategies(method))
-    assert shipped.epochs >= 200
+    assert shipped.epochs >= EPOCHS
     again = "the law by size is fitted in another way: make vectors"
     assert shipped.law == fit(lessons(experience)), again
     assert shipped.verdict == judge(experience), again

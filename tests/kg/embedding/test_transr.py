@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from kg.embedding.finer import finer
 from kg.embedding.learn import clamp_rows, learn, name_entities
-from kg.embedding.transr import LEARNING_RATE, PACE, GraphModel, first_tensors, make_factory, paces
+from kg.embedding.negatives import TypedNegatives
+from kg.embedding.transr import LEARNING_RATE, PACE, GraphModel, first_tensors, make_factory, paces, rehearsed
 from kg.schema import Method, Technique
 
 Triple = tuple[str, str, str]
@@ -110,14 +112,16 @@ def test_training_starts_from_the_tensors_and_leaves_them_alone(
 
 def test_paces_follow_what_is_new_around(methods: tuple[Method, ...], triples: list[Triple]) -> None:
     start = learn(methods[:1], [t for t in triples if t[0].startswith(("A", "HP"))], (), epochs=1, seed=1)
-    entities = name_entities([], methods, triples)
-    relations = sorted({relation for _, relation, _ in triples})
-    found = dict(zip(entities, paces(triples, entities, relations, start)["entities"].tolist(), strict=True))
-    # HP2 has two values and belongs to A, and now to B; T1 is A's and K's; HP2=0.1 belongs to HP2, six and one.
-    shares = {"B": 1, "B[HP2=0.1]": 1, "T3": 1, "A": 0, "HP1=0.1": 0, "HP2": 1 / 4, "T1": 1 / 2, "HP2=0.1": 1 / 8}
+    links = finer(triples)
+    entities = name_entities([], methods, links)
+    relations = sorted({relation for _, relation, _ in links})
+    found = dict(zip(entities, paces(links, entities, relations, start)["entities"].tolist(), strict=True))
+    # HP2 has two values and belongs to A, and now to B; T1 is A's, of its 12 strategies, and K's; HP2=0.1 belongs to
+    # HP2, six and one.
+    shares = {"B": 1, "B[HP2=0.1]": 1, "T3": 1, "A": 0, "HP2": 1 / 4, "T1": 1 / 14, "HP2=0.1": 1 / 8}
     for name, share in shares.items():
         assert abs(found[name] - (PACE + (1 - PACE) * share)) < 1e-6, name
-    kinds = paces(triples, entities, relations, start)["relations"]
+    kinds = paces(links, entities, relations, start)["relations"]
     assert torch.equal(kinds, torch.full((len(relations),), PACE))
 
 
@@ -135,3 +139,39 @@ def test_rows_step_at_their_pace(methods: tuple[Method, ...], triples: list[Trip
     assert moved["entities"][~slow].max() > 0.9 * LEARNING_RATE
     assert 0 < moved["relations"].max() <= 2 * LEARNING_RATE * PACE
     assert 0 < moved["projections"].max() <= 2 * LEARNING_RATE * PACE
+
+
+def test_what_is_new_is_rehearsed_with_as_many_others(methods: tuple[Method, ...], triples: list[Triple]) -> None:
+    start = learn(methods[:1], [t for t in triples if t[0].startswith(("A", "HP"))], (), epochs=1, seed=1)
+    links = finer(triples)
+    entities = name_entities([], methods, links)
+    relations = sorted({relation for _, relation, _ in links})
+    known = set(start.entities)
+    fresh = {triple for triple in links if not {triple[0], triple[2]} <= known}
+    rows = rehearsed(links, entities, relations, start).tolist()
+    assert len(rows) == len(set(rows)) == 2 * len(fresh)
+    assert fresh < {links[row] for row in rows}
+
+
+def test_negatives_are_of_the_same_kind_and_not_true(methods: tuple[Method, ...], triples: list[Triple]) -> None:
+    links = finer(triples)
+    entities, relations = name_entities([], methods, links), sorted({relation for _, relation, _ in links})
+    mapped = make_factory(links, entities, relations).mapped_triples
+    torch.manual_seed(0)
+    size = {"num_entities": len(entities), "num_relations": len(relations)}
+    sampler = TypedNegatives(mapped_triples=mapped, **size)
+    wrong, kept = [], []
+    for _ in range(20):
+        drawn, mask = sampler.sample(mapped)
+        assert mask is None
+        assert drawn.shape == (len(mapped), 1, 3)
+        # One end stays, and so does the relation.
+        assert ((drawn[:, 0] == mapped).sum(dim=1) >= 2).all()
+        wrong += [tuple(row) for row in drawn[:, 0].tolist()]
+        kept += (drawn[:, 0, 0] == mapped[:, 0]).tolist()
+    true = {tuple(row) for row in mapped.tolist()}
+    assert np.mean([row in true for row in wrong]) < 0.1
+    assert 0.4 < np.mean(kept) < 0.6, "heads and tails alike"
+    setting = relations.index("HAS_SETTING/HP1")
+    tails = {entities[tail] for _, relation, tail in wrong if relation == setting}
+    assert {"HP1=0.1", "HP1=0.2", "HP1=0.4"} < tails, "and, where all of these are true of a head, anything"
