@@ -3,7 +3,8 @@
 x is what a step removes, relative to its input. The curve is monotone, free at 0 and steep towards 1, as papers' tables
 and ours are; c ≥ 0 is a method's own, as far as its records go, and everybody's otherwise. Two more things that decide
 a step are factors of c: how many iterations it trains (known of our own records; papers train for tens of thousands,
-and are one factor together), and how many errors its input makes: what is hard loses more.
+and are one factor together), and how many errors its input makes: what is hard loses more. From paper to paper the
+curve is flatter: of records of unknown length AR = −c·(x/(1−x))^b, and b is fitted too.
 
 `judge` holds the law against the fairest constant, the weighted median, on papers that neither has read: where it does
 not win there, by papers and by rows, it is not used.
