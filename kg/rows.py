@@ -69,8 +69,8 @@ def _value(column: str, cell: str) -> Any:
     """The text of a cell as what its column holds."""
     if column in _TEXTS or column.startswith("raw."):
         return cell
-    if cell in ("true", "false"):
-        return cell == "true"
+    if column == "quoted":
+        return {"true": True, "false": False}.get(cell, cell)
     try:
         return parse_value(cell)
     except SchemaInvalid as error:

@@ -151,6 +151,11 @@ def test_rows_become_records(tmp_path: Path) -> None:
     assert (first.settings, first.top1_percent, first.params.count) == ({"HP1": 0.5}, 88.2, 135_000)
     assert (second.settings, second.params, second.published_ratio.fr) == ({}, None, 0.4)
     assert second.table == "Table 1, left"
+    path.write_text(
+        "id,method,task,table,source,confidence,family,quoted,weight_bits,teacher\nr,UQ,t,T,s,measured,other,true,4,56\n"
+    )
+    (third,) = read_rows(path)
+    assert (third.family, third.quoted, third.weight_bits, third.teacher) == ("other", True, 4, "56")
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,10 @@ def test_what_automc_measured_says_how_and_what_is_faulty_says_why(tmp_path):
     assert {e.confidence for e in own} == {"measured"}
     assert all(e.iterations and e.train_images and e.code and e.seed is not None and e.details["version"] for e in own)
     assert not any(e.iterations or e.code for e in experiences if not e.own)
-    faulty = Counter((e.source, e.strategy.method) for e in experiences if e.not_taught and not e.idle)
+    old = [e for e in own if e.details["version"] in ("LFB 1", "LFB 3")]
+    assert old
+    assert all("form" in e.not_taught for e in old)
+    faulty = Counter((e.source, e.strategy.method) for e in experiences if e.not_taught and not e.idle and e not in old)
     assert faulty == {
         ("wang_automc", "LMA"): 8, ("wang_automc", "LeGR"): 8, ("wang_automc", "HOS"): 8, ("wang_automc", "LFB"): 8,
         ("automc_random", "SFP"): 8, ("automc_progressive", "SFP"): 1,
