@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def load(n): return np.random.default_rng(n).integers(0, 256, (n, 3, 8, 8), dtyp
 READ = """
 import sys
 from automc.models import structure
-print(sum(p.numel() for p in structure.read(sys.argv[1]).model.parameters()))
+for path in sys.argv[1:]:
+    print(sum(p.numel() for p in structure.read(path).model.parameters()))
 """
 
 
@@ -49,31 +51,34 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
-def elsewhere(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Read an artefact in another process, in another working directory."""
+def elsewhere(folder: Path, *paths: Path) -> subprocess.CompletedProcess[str]:
+    """Read artefacts in another process, in another working directory."""
     folder.mkdir(exist_ok=True)
     return subprocess.run(
-        [sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=False, cwd=folder
+        [sys.executable, "-c", READ, *map(str, paths)], capture_output=True, text=True, check=False, cwd=folder
     )
 
 
-@pytest.mark.parametrize("how", [".layers", "project.models.layers", "layers", "..common", "project.common"])
-@pytest.mark.parametrize("marked", [True, False], ids=["package", "plain folders"])
-def test_imports_within_a_project(how: str, marked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = NET.format(layers=how, inside="")
-    write(tmp_path, project__models__net=net, project__models__layers=LAYERS, project__common=LAYERS)
-    if marked:
-        (tmp_path / "project" / "__init__.py").touch()
-        (tmp_path / "project" / "models" / "__init__.py").touch()
-    monkeypatch.chdir(tmp_path)
-    before = dict(sys.modules), list(sys.path), list(sys.argv)
-    loaded = load("project/models/net.py:build")
-    assert len(sources(loaded.source)) >= 2
-    structure.save("net.am", loaded.model, loaded.source, metadata={})
-    assert (list(sys.path), list(sys.argv)) == before[1:]
-    assert all(sys.modules[name] is module for name, module in before[0].items())
-    done = elsewhere(tmp_path / "net.am", tmp_path / "other")
-    assert done.stdout.strip() == str(sum(p.numel() for p in loaded.model.parameters())), done.stderr
+def test_imports_within_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: dict[Path, int] = {}
+    ways = (".layers", "project.models.layers", "layers", "..common", "project.common")
+    for number, (how, package) in enumerate(product(ways, (True, False))):
+        folder = tmp_path / str(number)
+        net = NET.format(layers=how, inside="")
+        write(folder, project__models__net=net, project__models__layers=LAYERS, project__common=LAYERS)
+        if package:
+            (folder / "project" / "__init__.py").touch()
+            (folder / "project" / "models" / "__init__.py").touch()
+        monkeypatch.chdir(folder)
+        before = dict(sys.modules), list(sys.path), list(sys.argv)
+        loaded = load("project/models/net.py:build")
+        assert len(sources(loaded.source)) >= 2, how
+        structure.save("net.am", loaded.model, loaded.source, metadata={})
+        assert (list(sys.path), list(sys.argv)) == before[1:], how
+        assert all(sys.modules[name] is module for name, module in before[0].items()), how
+        saved[folder / "net.am"] = sum(p.numel() for p in loaded.model.parameters())
+    done = elsewhere(tmp_path / "other", *saved)
+    assert done.stdout.split() == list(map(str, saved.values())), done.stderr
 
 
 def test_neighbours_of_the_same_name(tmp_path: Path) -> None:

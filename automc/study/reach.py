@@ -166,6 +166,8 @@ def _told(far: Mapping[str, float], why: Mapping[str, str]) -> str:
 def insist_possible(spec: StudySpec, subject: Subject, held: Held) -> None:
     """Refuse a target that no scheme can meet on this model; methods are asked until it is known that one can.
 
+    The model has been proved to read back: see `structure.check`.
+
     Raises:
         StudyError: of `insist_reachable`.
     """
@@ -179,7 +181,7 @@ def insist_possible(spec: StudySpec, subject: Subject, held: Held) -> None:
     why: dict[str, str] = {}
     all_levels = grid_levels(spec.only)
     strategies = widest(s for name, grid in grids(spec.only).items() if name in all_levels for s in grid)
-    with scratch(subject, spec.recipe, held=held) as setup:
+    with scratch(subject, spec.recipe, held=held, proved=True) as setup:
         bench = setup.open()
         # The last ones of the registry are the quickest to ask.
         for name in reversed(strategies):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from io import BytesIO, StringIO
 
+import networkx
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -36,6 +39,22 @@ def test_a_cypher_file_rebuilds_the_graph_elsewhere(filled, tmp_path, monkeypatc
     assert (found.counts, found.digest) == (wanted.counts, wanted.digest)
     status = json.loads(run("status", "--format", "json").stdout)
     assert (status["embedding"], status["pending_migrations"]) == ("fresh", [])
+
+
+def test_graphml_and_csv_hold_what_json_does(filled, tmp_path):
+    graph = json.loads(run("export").stdout)
+    assert run("export", "--format", "graphml", "--out", str(tmp_path / "g.graphml")).exit_code == 0
+    read = networkx.read_graphml(BytesIO((tmp_path / "g.graphml").read_bytes()))
+    assert read.number_of_nodes() == len(graph["nodes"])
+    assert read.number_of_edges() == len(graph["relationships"])
+    assert read.nodes["Method:NS"]["title"] == "Network Slimming"
+
+    assert run("export", "--format", "csv", "--out", str(tmp_path / "g")).exit_code == 0
+    rows = list(csv.DictReader(StringIO((tmp_path / "g" / "relationships.csv").read_text())))
+    assert len(rows) == len(graph["relationships"])
+    assert {"type": "HAS_VALUE", "from_id": "HP6", "to_id": "HP6=0.7"}.items() <= next(
+        row for row in rows if row["to_id"] == "HP6=0.7" and row["type"] == "HAS_VALUE"
+    ).items()
 
 
 def test_export_csv_needs_a_folder(filled):

@@ -16,7 +16,7 @@ def stairs(step: int) -> dict[int, float]:
     return {w: 1.0 + (step * math.ceil(w / step)) ** 2 for w in widths.WIDTHS}
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+@pytest.mark.parametrize("runtime", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
 def test_auto_widths_are_those_of_the_recipe_that_ran(automc, full_home, tmp_path, monkeypatch, runtime):
     monkeypatch.setattr(widths, "measure", lambda runtime, device: stairs(16 if runtime == "onnx" else 8))
     multiple = 16 if runtime == "onnx" else 8

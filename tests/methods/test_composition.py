@@ -44,6 +44,9 @@ def expect_promises(done: Composed) -> None:
 
 def test_all_pairs_are_tried() -> None:
     assert len(PAIRS) == len(NAMES) ** 2
+    at_once = {param.values for param in ON_BOTH if not param.marks}
+    assert {scheme for _, scheme in at_once} == set(PAIRS)
+    assert len({(net, scheme.steps[0].method) for net, scheme in at_once}) == len(TINY) * len(NAMES)
     assert {names(scheme) for scheme in PAIRS} >= {"NS-LFB", "LFB-NS", "SFP-SFP", "LFB-UQ", "UQ-LFB"}
     assert all(len(scheme.steps) == 5 for scheme in SCHEMES)
 
@@ -61,8 +64,15 @@ def test_a_broken_promise_is_seen() -> None:
     assert not list(unclear("NS: no removable channel of the model has a batch norm to rank it by."))
 
 
-@pytest.mark.parametrize("bench", TINY, indirect=True)
-@pytest.mark.parametrize("scheme", PAIRS, ids=names)
+ON_BOTH = [
+    pytest.param(net, scheme, id=f"{names(scheme)}-{net}", marks=[pytest.mark.slow] if (i + j) % 2 else [])
+    for i, net in enumerate(TINY)
+    for j, scheme in enumerate(PAIRS)
+]
+"""Each pair on one of the networks, and slowly on the other; each method comes first on both."""
+
+
+@pytest.mark.parametrize(("bench", "scheme"), ON_BOTH, indirect=["bench"])
 def test_every_pair(bench: Bench, scheme: Scheme) -> None:
     done = bench.run(scheme)
     expect_promises(done)

@@ -90,7 +90,7 @@ def test_same_seed_same_result_and_another_seed_another(name: str, context) -> N
     assert not same(runs[0], runs[2])
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", [pytest.param("resnet-a", marks=pytest.mark.slow), "vgg"])
 @pytest.mark.parametrize("name", SHRINKING)
 def test_sizes_are_ordered_like_their_targets(name: str, net: str, context) -> None:
     model = build(net)

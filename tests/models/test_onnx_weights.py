@@ -37,8 +37,13 @@ def kinds(path: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("net", "kind", "bits"),
-    [("vgg", "scale", 2), ("vgg", "codebook", 3), ("inverted", "scale", 4), ("inverted", "codebook", 8)],
-)  # fmt: skip
+    [
+        ("vgg", "scale", 2),
+        pytest.param("vgg", "codebook", 3, marks=pytest.mark.slow),
+        pytest.param("inverted", "scale", 4, marks=pytest.mark.slow),
+        ("inverted", "codebook", 8),
+    ],
+)
 def test_integers_say_what_floats_said_with_folded_norms(net: str, kind: str, bits: int, tmp_path: Path) -> None:
     model = build(net)
     with torch.no_grad():

@@ -100,6 +100,7 @@ def test_a_study_begins_with_every_method_straight_to_the_target(full_home):
     assert same(more.trials[:8]) == same(result.trials)
 
 
+@pytest.mark.slow
 def test_resuming_among_the_first_trials_equals_never_stopping(full_home):
     reference = run(create(full_home, "10steps", workers=1, gamma=0.5)).trials
     (full_home / "cache").rename(full_home / "old-cache")
@@ -112,7 +113,14 @@ def test_resuming_among_the_first_trials_equals_never_stopping(full_home):
     assert same(run(study).trials) == same(reference)
 
 
-@pytest.mark.parametrize("options", [{"grid_only": True}, {"searcher": "random"}, {"gamma": None, "max_drop": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"grid_only": True},
+        pytest.param({"searcher": "random"}, marks=pytest.mark.slow),
+        pytest.param({"gamma": None, "max_drop": 0.5}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_papers_search_stays_on_the_grid(full_home, options):
     workers: list[Inline] = []
     study = create(full_home, "2steps", **options)
