@@ -71,14 +71,19 @@ def delete_study(store: GraphStore, id: str) -> None:
     """
     load_study(store, id)
     save_study(store, {"id": id, "status": DELETING})
-    # The newest first: an engine that keeps a node's links in the order of their making finds them at once.
-    for page in _pages(_trial_ids(store, id)[::-1]):
-        store.atomically(partial(_delete_trials, store, page))
+    # The newest first: an engine that keeps a node's links in the order of their making finds them at once. Trials and
+    # what they taught share tasks, so they go together, as they came.
+    trials = _trial_ids(store, id)[::-1]
     observed = store.read(
         "MATCH (e:Experience)-[:OBSERVED_IN]->(:Study {id: $id}) RETURN e.id AS id", {"id": id}, timeout=WRITE_SECONDS
-    ).column("id")
-    for page in _pages(observed):
-        store.atomically(partial(_forget_experience, store, id, page))
+    ).column("id")[::-1]
+    pages = max(1, -(-len(trials) // PAGE))
+    share = -(-len(observed) // pages)
+    for number in range(pages):
+        if page := trials[number * PAGE : (number + 1) * PAGE]:
+            store.atomically(partial(_delete_trials, store, page))
+        for taught in _pages(observed[number * share : (number + 1) * share]):
+            store.atomically(partial(_forget_experience, store, id, taught))
     _sweep(store, "Strategy", "NOT n.searchable", "(:Scheme)-[:STEP]->(n)", "(:Experience)-[:OF_STRATEGY]->(n)")
     _sweep(store, "Setting", "NOT n.searchable", "(:Strategy)-[:HAS_SETTING]->(n)")
     with store.transaction():
@@ -143,7 +148,7 @@ def _sweep(store: GraphStore, label: str, condition: str, *users: str) -> None:
     unused = " AND ".join(f"NOT EXISTS {{ MATCH {pattern} }}" for pattern in users)
     where = f"WHERE {condition} AND {unused}"
     found = store.read(f"MATCH (n:{label}) {where} RETURN n.id AS id", timeout=WRITE_SECONDS).column("id")
-    for page in _pages(found):
+    for page in _pages(found[::-1]):
         # Looked at again: somebody may use one by now.
         store.write(f"UNWIND $ids AS id MATCH (n:{label} {{id: id}}) {where} DETACH DELETE n", {"ids": page})
 

@@ -310,13 +310,18 @@ def read_experience(store: GraphStore, *, idle: bool = True) -> tuple[Experience
     Args:
         idle: also what teaches nothing (`Experience.idle`).
     """
+    tasks = {
+        row["id"]: nodes.read_task(row)
+        for row in store.read("MATCH (t:Task) RETURN properties(t) AS task", timeout=WRITE_SECONDS).column("task")
+    }
     learned = "" if idle else "AND (coalesce(e.not_taught, '') = '' OR NOT s.id ENDS WITH '[]') "
     table = store.read(
         "MATCH (t:Task)<-[:ON_TASK]-(e:Experience)-[:OF_STRATEGY]->(s:Strategy)-[:OF_METHOD]->(m:Method) "
         f"WHERE e.retired_at IS NULL AND m.retired_at IS NULL {learned}"
-        "RETURN properties(e) AS experience, s.id AS strategy, properties(t) AS task"
+        "RETURN properties(e) AS experience, s.id AS strategy, t.id AS task",
+        timeout=WRITE_SECONDS,
     )
-    found = [nodes.read_experience_row(row, strategy, nodes.read_task(task)) for row, strategy, task in table.rows]
+    found = [nodes.read_experience_row(row, strategy, tasks[task]) for row, strategy, task in table.rows]
     return tuple(sorted(found, key=lambda experience: experience.id))
 
 

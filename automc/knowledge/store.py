@@ -147,12 +147,20 @@ def as_script() -> tuple[str, tuple[int, int]]:
         SchemaInvalid: a node has not exactly one label and an id of its own.
     """
     from kg.resources import migrations_dir
-    from kg.store.copy import read_contents
+    from kg.store.copy import read_pages
     from kg.store.script import script
 
+    counts = [0, 0]
+
+    def counted(pages: Iterator[Contents]) -> Iterator[Contents]:
+        for page in pages:
+            counts[0] += len(page.nodes)
+            counts[1] += len(page.rels)
+            yield page
+
     with graph(create=False) as store:
-        found = read_contents(store)
-    return "\n".join(script(found, migrations_dir())), (len(found.nodes), len(found.rels))
+        text = "\n".join(script(counted(read_pages(store)), migrations_dir()))
+    return text, (counts[0], counts[1])
 
 
 def run_script(statements: Sequence[str], *, timeout: float | None = 300.0) -> Table:

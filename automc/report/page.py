@@ -116,19 +116,27 @@ def volume_plots(trials: Sequence[Trial], protocol: Protocol) -> list[str]:
     As a share of the whole.
     """
     gamma, base = protocol.gamma or 0.0, protocol.base["accuracy"]
-    points: list[tuple[float, float]] = []
-    values = []
+    whole = 0.5 * base * (1 - gamma)
+    best, volume, values = np.zeros((0, 2)), 0.0, []
     for trial in trials:
-        if trial.accuracy is not None and trial.size is not None and protocol.feasible(trial):
-            points.append((trial.accuracy, trial.size))
-        whole = 0.5 * base * (1 - gamma)
-        values.append(hypervolume(np.array(points), (0.5 * base, gamma)) / whole if points and whole else 0.0)
+        if whole and trial.accuracy is not None and trial.size is not None and protocol.feasible(trial):
+            point = np.array([trial.accuracy, trial.size])
+            if not (best >= point).all(1).any():
+                best = np.vstack([best[~(best <= point).all(1)], point])
+                volume = hypervolume(best, (0.5 * base, gamma)) / whole
+        values.append(volume)
     minutes = [s / 60 for s in accumulate(t.seconds for t in trials)]
     plots = []
     for x, positions in (("executed steps", range(1, len(trials) + 1)), ("minutes of executed steps", minutes)):
-        line = list(zip(map(float, positions), values, strict=True))
+        line = _corners(list(zip(map(float, positions), values, strict=True)))
         plots.append(svg([], x=x, y="hypervolume", title=f"Hypervolume over {x}", lines=[("front", line)]))
     return plots
+
+
+def _corners(line: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A line without the points at which its height is that of both neighbours: it looks the same."""
+    inner = (b for a, b, c in zip(line, line[1:], line[2:], strict=False) if not a[1] == b[1] == c[1])
+    return [*line[:1], *inner, *line[1:][-1:]]
 
 
 def _steps(chosen: Trial, by_scheme: dict[Scheme, Trial]) -> list[Trial]:

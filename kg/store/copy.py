@@ -51,19 +51,33 @@ class Contents:
 
 
 def read_contents(store: GraphStore) -> Contents:
-    """Read a whole graph, in pages: a server need not hold it in one answer.
+    """Read a whole graph; see `read_pages`.
+
+    Raises:
+        SchemaInvalid: a node cannot be named: it has not exactly one label and a string id of its own.
+    """
+    pages = list(read_pages(store))
+    return Contents(*(tuple(chain.from_iterable(getattr(page, part) for page in pages)) for part in ("nodes", "rels")))
+
+
+def read_pages(store: GraphStore) -> Iterator[Contents]:
+    """Read a whole graph in pages, all nodes before all relationships: neither a server nor we hold it at once.
 
     Nodes are those that were there at the beginning, known labels first. What another process adds meanwhile is left
     out, and a relationship that has lost an end to another process goes with it.
 
     Raises:
-        SchemaInvalid: a node cannot be named: it has not exactly one label and a string id of its own.
+        SchemaInvalid: as `read_contents`.
     """
     pages = list(_pages(_ids(store)))
-    found = [(label, properties) for label, ids in pages for properties in _properties(store, label, ids)]
-    here = {(label, properties["id"]) for label, properties in found}
-    rels = [rel for label, ids in pages for rel in _leaving(store, label, ids)]
-    return Contents(tuple(found), tuple(rel for rel in rels if {(rel[1], rel[2]), (rel[3], rel[4])} <= here))
+    here: set[tuple[str, str]] = set()
+    for label, ids in pages:
+        nodes = [(label, properties) for properties in _properties(store, label, ids)]
+        here.update((label, properties["id"]) for _, properties in nodes)
+        yield Contents(tuple(nodes), ())
+    for label, ids in pages:
+        rels = _leaving(store, label, ids)
+        yield Contents((), tuple(rel for rel in rels if {(rel[1], rel[2]), (rel[3], rel[4])} <= here))
 
 
 def _ids(store: GraphStore) -> dict[str, list[str]]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kg.store.base import GraphStore, Table
-from kg.store.copy import Contents, quoted
+from kg.store.copy import Contents, Node, Rel, quoted
 from kg.store.migrate import is_schema, read_migrations
 
 ROWS = 250
@@ -23,35 +23,54 @@ _VECTOR = 8
 _ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-def script(contents: Contents, migrations: Path) -> Iterator[str]:
-    """Yield the statements that make an empty store hold `contents`, each on lines of its own with its semicolon.
+def script(pages: Iterable[Contents], migrations: Path) -> Iterator[str]:
+    """Yield the statements that make an empty store hold what pages do, each on lines of its own with its semicolon.
 
     Run twice they change nothing: nodes are merged by label and id, relationships by ends, type and properties.
 
     Args:
-        contents: of a graph with all migrations applied.
+        pages: of a graph with all migrations applied, nodes before relationships; each is forgotten once it is written.
         migrations: their folder; its constraints and indexes come first.
     """
     for migration in read_migrations(migrations):
         if migration.is_schema:
             yield from (f"{statement};\n" for statement in migration.statements)
-    nodes: dict[str, list[str]] = defaultdict(list)
-    for label, properties in contents.nodes:
-        nodes[label].append(literal(properties))
-    for label, rows in nodes.items():
-        yield from _batches(rows, f"MERGE (n:{quoted(label)} {{id: row.id}}) SET n += row")
-    rels: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for type, start_label, start_id, end_label, end_id, properties in contents.rels:
-        names = tuple(sorted(properties))
-        rels[type, start_label, end_label, names].append(literal([start_id, end_id, *(properties[n] for n in names)]))
-    for (type, start_label, end_label, names), rows in rels.items():
-        key = ", ".join(f"{quoted(name)}: row[{i}]" for i, name in enumerate(names, 2))
-        link = f"{quoted(type)} {{{key}}}" if names else quoted(type)
-        yield from _batches(
-            rows,
-            f"MATCH (a:{quoted(start_label)} {{id: row[0]}}) MATCH (b:{quoted(end_label)} {{id: row[1]}}) "
-            f"MERGE (a)-[:{link}]->(b)",
-        )
+    waiting: dict[str, list[str]] = defaultdict(list)
+    nodes = True
+    for page in pages:
+        yield from _full(waiting, map(_node, page.nodes))
+        if page.rels and nodes:
+            yield from _rest(waiting)
+            nodes = False
+        yield from _full(waiting, map(_rel, page.rels))
+    yield from _rest(waiting)
+
+
+def _full(waiting: dict[str, list[str]], rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Add rows to what waits, and write each kind of which there are enough."""
+    for work, row in rows:
+        waiting[work].append(row)
+        if len(waiting[work]) == ROWS:
+            yield _statement(waiting.pop(work), work)
+
+
+def _node(node: Node) -> tuple[str, str]:
+    """What is done with a node, and its row."""
+    label, properties = node
+    return f"MERGE (n:{quoted(label)} {{id: row.id}}) SET n += row", literal(properties)
+
+
+def _rel(rel: Rel) -> tuple[str, str]:
+    """What is done with a relationship, and its row."""
+    type, start_label, start_id, end_label, end_id, properties = rel
+    names = sorted(properties)
+    key = ", ".join(f"{quoted(name)}: row[{i}]" for i, name in enumerate(names, 2))
+    link = f"{quoted(type)} {{{key}}}" if names else quoted(type)
+    work = (
+        f"MATCH (a:{quoted(start_label)} {{id: row[0]}}) MATCH (b:{quoted(end_label)} {{id: row[1]}}) "
+        f"MERGE (a)-[:{link}]->(b)"
+    )
+    return work, literal([start_id, end_id, *(properties[name] for name in names)])
 
 
 def run_script(store: GraphStore, statements: Sequence[str], timeout: float | None) -> Table:
@@ -95,6 +114,12 @@ def literal(value: Any) -> str:
     return repr(value)
 
 
-def _batches(rows: Sequence[str], work: str) -> Iterator[str]:
-    for start in range(0, len(rows), ROWS):
-        yield "UNWIND [\n" + ",\n".join(rows[start : start + ROWS]) + f"\n] AS row\n{work};\n"
+def _rest(waiting: dict[str, list[str]]) -> Iterator[str]:
+    """Write what waits for more of its kind."""
+    for work, rows in waiting.items():
+        yield _statement(rows, work)
+    waiting.clear()
+
+
+def _statement(rows: Sequence[str], work: str) -> str:
+    return "UNWIND [\n" + ",\n".join(rows) + f"\n] AS row\n{work};\n"

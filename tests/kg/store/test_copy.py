@@ -196,7 +196,7 @@ def test_a_script_rebuilds_the_graph(source: GraphStore, store: GraphStore, monk
     monkeypatch.setattr("kg.store.script.ROWS", 2)
     source.write("CREATE (n:Study) SET n = $odd", {"odd": ODD})
     wanted = read_contents(source)
-    lines = list(script(wanted, migrations_dir()))
+    lines = list(script([wanted], migrations_dir()))
     # What a person's client reads: one text.
     parts = statements("\n".join(lines))
     assert len(parts) == len(lines)
@@ -255,7 +255,7 @@ def test_a_script_of_the_whole_graph(real_neo4j: str, tmp_path: Path) -> None:
         migrate(here, migrations_dir())
         sync(here, read_cards(), *read_experience())
         wanted = read_contents(here)
-        run_script(there, statements("\n".join(script(wanted, migrations_dir()))), None)
+        run_script(there, statements("\n".join(script([wanted], migrations_dir()))), None)
         assert read_contents(there).digest == wanted.digest
 
 
