@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -35,6 +35,10 @@ _FLOAT = re.compile(
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 # The C parser reads all packaged files in a fraction of the time; not every installation has it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:
+    from yaml import SafeDumper as _Dumper
+else:
+    _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def read_yaml(text: str) -> tuple[Any, dict[Place, int]]:
@@ -151,7 +155,7 @@ def write_yaml(content: Any) -> str:
     return yaml.dump(content, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=110)
 
 
-class _Writer(yaml.SafeDumper):
+class _Writer(_Dumper):
     """Quotes also what is text to YAML 1.1 and a number to us, such as 1e-5; writes what occurs twice twice."""
 
     def ignore_aliases(self, data: Any) -> bool:
