@@ -129,9 +129,7 @@ def similar(
         show(("cosine", "strategy"), words, format)
     else:
         show(("strategy", "cosine"), found, format)
-    say(
-        "Near means linked alike in the graph and moved alike by the results; settings that no result varies say little."
-    )
+    say("Near means alike in method, techniques and settings, neighbouring values more than others, and in results.")
 
 
 @app.command()
@@ -146,8 +144,8 @@ def embed(
     """Learn the strategies' embeddings from the graph and write them back (AutoMC paper, Algorithm 1).
 
     Where nothing changed since they were learned, they stay as they are. Where strategies or experience came or
-    went, learning continues from the old vectors, which hardly move; --full learns all anew. --report measures link
-    prediction on held-out triples and AR of left-out papers, and writes nothing.
+    went, learning continues from the old vectors, which hardly move; --full learns all anew. --report measures
+    whether settings can be read and neighbours are right, held-out links and AR of left-out papers, and writes nothing.
 
     Example: automc kg embed --epochs 100 --seed 0
     """

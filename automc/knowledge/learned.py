@@ -249,16 +249,20 @@ def _saved(vectors: Vectors, path: Path) -> Vectors:
 
 
 def quality(*, epochs: int = EPOCHS, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
-    """Measure how good the vectors are: link prediction, and AR of papers that were left out.
+    """Measure how good the vectors are: whether settings can be read and neighbours are right, in the newest ones; then
+    held-out links, and AR of papers that were left out.
 
     Raises:
         NotInGraph: the graph has not been filled.
+        VectorsInvalid: the file of the newest vectors is damaged.
     """
     from kg.embedding.report import report
 
     _check(epochs, seed)
     known = learnable(own_trials=False)
-    return report(known.methods, known.triples, known.experience, seed=seed, epochs=epochs, progress=progress)
+    return report(
+        known.methods, known.triples, known.experience, seed=seed, epochs=epochs, vectors=newest(), progress=progress
+    )
 
 
 def _check(epochs: int | None, seed: int | None) -> None:

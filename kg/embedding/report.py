@@ -1,17 +1,18 @@
-"""How good the embeddings are: link prediction on held-out triples, and AR on papers NN_exp has not read.
+"""How good the embeddings are: settings and neighbours, held-out links, and AR on papers NN_exp has not read.
 
-Both are measured on vectors learnt from 95% of the triples: the other 5% are ranked (filtered, realistic ranks,
-PyKEEN), and the same vectors are where every fold starts. A fold trains on everything but one paper and predicts
-that one. Only papers with an AR in Eq. 3 are folds; our own trials are left out, and our own tables are no folds and
-no part of the constants. PR is compared only where HP2 was not taken from the very PR to be predicted.
+What `quality` measures comes first: it is what the vectors are used for. Links and papers are measured on vectors
+learnt without 5% of the strategies' links: these are ranked among all that their relation links, as settings of one
+hyperparameter or methods, and the same vectors are where every fold starts. A fold trains on everything but one paper
+and predicts that one. Only papers with an AR in Eq. 3 are folds; our own trials are left out, and our own tables are no
+folds and no part of the constants. PR is compared only where HP2 was not taken from the very PR to be predicted.
 
 Errors are absolute, so the constant that counts is the median; the mean is there because it is usual.
 """
 
 from __future__ import annotations
 
-import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pykeen.evaluation import RankBasedEvaluator
 from scipy.stats import spearmanr
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import RidgeCV
@@ -29,16 +29,19 @@ from torch import Tensor, nn
 
 from kg.cards import SIZE, enumerate_strategies
 from kg.embedding.experience_net import ExperienceNet, ExperienceTraining, logarithms, mean_vectors
+from kg.embedding.finer import METHOD, SETTING, finer, finer_relation
 from kg.embedding.fingerprint import Triple
 from kg.embedding.law import fit, judge, lessons, weighted_median
 from kg.embedding.learn import EPOCHS, Progress, clamp_rows, name_entities
+from kg.embedding.quality import neighbours, settings_read
 from kg.embedding.records import Records, coverage, map_records
 from kg.embedding.threads import one_thread
 from kg.embedding.transr import GraphModel, first_tensors, make_factory
+from kg.embedding.vectors import Vectors
 from kg.schema import Experience, Method
 
 HELD_OUT = 0.05
-"""Share of the triples that is ranked."""
+"""Share of the strategies' links that is ranked."""
 
 Floats = NDArray[np.float64]
 SHORT_EPOCHS, SHARE = 25, 0.25
@@ -57,6 +60,7 @@ def report(
     *,
     seed: int = 0,
     epochs: int = EPOCHS,
+    vectors: Vectors | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure the quality of embeddings learnt with these arguments; deterministic like `learn`.
@@ -67,10 +71,13 @@ def report(
         experience: the records; only published ones are used.
         seed: of everything.
         epochs: of TransR, and of Eq. 3 in each fold.
+        vectors: whose settings and neighbours are measured; those of which some links were held out for None, and
+            where a strategy is missing.
         progress: called with (steps done, steps, losses): a step is an epoch of TransR or a fold.
 
     Returns:
-        `links`: held_out, mrr, hits_at_10 and the same by relation and side. `ar` and `pr`: n rows, papers, and for
+        `settings` and `neighbours` as in `quality`. `links`: held_out, the mean reciprocal rank `mrr` within the kind,
+        and by relation beside its `chance`. `ar` and `pr`: n rows, papers, and for
         the law, NN_exp and the trivial predictors the mean absolute error over all rows (`mae`) and as a mean over the
         papers (`mae_by_paper_mean`), and the mean rank correlation within papers (`rank`) where they do not say the
         same of all rows; `papers_detail`. `first_guess` as `law.judge`. `coverage` as `records.coverage`. `seconds`.
@@ -79,7 +86,7 @@ def report(
     triples = sorted(set(triples))
     published = [item for item in experience if item.origin == "paper"]
     strategies = [strategy.id for method in methods for strategy in enumerate_strategies(method)]
-    entities = name_entities(strategies, methods, triples)
+    entities = name_entities(strategies, methods, finer(triples))
     records = map_records(published, methods, {name: row for row, name in enumerate(entities)})
     papers = sorted(
         {i.source for i, ar in zip(records.items, records.targets[:, 0], strict=True) if ar == ar and not i.own}
@@ -92,13 +99,18 @@ def report(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        links, vectors = _links(triples, entities, seed, epochs, tell)
+        links, learnt = _links(triples, entities, seed, epochs, tell)
         folds = []
         for number, paper in enumerate(papers, 1):
             held = np.array([item.source == paper for item in records.items])
-            folds.append((paper, *_fold(records.take(~held), records.take(held), vectors, seed, epochs)))
+            folds.append((paper, *_fold(records.take(~held), records.take(held), learnt, seed, epochs)))
             tell(epochs + number, {})
+    names, found = strategies, learnt.numpy()
+    if vectors is not None and set(strategies) <= set(vectors.strategies):
+        names, found = list(vectors.strategies), vectors.vectors
     return {
+        "settings": settings_read(names, found[: len(names)], seed),
+        "neighbours": neighbours(methods, names, found, seed),
         "links": links,
         "ar": _summary(folds, 0),
         "pr": _summary(folds, 1),
@@ -122,43 +134,58 @@ def _links(
     epochs: int,
     tell: Callable[[int, dict[str, float]], None],
 ) -> tuple[dict[str, Any], Tensor]:
-    """Train TransR on most triples, rank the others; return the ranks and the entities' vectors."""
-    relations = sorted({relation for _, relation, _ in triples})
-    factory = make_factory(triples, entities, relations)
-    training, held = factory.split([1 - HELD_OUT, HELD_OUT], random_state=seed)
-    model = GraphModel(training, first_tensors(triples, entities, relations, None))
+    """Train TransR without some links of strategies, and rank these; return the ranks and the entities' vectors."""
+    links = [triple for triple in triples if triple[1] in (SETTING, METHOD)]
+    chosen = np.random.default_rng(seed).permutation(len(links))[: round(HELD_OUT * len(links))]
+    held = [links[i] for i in sorted(chosen)]
+    left_out, all_links = set(held), finer(triples)
+    relations = sorted({relation for _, relation, _ in all_links})
+    taught = finer(triple for triple in triples if triple not in left_out)
+    model = GraphModel(make_factory(taught, entities, relations), first_tensors(taught, entities, relations, None))
     model.train(epochs, lambda epoch, loss: tell(epoch, {"graph": loss}))
-    by_relation = {}
-    for number, relation in enumerate(relations):
-        mapped = held.mapped_triples[held.mapped_triples[:, 1] == number]
-        if len(mapped):
-            by_relation[relation] = _rank(model, mapped, [training.mapped_triples, held.mapped_triples])
-    total = sum(row["n"] for row in by_relation.values())
-    # Both figures are means over ranks, so the whole is the mean of the parts.
-    whole = (
-        {
-            name: sum(row["n"] * (row[f"{name}_head"] + row[f"{name}_tail"]) / 2 for row in by_relation.values())
-            / total
-            for name in ("mrr", "hits_at_10")
-        }
-        if total
-        else {"mrr": float("nan"), "hits_at_10": float("nan")}
-    )
-    links = {"held_out": total, "trained_on": len(training.mapped_triples), **whole, "relations": by_relation}
-    return links, model.tensors()["entities"]
+    ranks = _ranks(model, held, all_links, entities, relations)
+    found = {
+        "held_out": len(held),
+        "trained_on": len(taught),
+        "mrr": float(np.mean([1 / rank for rows in ranks.values() for rank, _ in rows])) if held else float("nan"),
+        "relations": {
+            name: {
+                "n": len(rows),
+                "mrr": float(np.mean([1 / rank for rank, _ in rows])),
+                "chance": float(np.mean([np.mean(1 / np.arange(1, rivals + 1)) for _, rivals in rows])),
+            }
+            for name, rows in sorted(ranks.items())
+        },
+    }
+    return found, model.tensors()["entities"]
 
 
-def _rank(model: GraphModel, mapped: Tensor, known: list[Tensor]) -> dict[str, Any]:
-    """Filtered ranks of triples: n, and MRR and Hits@10 for either side."""
-    # It warns on every CPU that it does not measure memory there; the batch is small.
-    logging.getLogger("torch_max_mem").setLevel(logging.ERROR)
-    evaluator = RankBasedEvaluator(filtered=True)
-    result = evaluator.evaluate(model.model, mapped, batch_size=32, additional_filter_triples=known, use_tqdm=False)
-    row: dict[str, Any] = {"n": len(mapped)}
-    for side in ("head", "tail"):
-        row[f"mrr_{side}"] = float(result.get_metric(f"{side}.realistic.inverse_harmonic_mean_rank"))
-        row[f"hits_at_10_{side}"] = float(result.get_metric(f"{side}.realistic.hits_at_10"))
-    return row
+def _ranks(
+    model: GraphModel,
+    held: Sequence[Triple],
+    links: Sequence[Triple],
+    entities: Sequence[str],
+    relations: Sequence[str],
+) -> dict[str, list[tuple[float, int]]]:
+    """Return for each relation the held-out tails' ranks among all its tails, and how many these are.
+
+    Other true tails are no rivals; equal scores share the mean of their ranks.
+    """
+    tails, true = defaultdict[str, set[str]](set), defaultdict[tuple[str, str], set[str]](set)
+    for head, relation, tail in links:
+        tails[relation].add(tail)
+        true[head, relation].add(tail)
+    row, kind = ({name: place for place, name in enumerate(names)} for names in (entities, relations))
+    found: dict[str, list[tuple[float, int]]] = {}
+    model.model.eval()
+    for head, relation, tail in ((h, finer_relation(r, t), t) for h, r, t in held):
+        rivals = [tail, *sorted(tails[relation] - true[head, relation])]
+        asked = torch.tensor([(row[head], kind[relation], row[name]) for name in rivals])
+        with torch.no_grad():
+            scores = model.model.score_hrt(asked).flatten()
+        rank = 1 + float((scores[1:] > scores[0]).sum()) + float((scores[1:] == scores[0]).sum()) / 2
+        found.setdefault(relation, []).append((rank, len(rivals)))
+    return found
 
 
 def _fold(
