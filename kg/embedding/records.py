@@ -20,15 +20,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from kg.cards import SIZE, enumerate_strategies
 from kg.embedding.law import Law, teaches
 from kg.errors import ExperienceInvalid
 from kg.schema import Experience, Hyperparameter, Method, Value, hyperparameter_order
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 Floats = NDArray[np.float64]
 
@@ -101,6 +104,8 @@ def map_records(experience: Sequence[Experience], methods: Sequence[Method], ent
     Raises:
         ExperienceInvalid: a record sets a number where its card has categories, or the other way round.
     """
+    import scipy.sparse  # only who learns needs it
+
     grids = {method.id: (method, _columns(method, entities)) for method in methods}
     items = tuple(i for i in experience if i.pr is not None and not i.idle and i.strategy.method in grids)
     rows, cells, excess = [], [], []
