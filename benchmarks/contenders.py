@@ -64,10 +64,10 @@ def inline() -> type:
 def search(weights: Path, seed: int, seconds: float, given: dict[str, Any]) -> dict[str, Any]:
     """`automc search`; what a process needs before its first step is part of its time."""
     from automc import api
-    from automc.study import study as studies
+    from automc.study import machine
     from automc.training.recipe import Recipe
 
-    studies.local_workers = inline()  # type: ignore[attr-defined]
+    machine.local_workers = inline()  # type: ignore[attr-defined]
     if "searcher" in given:
         from automc.search import register
         from benchmarks.tab.optuna_searchers import OptunaTPE

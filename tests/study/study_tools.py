@@ -17,7 +17,7 @@ from inline import Inline
 from automc import knowledge
 from automc.datasets import DataRef
 from automc.execution.setup import Setup
-from automc.study import Budget, Listener, Study
+from automc.study import Budget, Listener, Study, machine
 from automc.study import stored as studies
 from automc.study import study as study_module
 from automc.study.study import Result
@@ -93,7 +93,7 @@ def in_process(workers: list[Inline] | None = None) -> Any:
             workers.append(one)
         return one
 
-    with patch.object(study_module, "local_workers", made):
+    with patch.object(machine, "local_workers", made):
         yield
 
 

@@ -16,9 +16,8 @@ from automc import knowledge
 from automc.execution.workers import Result
 from automc.search import register
 from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
-from automc.study import Budget, Listener, Study
+from automc.study import Budget, Listener, Study, machine
 from automc.study import stored as studies
-from automc.study import study as study_module
 from automc.study.loop import Plan
 from kg import studies as kg_studies
 from kg.schema import Scheme
@@ -117,7 +116,7 @@ class Threaded(Inline):
 
 
 def test_a_searcher_thinks_on_one_thread(full_home, monkeypatch):
-    monkeypatch.setattr(study_module, "local_workers", Threaded)
+    monkeypatch.setattr(machine, "local_workers", Threaded)
     study = create(full_home, "1step", methods=("LFB",), searcher="deep")
     try:
         study.run()
@@ -206,7 +205,7 @@ class Crowd(Inline):
 )
 def test_n_workers_have_n_steps_under_way_and_the_plan_counts_on_them(full_home, workers, monkeypatch):
     made: list[Crowd] = []
-    monkeypatch.setattr(study_module, "local_workers", lambda setup, count: made.append(Crowd(setup, count)) or made[0])
+    monkeypatch.setattr(machine, "local_workers", lambda setup, count: made.append(Crowd(setup, count)) or made[0])
     study, listener = create(full_home, f"{workers + 2}steps", methods=("LFB",), workers=workers), Plans()
     result = study.run(listener)
     assert made[0].most == workers
