@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "fingerprint", "learn"]
 
 EPOCHS = 40
-"""Epochs from nothing: readers of settings and neighbours gain nothing by more (docs/results/embedding.md)."""
+"""Epochs from nothing: most of a minute of one core, after which settings are read (docs/results/embedding.md)."""
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each epoch: epoch from 1, number of epochs, the losses "graph" and "experience" of that epoch."""

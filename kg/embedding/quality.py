@@ -7,6 +7,7 @@ cards, and a reader of settings is judged on strategies that it has not seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from kg.schema import Method, Strategy, Value, hyperparameter_order
 
 Floats = NDArray[np.float64]
+AnyFloats = NDArray[np.floating[Any]]
 Triplet = tuple[str, str, str]
 """(strategy, the one that should be nearer, the other)."""
 
@@ -29,7 +31,7 @@ KINDS = {
 """The kinds of triplets: what is compared, the nearer one first."""
 
 
-def settings_read(strategies: Sequence[str], vectors: Floats, seed: int = 0) -> dict[str, dict[str, float]]:
+def settings_read(strategies: Sequence[str], vectors: AnyFloats, seed: int = 0) -> dict[str, dict[str, float]]:
     """Measure how well a linear reader finds the settings in the vectors.
 
     Args:
@@ -58,7 +60,7 @@ def settings_read(strategies: Sequence[str], vectors: Floats, seed: int = 0) -> 
 
 
 def neighbours(
-    methods: Sequence[Method], strategies: Sequence[str], vectors: Floats, seed: int = 0
+    methods: Sequence[Method], strategies: Sequence[str], vectors: AnyFloats, seed: int = 0
 ) -> dict[str, float]:
     """Return for each kind of triplet the share whose nearer strategy is nearer by cosine; chance is 0.5."""
     place, unit = {id: row for row, id in enumerate(strategies)}, directions(vectors)
@@ -140,7 +142,7 @@ def _other(values: Sequence[Value], value: Value, draw: np.random.Generator) -> 
     return left[int(draw.integers(len(left)))]
 
 
-def directions(vectors: Floats) -> Floats:
+def directions(vectors: AnyFloats) -> Floats:
     """Return vectors (n, 32) at length 1."""
     unit: Floats = np.asarray(vectors, np.float64) / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return unit

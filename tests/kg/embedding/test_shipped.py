@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from kg.cards import enumerate_strategies, on_grid, read_cards
 from kg.embedding.fingerprint import fingerprint
 from kg.embedding.law import fit, judge, lessons
 from kg.embedding.learn import EPOCHS
-from kg.embedding.vectors import Vectors
+from kg.embedding.vectors import Vectors, is_current
+from kg.errors import VectorsInvalid
 from kg.experience import read_experience
 from kg.resources import vectors_dir
 from kg.schema import Method
@@ -39,3 +46,18 @@ def test_a_record_that_says_something_else_is_another_fingerprint(
     experience, _ = read_experience()
     marks = [record.mark for record in experience if not record.idle]
     assert fingerprint(triples_of(on_grid(read_cards())), marks[1:]) != Vectors.load(file).fingerprint
+
+
+def test_a_file_of_the_earlier_kind_is_read_but_nothing_goes_on_from_it(tmp_path: Path) -> None:
+    (file,) = vectors_dir().glob("*.safetensors")
+    with safe_open(file, framework="numpy") as kept:
+        about = json.loads(kept.metadata()["vectors"])
+        arrays = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 (not a mapping)
+    old = tmp_path / "old.safetensors"
+    save_file(arrays, old, metadata={"vectors": json.dumps({**about, "format": 1, "graph": "abc"})})
+    assert Vectors.load(old).strategies == Vectors.load(file).strategies
+    assert is_current(file)
+    assert not is_current(old)
+    save_file(arrays, old, metadata={"vectors": json.dumps({**about, "format": 3})})
+    with pytest.raises(VectorsInvalid, match="newer AutoMC"):
+        Vectors.load(old)
