@@ -84,6 +84,7 @@ def test_a_study_is_measured_by_the_metric_and_held_to_it(prepared_home: Path, m
             Study.open(study.spec.id)
 
 
+@pytest.mark.slow
 def test_a_teacher_changes_what_a_step_learns(prepared_home: Path, mine: Path, tmp_path: Path) -> None:
     with copied(prepared_home, tmp_path / "home") as home:
         api.train("resnet8", "digits", out=home / "other.am", epochs=1, precision="float32", device="cpu")
