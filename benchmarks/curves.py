@@ -126,6 +126,12 @@ def figures(model: nn.Module, on: Bench) -> tuple[nn.Module, dict[str, float]]:
     }  # fmt: skip
 
 
+def kept(out: Path, way: str, when: str) -> Path:
+    """Where a model is kept for those who learn from it."""
+    (out / ".work").mkdir(parents=True, exist_ok=True)
+    return out / ".work" / f"{way}-{when}.pt"
+
+
 def curve(way: str, weights: Path, out: Path) -> list[dict[str, Any]]:
     """Follow one way; its models at 400 iterations and at the end are kept."""
     with ground(weights) as (setup, on):
@@ -160,15 +166,15 @@ def curve(way: str, weights: Path, out: Path) -> list[dict[str, Any]]:
             small, told = figures(model if last or not goal else average, on)
             found.append({"way": way, "iterations": goal, "seconds": time.process_time() - began, **told})
             if last or goal == 400:
-                torch.save(small, out / f".{way}-{'end' if last else goal}.pt")
+                torch.save(small, kept(out, way, "end" if last else str(goal)))
     return found
 
 
 def lesson(name: str, weight: float, which: str, weights: Path, out: Path) -> dict[str, Any]:
     """Train STUDENT along a cosine of 1,500 iterations from its 400th on."""
     with ground(weights) as (_, on):
-        model = torch.load(out / f".{STUDENT}-400.pt", weights_only=False)
-        nets = [torch.load(out / f".{way}-{which}.pt", weights_only=False).eval() for way in OTHERS if which]
+        model = torch.load(kept(out, STUDENT, "400"), weights_only=False)
+        nets = [torch.load(kept(out, way, which), weights_only=False).eval() for way in OTHERS if which]
         teacher = Together([on.model, *nets]) if nets else on.model
         assert on.splits.test is not None
         known = evaluate.accuracy(teacher, on.dataset.data(on.splits.test, on.device))
