@@ -1,11 +1,11 @@
 """What the vectors of the package are good for: settings read, neighbours right, held-out links, a method that comes.
 
-    python -m benchmarks.embedding [--beside OLD.safetensors] [--out docs/results/embedding.md]
+    python -m benchmarks.embedding [--beside OLD.safetensors] [--links] [--out docs/results/embedding.md]
 
 Settings and neighbours are measured on the vectors as they are (`kg.embedding.quality`), also on other ones named by
-`--beside`; links on vectors of the same knowledge without 5% of the strategies' links (`kg.embedding.report`). Then FPGM
+`--beside`; with `--links`, links on vectors learned anew without 5% of the strategies' (`kg.embedding.report`). Then FPGM
 (docs/examples/automc-fpgm) brings 100 strategies, of every third one the link to its method is held out, and learning
-goes on. A minute and a half of one core. What the vectors foretell of unread papers is another page: published.md.
+goes on. Ten seconds of one core, with `--links` a minute more. What the vectors foretell of unread papers is another page: published.md.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--beside", type=Path, help="other vectors, of the same strategies")
+    parser.add_argument("--links", action="store_true", help="learn anew without some links, and rank these")
     parser.add_argument("--out", type=Path, default=Path("docs/results/embedding.md"))
     options = parser.parse_args()
     (file,) = vectors_dir().glob("*.safetensors")
@@ -113,11 +114,11 @@ def main() -> None:
     about = ", ".join(f"{name} {version(name)}" for name in ("torch", "pykeen", "scikit-learn"))
     lines = [
         "# What are the vectors good for?", "", "Written by `python -m benchmarks.embedding`.", "",
-        f"The vectors of the package: {len(vectors.strategies):,} strategies, {len(links(methods)):,} links of the graph, {vectors.epochs} epochs, seed {vectors.seed}; {file.stat().st_size / 1e6:.2f} MB. One thread; {about}.",
+        f"The vectors of the package, `{vectors.id}`: {len(vectors.strategies):,} strategies, {len(links(methods)):,} links of the graph, {vectors.epochs} epochs, seed {vectors.seed}; {file.stat().st_size / 1e6:.2f} MB. One thread; {about}.",
         *([f"\"{OLDER}\" are those of one relation for all settings and negatives of any kind, {of[OLDER].epochs} epochs; one seed each."] if options.beside else []),
         "What they foretell of unread papers: [published.md](published.md); what guides a search: [first-guess.md](first-guess.md).", "",
     ]  # fmt: skip
-    lines += tables(methods, of) + held_out(methods, vectors) + a_method_comes(vectors)
+    lines += tables(methods, of) + (held_out(methods, vectors) if options.links else []) + a_method_comes(vectors)
     options.out.write_text("\n".join([*lines, ""]))
     print("\n".join(lines))
 

@@ -1,8 +1,9 @@
 """How well models of steps predict the next round, told round by round: trials really executed, and tables.
 
     python -m benchmarks.evaluators [--out docs/results/evaluators.md]
+    python -m benchmarks.evaluators --vectors "as shipped=data/vectors/….safetensors" [--vectors …] --out PAGE
 
-The trials are those of docs/results/resnet20-cifar10, in their recorded order. The steps of the tables were asked by a
+The second judges the network alone, the one model that reads vectors, on what is on the grid. The trials are those of docs/results/resnet20-cifar10, in their recorded order. The steps of the tables were asked by a
 random search. A model that needs a vector for each strategy gets a column for each setting.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from automc.search.progressive_mean import StrategyMeans
 from automc.search.random_search import RandomSearch
 from benchmarks.tab.compare import machine
 from benchmarks.tab.table import TREE, Table, search
+from kg.embedding.vectors import Vectors
 from kg.schema import Scheme
 
 RESULTS = Path("docs/results/resnet20-cifar10")
@@ -115,10 +117,36 @@ def judged(make: Make, told: Rounds, seed: int) -> tuple[float, float, int]:
     return float(spearmanr(rows[:, 0], rows[:, 1]).statistic), float(np.abs(rows[:, 0] - rows[:, 1]).mean()), len(rows)
 
 
+def with_vectors(told: Rounds, vectors: Vectors) -> Rounds:
+    """Return the same rounds in the same space, in which every strategy has its learned vector."""
+    place = {name: row for row, name in enumerate(vectors.strategies)}
+    rows = vectors.vectors[[place[name] for name in told.space.strategies]]
+    return replace(told, space=replace(told.space, embeddings=rows.astype(float)))
+
+
+def of_the_network(sources: dict[str, list[Rounds]], files: Sequence[str]) -> list[str]:
+    """Return a row for columns of settings, and one for each file of vectors."""
+    kinds: dict[str, Callable[[Rounds], Rounds]] = {"a column for each setting": lambda told: told}
+    for text in files:
+        name, _, path = text.partition("=")
+        learned = Vectors.load(Path(path))
+        kinds[f"vectors {name}"] = lambda told, learned=learned: with_vectors(told, learned)  # type: ignore[misc]
+    lines = ["| a strategy is | " + " | ".join(sources) + " |", "|---|" + "---|" * len(sources)]
+    for name, change in kinds.items():
+        make, cells = MODELS["network of Eq. 5 alone"], []
+        for told in sources.values():
+            found = np.array([judged(make, change(one), seed) for seed, one in enumerate(told)])
+            cells.append(f"{found[:, 0].mean():.2f} ± {found[:, 0].std():.2f}, {found[:, 1].mean():.3f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    return lines
+
+
 def main() -> None:
-    """Judge all models on everything, and write the page."""
+    """Judge all models on everything, or the network with vectors, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/results/evaluators.md"))
+    parser.add_argument("--vectors", action="append", default=[], help="NAME=FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)
     digits = TREE.with_name("digits-k8.json")
@@ -128,6 +156,15 @@ def main() -> None:
         f"{TREE.stem}": [of_table(TREE, seed) for seed in range(SEEDS)],
         f"{digits.stem}": [of_table(digits, seed) for seed in range(SEEDS)],
     }
+    if options.vectors:
+        del sources[TREE.stem]
+        head = [
+            "# What vectors do for the network that predicts steps", "", "Written by `python -m benchmarks.evaluators --vectors …`; the columns are those of [evaluators.md](evaluators.md).", "",
+            f"The network of Eq. 5 alone, on studies and a table whose strategies are on the grid: Spearman's correlation ± its deviation over {SEEDS}",
+            "seeds, and mean absolute error of the next round's step AR. What a search uses, the linear model, reads no vectors.", "",
+        ]  # fmt: skip
+        options.out.write_text("\n".join([*head, *of_the_network(sources, options.vectors), ""]))
+        return
     lines = [
         "# How well steps are predicted", "", "Written by `python -m benchmarks.evaluators`.", "",
         "Each model is told the steps round by round and predicts the step AR of the next round before it hears of it, from",
