@@ -33,6 +33,30 @@ def save_study(store: GraphStore, study: Properties, *, task: Task | None = None
             store.upsert_rels("ON_TASK", "Study", "Task", [{"from": study["id"], "to": task.id}])
 
 
+def create_study(store: GraphStore, study: Properties, *, task: Task, token: str) -> bool:
+    """Write a new study; False, and nothing is written, where there is another one of that name.
+
+    Two processes that create a study of one name at once, on whatever machines, do not both get True.
+
+    Args:
+        study: as for `save_study`.
+        token: of this attempt alone; the same again, as after a lost connection, finds its own study.
+    """
+
+    def work() -> bool:
+        # The node is locked from here to the end of the transaction, so nobody else can make it meanwhile.
+        made = store.write(
+            "MERGE (s:Study {id: $id}) ON CREATE SET s.claim = $token RETURN s.claim = $token AS ours",
+            {"id": study["id"], "token": token},
+        )
+        if made.rows[0][0] is not True:
+            return False
+        save_study(store, study, task=task)
+        return True
+
+    return store.atomically(work)
+
+
 def load_study(store: GraphStore, id: str) -> dict[str, Any]:
     """Return a study's properties, and the id of its task as "task" where it has one.
 

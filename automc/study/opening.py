@@ -1,19 +1,25 @@
-"""What a new study begins with: its vectors, its node in the graph, what its model stores."""
+"""What a new study begins with: its vectors, its files, its node in the graph, what its model stores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 from automc import knowledge
 from automc.methods.quantising import quantisable
+from automc.models import structure
 from automc.models.bits import stored
 from automc.models.stored import Stored
 from automc.study.bits import quantisers
+from automc.study.gauge import base_figures
 from automc.study.loop import Listener
-from automc.study.outbox import now
+from automc.study.outbox import insist, now
+from automc.study.place import folder
+from automc.study.protocol import Protocol
 from automc.study.spec import StudySpec
 from automc.study.task import Subject
+from automc.study.teaching import TEACHER_FILE, Teacher
 from kg import studies
 from kg.embedding.vectors import Vectors
 
@@ -58,7 +64,27 @@ def record_of(spec: StudySpec, subject: Subject) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def begin(record: dict[str, Any], subject: Subject) -> None:
-    """Put a new study into the graph."""
-    with knowledge.graph() as store:
-        studies.save_study(store, record, task=subject.task())
+def founded(
+    spec: StudySpec, subject: Subject, vectors: Vectors, teacher: Teacher | None, listener: Listener
+) -> dict[str, Any] | None:
+    """Put a new study's files into its folder and its node into the graph; return the node's properties.
+
+    None where another machine was first to take its name.
+    """
+    place = folder(spec.id)
+    structure.save(
+        place / "base.am", subject.model, subject.source, metadata={"study": spec.id, "model": spec.model},
+        normalisation=(subject.dataset.mean, subject.dataset.std), shape=subject.example.shape[1:],
+    )  # fmt: skip
+    if teacher is not None:
+        teacher.save(place / TEACHER_FILE, tuple(subject.example.shape[1:]))
+    vectors.save(place / "vectors.safetensors")
+    record = record_of(spec, subject) | base_figures(spec.limits, subject, place / "base.am", spec.runtime)
+    record["target"] = Protocol.of(spec, record).asked
+    token = uuid4().hex
+
+    def begin() -> bool:
+        with knowledge.graph() as store:
+            return studies.create_study(store, record, task=subject.task(), token=token)
+
+    return record if insist(begin, listener.say) else None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from automc.errors import StudyError
 from automc.home import home
+
+T = TypeVar("T")
 
 
 def folder(study: str) -> Path:
@@ -19,27 +23,30 @@ def folder(study: str) -> Path:
     return home() / "studies" / study
 
 
-@contextmanager
-def claimed(model: str, dataset: str, taken: Sequence[str]) -> Iterator[str]:
-    """Give the free name `<model>-<dataset>-<n>` with its folder, which two searches that start at once cannot share.
+def claimed(model: str, dataset: str, taken: Sequence[str], make: Callable[[str], T | None]) -> T:
+    """Make a study of the free name `<model>-<dataset>-<n>`; return what `make` returns.
 
-    The folder is removed again where the block fails.
+    Two searches of this home that start at once cannot share the name's folder, in which `make` works; it returns None
+    where another machine was first to give the name to a study of the same graph, and is called with the next one. The
+    folder is removed where it fails.
     """
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{model}-{dataset}").strip("-").lower()
     numbers = [int(m.group(1)) for m in (re.fullmatch(rf"{re.escape(stem)}-(\d+)", t) for t in taken) if m]
-    number = max(numbers, default=0) + 1
-    while True:
-        name = f"{stem}-{number}"
+    for number in count(max(numbers, default=0) + 1):
+        own = folder(f"{stem}-{number}")
         try:
-            folder(name).mkdir(parents=True)
-            break
+            own.mkdir(parents=True)
         except FileExistsError:
-            number += 1
-    try:
-        yield name
-    except BaseException:
-        shutil.rmtree(folder(name), ignore_errors=True)
-        raise
+            continue
+        made = None
+        try:
+            made = make(own.name)
+        finally:
+            if made is None:
+                shutil.rmtree(own, ignore_errors=True)
+        if made is not None:
+            return made
+    raise AssertionError("there is always another number")
 
 
 @contextmanager

@@ -23,13 +23,13 @@ from automc.search import get as searcher_named
 from automc.study.closing import SHARE, closes
 from automc.study.ending import Ending
 from automc.study.forecast import Forecast
-from automc.study.gauge import base_figures, gauge_with
+from automc.study.gauge import gauge_with
 from automc.study.loop import Listener, Loop, Plan
 from automc.study.machine import default_workers as default_workers
 from automc.study.machine import versions as versions
 from automc.study.machine import workers_of
 from automc.study.moved import reopened
-from automc.study.opening import begin, counts, record_of, vectors_for
+from automc.study.opening import counts, founded, vectors_for
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
 from automc.study.protocol import Protocol, settled
@@ -120,24 +120,17 @@ class Study:
             runner(subject.model, subject.example, "onnx")
         recipe = settle_recipe(recipe, precision, subject, asked.runtime, auto_widths, listener.say)
         vectors = vectors_for(asked, listener)
-        taken = insist(knowledge.study_names, listener.say)
-        with claimed(subject.name, subject.dataset.name, taken) as name:
+        cores = workers or default_workers(subject.device.type, asked)
+
+        def named(name: str) -> tuple[StudySpec, dict[str, Any]] | None:
             spec = StudySpec(
                 name, model, subject.data, gamma, budget, recipe, device=str(subject.device),
-                workers=workers or default_workers(subject.device.type, asked), versions=versions(), **options,
+                workers=cores, versions=versions(), **options,
             )  # fmt: skip
-            structure.save(
-                folder(name) / "base.am", subject.model, subject.source, metadata={"study": name, "model": model},
-                normalisation=(subject.dataset.mean, subject.dataset.std), shape=subject.example.shape[1:],
-            )  # fmt: skip
-            if teacher is not None:
-                teacher.save(folder(name) / TEACHER_FILE, tuple(subject.example.shape[1:]))
-            vectors.save(folder(name) / "vectors.safetensors")
-            record = record_of(spec, subject) | base_figures(
-                spec.limits, subject, folder(name) / "base.am", spec.runtime
-            )
-            record["target"] = Protocol.of(spec, record).asked
-            insist(lambda: begin(record, subject), listener.say)
+            record = founded(spec, subject, vectors, teacher, listener)
+            return None if record is None else (spec, record)
+
+        spec, record = claimed(subject.name, subject.dataset.name, insist(knowledge.study_names, listener.say), named)
         return cls(spec, subject, vectors, record, began)
 
     @classmethod

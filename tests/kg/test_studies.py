@@ -52,6 +52,18 @@ def test_a_study_comes_back(study: GraphStore) -> None:
     assert studies.load_study(study, "net-digits-1") == {**RECORD, "task": "net-digits"}
 
 
+def test_a_name_is_given_once(study: GraphStore) -> None:
+    """Also to one who tries again with the same token, not knowing that it has worked."""
+    new = {**RECORD, "id": "net-digits-2"}
+    assert studies.create_study(study, new, task=TASK, token="mine")
+    before = everything(study)
+    assert studies.create_study(study, new, task=TASK, token="mine")
+    assert not studies.create_study(study, {**new, "gamma": 0.7}, task=TASK, token="theirs")
+    assert not studies.create_study(study, RECORD, task=TASK, token="mine")
+    assert everything(study) == before
+    assert studies.load_study(study, "net-digits-2")["gamma"] == 0.3
+
+
 def test_some_properties_may_be_written_later(study: GraphStore) -> None:
     for _ in range(2):
         studies.save_study(study, {"id": "net-digits-1", "status": "done", "budget": None})
