@@ -92,9 +92,12 @@ class Neo4jStore(GraphStore):
         )
 
     def schema(self, statement: str) -> None:
-        """Run one schema statement in a transaction of its own."""
+        """Run one schema statement in a transaction of its own; it may be run again, see `atomically`.
+
+        Several machines that begin with an empty server at once lock each other out, which passes.
+        """
         with self._open(write=True) as session:
-            self._translated(lambda: session.run(statement).consume(), None)
+            self._translated(lambda: session.execute_write(lambda managed: managed.run(statement).consume()), None)
 
     def version(self) -> str:
         """Name and version of the server, as it gives them."""
