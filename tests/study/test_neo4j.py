@@ -31,7 +31,18 @@ from kg.store.copy import read_contents
 pytestmark = pytest.mark.neo4j
 
 AUTOMC = [sys.executable, "-c", "from automc.cli.main import main; main()"]
-CLOCK = ("seconds", "cached", "started", "updated", "ended", "elapsed_seconds", "opening_seconds", "probe", "final", "claim")
+CLOCK = (
+    "seconds",
+    "cached",
+    "started",
+    "updated",
+    "ended",
+    "elapsed_seconds",
+    "opening_seconds",
+    "probe",
+    "final",
+    "claim",
+)
 """Properties that differ from run to run."""
 SOME, MANY = pytest.mark.timeout(900), [pytest.mark.slow, pytest.mark.timeout(3600)]
 STORMS = [
@@ -197,7 +208,9 @@ def test_a_killed_search_loses_nothing_on_a_server(
 
 
 @pytest.mark.slow
-def test_four_machines_search_at_once_on_one_server(small_home: Path, real_neo4j: str, tmp_path: Path) -> None:
+def test_four_machines_search_at_once_on_one_server(
+    small_home: Path, real_neo4j: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Homes of their own, an empty server, all started together: a name for each, and each its own trials."""
     homes = [tmp_path / f"machine-{number}" for number in range(4)]
     started = []
@@ -211,7 +224,10 @@ def test_four_machines_search_at_once_on_one_server(small_home: Path, real_neo4j
     assert [process.returncode for process in started] == [0] * 4, "\n".join(said)
     names = {f"digits-digits-{number}" for number in range(1, 5)}
     assert {folder.name for home in homes for folder in (home / "studies").iterdir()} == names
+    monkeypatch.setenv("AUTOMC_GRAPH", real_neo4j)
     with knowledge.graph() as store:
-        found = store.read("MATCH (t:Trial)-[:IN_STUDY]->(s:Study) RETURN s.id AS id, count(t) AS n, s.status AS status")
+        found = store.read(
+            "MATCH (t:Trial)-[:IN_STUDY]->(s:Study) RETURN s.id AS id, count(t) AS n, s.status AS status"
+        )
         assert set(found.rows) == {(name, 3, "done") for name in names}
         assert store.read("MATCH (s:Strategy) RETURN count(s) AS n").rows[0][0] > 4000
