@@ -217,14 +217,17 @@ def _import_parents(name: str) -> None:
 
 
 def _aside(file: UserFile) -> list[str]:
-    """Names of modules that this file must not see: other files' own, and what its folders have under the same name."""
+    """Names of modules that this file must not see: other files' own, and what its folders have under the same name.
+
+    Never installed ones: a function of torch's may be the loss that one file has, and its module is there for all.
+    """
     others = {id(m) for files in _imported.values() for f in files if f is not file for m in f.modules.values()}
     own = {id(module) for module in file.modules.values()}
     found = []
     for name, module in list(sys.modules.items()):
-        if id(module) in own or name == "__main__":
+        if id(module) in own or name == "__main__" or not _is_users(_file_of(module)):
             continue
-        if id(module) in others or (_is_users(_file_of(module)) and _hidden(name, module, file.folders)):
+        if id(module) in others or _hidden(name, module, file.folders):
             found.append(name)
     return found
 

@@ -15,6 +15,7 @@ from automc import knowledge
 from automc.cli.kg import app
 from kg.cards import read_cards
 from kg.embedding.vectors import Vectors
+from kg.experience import read_experience
 
 
 def run(*words: str) -> Result:
@@ -117,7 +118,7 @@ def test_export(home):
     graph = json.loads(run("export").stdout)
     cards = read_cards()
     knobs = {knob.id for card in cards for knob in card.hyperparameters}
-    for label, n in {"Method": len(cards), "Hyperparameter": len(knobs), "Paper": 34}.items():
+    for label, n in {"Method": len(cards), "Hyperparameter": len(knobs), "Paper": len(read_experience()[1])}.items():
         assert sum(node["_label"] == label for node in graph["nodes"]) == n
     assert sum(rel["type"] == "HAS_VALUE" for rel in graph["relationships"]) == 59
 

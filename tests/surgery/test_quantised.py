@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from automc.datasets.base import TrainData
 from automc.errors import ArtefactError
 from automc.methods.quantising import quantisable
-from automc.models import artefact, packing, structure
-from automc.models.description import layer_shapes
+from automc.models import packing, structure
+from automc.models.description import digest_of, layer_shapes
 from automc.models.edits import from_spec, spec_of
 from automc.models.export import export
 from automc.models.load import load
@@ -225,7 +225,7 @@ def test_a_file_of_codes_that_says_something_else_is_damaged(change: dict[str, A
         said |= change
     else:
         said["coded"]["conv1.weight"] |= change
-    said["digest"] = artefact._digest_of(said)
+    said["digest"] = digest_of(said)
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(tensors, path, metadata={"automc": json.dumps(said)})

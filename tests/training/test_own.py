@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,3 +168,17 @@ def test_what_cannot_travel_is_refused(file: Path, given: object, said: str | No
         return
     with pytest.raises(AutoMCError, match=said):
         own_loss(own_code(wanted, "loss"))  # type: ignore[arg-type]
+
+
+def test_a_function_of_torch_is_a_loss_and_its_module_stays_there_for_others(file: Path, tmp_path: Path) -> None:
+    own = own_code(F.cross_entropy, "loss")
+    assert own is not None
+    images, labels = torch.rand(8, 1, 4, 4), torch.arange(8) % 3
+    model = net()
+    assert own_loss(own)(model, images, labels) == F.cross_entropy(model(images), labels)
+    other = tmp_path / "other.py"
+    other.write_text(
+        "import torch.nn.functional as F\n\ndef loss(outputs, labels):\n    return F.nll_loss(outputs, labels)\n"
+    )
+    assert own_code(f"{other}:loss", "loss") is not None
+    assert sys.modules["torch.nn.functional"] is F
