@@ -322,6 +322,7 @@ def first_steps(study: Study) -> tuple[list[Any], np.ndarray]:
     return [[space.strategies[i] for i in scheme] for scheme in asked], np.asarray(space.slope)
 
 
+@pytest.mark.slow
 def test_shared_experience_changes_what_another_search_does_first(filled, prepared_home, tmp_path, monkeypatch):
     homes = [tmp_path / name for name in ("mine", "theirs")]
     for home in homes:

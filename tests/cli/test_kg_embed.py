@@ -83,6 +83,7 @@ def test_new_knowledge_makes_the_embeddings_stale_and_learning_goes_on(learned):
         run("query", "MATCH (e:Experience {id: 'later'}) DETACH DELETE e", "--write")
 
 
+@pytest.mark.slow
 def test_full_learns_anew_and_deterministically(filled, learned):
     again = knowledge.vectors(epochs=1, seed=3, full=True)
     other = knowledge.vectors(epochs=1, seed=6)

@@ -299,6 +299,7 @@ class Busy:
         self._sleep(seconds)
 
 
+@pytest.mark.slow
 def test_a_busy_graph_never_ends_a_search(full_home: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Held by others where a study starts, where it ends, and where it is resumed, each time longer than patience."""
     busy = Busy(full_home, monkeypatch)
