@@ -134,7 +134,9 @@ def main() -> None:
                     "--steps",
                     str(options.steps),
                 ]
-                call = [sys.executable, "-m", "benchmarks.cluster", *arguments, "--one", kind, str(count)]
+                # Not as __main__, whose functions other processes cannot import.
+                run = f"import sys; sys.argv[1:] = {[*arguments, '--one', kind, str(count)]!r}; from benchmarks.cluster import main; main()"
+                call = [sys.executable, "-c", run]
                 done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
                 found = json.loads(done.stdout.splitlines()[-1])
                 append(options.out, COLUMNS, {**key, "steps": options.steps, **found})
