@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from automc.errors import AutoMCError, EnvironmentFault
+from automc.errors import AutoMCError, EnvironmentFault, StudyError
 from automc.execution.outcome import StepOutcome
 from automc.execution.worker import Order
 from automc.execution.workers import LocalWorkers, Result, Running, Workers
@@ -41,13 +41,13 @@ def address(text: str) -> str:
     """Check what `--cluster` is given: "local", "auto" or "ray://HOST:PORT".
 
     Raises:
-        EnvironmentFault: it is something else.
+        StudyError: it is something else.
     """
     found = text.strip()
     host, _, port = found.removeprefix("ray://").rpartition(":")
     if found in (LOCAL, AUTO) or (found.startswith("ray://") and host and port.isdecimal()):
         return found
-    raise EnvironmentFault(f"--cluster {text[:60]!r} is not understood. Write local, auto or ray://HOST:PORT.")
+    raise StudyError(f"--cluster {text[:60]!r} is not understood. Write local, auto or ray://HOST:PORT.")
 
 
 class Host:

@@ -70,7 +70,7 @@ def cluster_workers(setup: Setup, count: int, where: str, gpus: float = 0.0) -> 
         gpus: cards for each worker, 0 for those that work on a CPU.
 
     Raises:
-        EnvironmentFault: `where` is something else.
+        StudyError: `where` is something else.
     """
     return RayWorkers(Order(setup, open_bench, run_job), count, where, gpus)
 

@@ -38,7 +38,7 @@ def test_jobs_run_on_a_cluster_and_a_crash_is_a_status(ray_cluster: None) -> Non
 
 @pytest.mark.parametrize("text", ["", "here", "ray://", "ray://host", "ray://host:port", "http://host:1"])
 def test_what_is_no_cluster_is_refused(text: str) -> None:
-    with pytest.raises(EnvironmentFault, match="ray://HOST:PORT"):
+    with pytest.raises(StudyError, match="ray://HOST:PORT"):
         address(text)
 
 
