@@ -12,22 +12,19 @@ import os
 import pickle
 import sys
 import time
-from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from automc.errors import AutoMCError, EnvironmentFault, StudyError
 from automc.execution.outcome import StepOutcome
 from automc.execution.worker import Order
-from automc.execution.workers import LocalWorkers, Result, Running, Workers
+from automc.execution.workers import MAX_FAILED_STARTS, LocalWorkers, Pool, Running
 
 LOCAL, AUTO = "local", "auto"
 RETRIES = 3
 """Hosts that a job may lose before it counts as crashed."""
-_MAX_FAILED_STARTS = 3
-_SLICE_SECONDS = 0.2
 _LOOK_SECONDS = 1.0
 """Between two looks at the progress of a job."""
 _QUIET = {
@@ -99,14 +96,14 @@ class _Slot:
     answer: Any = None
     look: Any = None
     looked: float = 0.0
-    seen: tuple[int, int, float] = field(default=(0, 0, 0.0))
+    seen: tuple[int, int, float] = (0, 0, 0.0)
 
     @property
     def awaited(self) -> Any:
         return self.answer if self.opening is None else self.opening
 
 
-class RayWorkers(Workers):
+class RayWorkers(Pool):
     """Hosts on a Ray cluster; see `Workers`."""
 
     def __init__(self, order: Order, count: int, where: str, gpus: float = 0.0) -> None:
@@ -118,13 +115,11 @@ class RayWorkers(Workers):
             where: see `address`.
             gpus: cards for each host, a share from 0 to 1 or several.
         """
+        super().__init__()
         self._where, self._count, self._gpus = address(where), count, gpus
         self._order, self._threads = pickle.dumps(order), order.threads
         self._files = [str(order.setup.base)] if hasattr(order.setup, "base") else []
         self._slots: list[_Slot] = []
-        self._queue: deque[_Task] = deque()
-        self._finished: list[Result] = []
-        self._tickets = self._failed_starts = 0
         self._ray: Any = None
 
     @property
@@ -156,23 +151,17 @@ class RayWorkers(Workers):
         self._assign()
         return self._tickets
 
-    def collect(self, timeout: float | None = None) -> list[Result]:
-        """Wait for outcomes; see `Workers.collect`."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            self._assign()
-            self._receive()
-            if self._finished:
-                finished, self._finished = self._finished, []
-                self._assign()
-                return finished
-            if not self._queue and not any(slot.task for slot in self._slots):
-                return []
-            rest = _SLICE_SECONDS if until is None else min(_SLICE_SECONDS, until - time.monotonic())
-            if rest <= 0:
-                return []
-            if awaited := [slot.awaited for slot in self._slots if slot.awaited is not None]:
-                self._ray.wait(awaited, timeout=rest)
+    @property
+    def _busy(self) -> bool:
+        return any(slot.task is not None for slot in self._slots)
+
+    def _attend(self) -> None:
+        self._assign()
+        self._receive()
+
+    def _wait(self, seconds: float) -> None:
+        if awaited := [slot.awaited for slot in self._slots if slot.awaited is not None]:
+            self._ray.wait(awaited, timeout=seconds)
 
     def stop(self) -> None:
         """End all hosts, whose worker processes end with them; and the cluster, if it was started here."""
@@ -247,7 +236,7 @@ class RayWorkers(Workers):
         why = str(error).splitlines()[0]
         if slot.opening is not None:
             self._failed_starts += 1
-            if self._failed_starts >= _MAX_FAILED_STARTS:
+            if self._failed_starts >= MAX_FAILED_STARTS:
                 self.stop()
                 raise EnvironmentFault(f"Workers end while they load the model and the data: {why}")
         if (task := slot.task) is not None:

@@ -33,7 +33,7 @@ Result = tuple[int, StepOutcome]
 
 _SLICE_SECONDS = 0.2
 _STOP_SECONDS = 2.0
-_MAX_FAILED_STARTS = 3
+MAX_FAILED_STARTS = 3
 _LOG_TAIL = 4000
 
 # Without these, glibc returns memory to the system between batches and fetches it again (about a tenth of a step).
@@ -118,7 +118,50 @@ class _Worker:
     oom_kills: int = 0
 
 
-class LocalWorkers(Workers):
+class Pool(Workers):
+    """Workers that have a queue, and are attended to inside `collect`."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Any] = deque()
+        self._finished: list[Result] = []
+        self._tickets = 0
+        self._failed_starts = 0
+
+    def collect(self, timeout: float | None = None) -> list[Result]:
+        """Wait for outcomes; see `Workers.collect`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._attend()
+            if self._finished:
+                finished, self._finished = self._finished, []
+                self._assign()
+                return finished
+            if not self._queue and not self._busy:
+                return []
+            rest = _SLICE_SECONDS if until is None else min(_SLICE_SECONDS, until - time.monotonic())
+            if rest <= 0:
+                return []
+            self._wait(rest)
+
+    @property
+    @abstractmethod
+    def _busy(self) -> bool:
+        """Whether a job is under way."""
+
+    @abstractmethod
+    def _assign(self) -> None:
+        """Give queued jobs to idle workers."""
+
+    @abstractmethod
+    def _attend(self) -> None:
+        """Hand out jobs, take what is finished, and see to workers that are lost or past a limit."""
+
+    @abstractmethod
+    def _wait(self, seconds: float) -> None:
+        """Wait until a worker has something to say, or the time is up."""
+
+
+class LocalWorkers(Pool):
     """Processes of this machine, in a session of their own so that a terminal's Ctrl-C reaches the parent only.
 
     Each opens its state once, watches its parent and exits by itself when that is gone. On a CPU each works
@@ -127,14 +170,11 @@ class LocalWorkers(Workers):
 
     def __init__(self, order: Order, count: int | None = None) -> None:
         """Prepare `count` workers (default: the cores this process may use)."""
+        super().__init__()
         self._count = count or cores()
         self._order = pickle.dumps(order)
         self._threads = order.threads
         self._slots: list[_Worker | None] = []
-        self._queue: deque[_Job] = deque()
-        self._finished: list[Result] = []
-        self._tickets = 0
-        self._failed_starts = 0
         self._folder: Path | None = None
 
     @property
@@ -156,23 +196,17 @@ class LocalWorkers(Workers):
         self._assign()
         return self._tickets
 
-    def collect(self, timeout: float | None = None) -> list[Result]:
-        """Wait for outcomes; see `Workers.collect`."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            self._assign()
-            self._receive()
-            self._enforce_limits()
-            if self._finished:
-                finished, self._finished = self._finished, []
-                self._assign()
-                return finished
-            if not self._queue and not self.running():
-                return []
-            rest = _SLICE_SECONDS if until is None else min(_SLICE_SECONDS, until - time.monotonic())
-            if rest <= 0:
-                return []
-            wait([worker.connection for worker in self._alive()], rest)
+    @property
+    def _busy(self) -> bool:
+        return any(worker.job is not None for worker in self._alive())
+
+    def _attend(self) -> None:
+        self._assign()
+        self._receive()
+        self._enforce_limits()
+
+    def _wait(self, seconds: float) -> None:
+        wait([worker.connection for worker in self._alive()], seconds)
 
     def stop(self) -> None:
         """End all processes: asked first, killed after two seconds."""
@@ -279,7 +313,7 @@ class LocalWorkers(Workers):
         tail = _tail(worker.log)
         if not worker.ready:
             self._failed_starts += 1
-            if self._failed_starts >= _MAX_FAILED_STARTS:
+            if self._failed_starts >= MAX_FAILED_STARTS:
                 self.stop()
                 raise EnvironmentFault(
                     f"Workers end while they load the model and the data ({_fate(code)}). If memory is short, "

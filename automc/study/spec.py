@@ -189,12 +189,11 @@ class StudySpec:
 
         It stays as it is for None. The cluster "" is this machine.
         """
-        if cluster is not None:
-            return replace(self, cluster=cluster).with_workers(workers)
+        spec = self if cluster is None else replace(self, cluster=cluster)
         if workers is None:
-            return self
+            return spec
         return replace(
-            self, workers=workers, window=max(self.window, window_for(workers) if workers > self.window else 0)
+            spec, workers=workers, window=max(self.window, window_for(workers) if workers > self.window else 0)
         )
 
     def as_dict(self) -> dict[str, Any]:

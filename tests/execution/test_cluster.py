@@ -115,7 +115,7 @@ import sys
 sys.path[:0] = PATHS
 from automc.execution.cluster import RayWorkers
 from automc.execution.worker import Order
-from worker_jobs import open_state, run_job
+from worker_jobs import open_state, run_job, serve_until_interrupted
 """
 NODES = """
     from ray.cluster_utils import Cluster
@@ -136,22 +136,7 @@ NODES = """
     cluster.shutdown()
 """
 INTERRUPTED = """
-    workers = RayWorkers(Order("state", open_state, run_job), 2, "local")
-    workers.start()
-    workers.submit(("echo", 0)); workers.submit(("echo", 1))
-    pids = set()
-    while len(pids) < 2:
-        pids |= {outcome.details["pid"] for _, outcome in workers.collect(600.0)}
-        if len(pids) < 2:
-            workers.submit(("echo", 0)); workers.submit(("echo", 1))
-    workers.submit(("hang", None))
-    try:
-        print(*pids, flush=True)
-        while workers.collect(600.0) or workers.running():
-            pass
-    except KeyboardInterrupt:
-        workers.stop()
-        print("stopped", flush=True)
+    serve_until_interrupted(RayWorkers(Order("state", open_state, run_job), 2, "local"))
 """
 
 

@@ -176,24 +176,9 @@ PARENT = """
     import sys
     sys.path[:0] = {paths!r}
     from automc.execution.worker import Order
-    from automc.execution.workers import _STOP_SECONDS, LocalWorkers, Running
-    from worker_jobs import open_state, run_job
-    workers = LocalWorkers(Order("state", open_state, run_job), count=2)
-    workers.start()
-    workers.submit(("echo", 0)); workers.submit(("echo", 1))
-    pids = set()
-    while len(pids) < 2:
-        pids |= {{outcome.details["pid"] for _, outcome in workers.collect(600.0)}}
-        if len(pids) < 2:
-            workers.submit(("echo", 0)); workers.submit(("echo", 1))
-    workers.submit(("hang", None))
-    try:
-        print(*pids, flush=True)
-        while workers.collect(600.0) or workers.running():
-            pass
-    except KeyboardInterrupt:
-        workers.stop()
-        print("stopped", flush=True)
+    from automc.execution.workers import LocalWorkers
+    from worker_jobs import open_state, run_job, serve_until_interrupted
+    serve_until_interrupted(LocalWorkers(Order("state", open_state, run_job), count=2))
 """
 
 

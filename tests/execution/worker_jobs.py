@@ -12,6 +12,7 @@ from typing import Any
 from automc.errors import DataError
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
+from automc.execution.workers import Workers
 
 
 def open_state(setup: Any) -> Any:
@@ -76,3 +77,22 @@ def run_job(state: Any, job: tuple[str, Any], monitor: Monitor) -> StepOutcome:
         wait_for(value / "1")
         monitor.begin()
     return StepOutcome("ok", details={"value": value, "pid": os.getpid(), "state": state})
+
+
+def serve_until_interrupted(workers: Workers) -> None:
+    """What a parent process of the tests does: print its two workers' pids, hang in a job, stop at a Ctrl-C."""
+    workers.start()
+    pids: set[int] = set()
+    while len(pids) < 2:
+        workers.submit(("echo", 0))
+        workers.submit(("echo", 1))
+        while len(pids) < 2 and (finished := workers.collect(600.0)):
+            pids |= {outcome.details["pid"] for _, outcome in finished}
+    workers.submit(("hang", None))
+    try:
+        print(*pids, flush=True)
+        while workers.collect(600.0) or workers.running():
+            pass
+    except KeyboardInterrupt:
+        workers.stop()
+        print("stopped", flush=True)
