@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from automc.training.precision import cpu_name
-from benchmarks.tab.measures import ENOUGH, Run, measure, searchers, size_misses
+from benchmarks.tab.measures import ENOUGH, KNOWING, Run, measure, searchers, size_misses
 from benchmarks.tab.page import plot, write_page
 from benchmarks.tab.table import TREE, Table
 
@@ -93,7 +93,7 @@ def main() -> None:
     """Compare, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=TREE)
-    parser.add_argument("--searchers", nargs="+", default=sorted(searchers()), metavar="NAME")
+    parser.add_argument("--searchers", nargs="+", metavar="NAME")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--budget", type=int, default=100, help="steps")
     parser.add_argument("--gamma", type=float, default=0.3)
@@ -102,8 +102,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = Table.load(options.table)
+    names = options.searchers or sorted(set(searchers()) - ({KNOWING} if table.slopes is None else set()))
     began = time.perf_counter()
-    runs = compare(table, options.searchers, options.seeds, options.budget, options.gamma, options.jobs)
+    runs = compare(table, names, options.seeds, options.budget, options.gamma, options.jobs)
     about = {
         "table": f"`{options.table.name}`: {table.title}", "is_tree": options.table.resolve() == TREE,
         "front": table.best_volume(options.gamma), "gamma": options.gamma, "base": table.base_accuracy,

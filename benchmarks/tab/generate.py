@@ -125,7 +125,9 @@ def append(path: Path, values: dict[str, Any]) -> None:
         os.fsync(stream.fileno())
 
 
-def describe(options: argparse.Namespace, strategies: Sequence[Strategy], base: StepOutcome) -> dict[str, Any]:
+def describe(
+    options: argparse.Namespace, strategies: Sequence[Strategy], base: StepOutcome, train_images: int
+) -> dict[str, Any]:
     """Return what NAME.json says."""
     registry = methods.registered()
     return {
@@ -135,6 +137,7 @@ def describe(options: argparse.Namespace, strategies: Sequence[Strategy], base: 
         "depth": options.depth,
         "max_removed": MAX_REMOVED,
         "recipe": recipe(options).as_dict(),
+        "train_images": train_images,
         "device": options.device,
         "versions": versions(),
         "strategies": [
@@ -238,7 +241,8 @@ def run(options: argparse.Namespace) -> None:
                 )
                 return
             workers.submit(Scheme(()))
-            begin(options.out, describe(options, strategies, workers.collect()[0][1]))
+            train_images = setup.open().splits.train.n
+            begin(options.out, describe(options, strategies, workers.collect()[0][1], train_images))
             known = {tuple(r["seq"]): r["status"] for r in read_rows(options.out) if r["seed"] == seed}
             mine = share(everything, seed, shard, len(strategies))
             left = [scheme for scheme in mine if scheme not in known]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -26,6 +26,9 @@ LEARNED = 8
 ENOUGH = 0.95
 """Share of the true front's hypervolume that a search is timed to."""
 
+KNOWING = "progressive-knowing"
+"""The progressive search that is told what the shipped experience says of each method, as in studies."""
+
 Make = Callable[[Space, Limits, int], Searcher]
 
 
@@ -35,6 +38,7 @@ def searchers() -> dict[str, Make]:
         **registered(),
         OptunaNSGA2.name: OptunaNSGA2,
         OptunaTPE.name: OptunaTPE,
+        KNOWING: ProgressiveSearch,
         "progressive-net": _with_net,
         "progressive-own-size": partial(_with_net, own_size=True),
         "progressive-mean-own-size": partial(ProgressiveMean, own_size=True),
@@ -128,7 +132,8 @@ class Quality:
 
 def measure(name: str, seed: int, table: Table, gamma: float, budget: int) -> Run:
     """Run a searcher by name against a table and measure it."""
-    searcher = searchers()[name](table.space, table.limits(gamma), seed)
+    space = replace(table.space, slope=table.slopes) if name == KNOWING else table.space
+    searcher = searchers()[name](space, table.limits(gamma), seed)
     quality = Quality(searcher, table, seed)
     began = time.process_time()
     rounds = search(searcher, table, budget, seed=seed, before_tell=quality)

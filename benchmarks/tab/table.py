@@ -18,11 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space, meets
+from automc import methods
+from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Searcher, Space, meets
 from automc.search.pareto import hypervolume
+from automc.training.recipe import Recipe
+from kg.embedding.vectors import Vectors
+from kg.schema import Strategy
 
 ROUND = 4
 """Schemes asked for in a round, as studies do."""
+VECTORS = Path(__file__).resolve().parents[2] / "data" / "vectors"
 TREE = Path(__file__).resolve().with_name("step-tree-584.json")
 
 
@@ -42,6 +47,7 @@ class Table:
         self.depth = int(about["depth"])
         self._max_removed = math.inf if about["max_removed"] is None else float(about["max_removed"])
         self._base_params = int(about["base"]["params"])
+        self._about = about
         found: dict[int, dict[SchemeIndices, dict[str, Any]]] = {}
         for row in rows:
             found.setdefault(int(row.get("seed", 0)), {})[tuple(row["seq"])] = row
@@ -58,6 +64,26 @@ class Table:
     def limits(self, gamma: float) -> Limits:
         """Return what schemes of this table must meet."""
         return Limits(gamma, self.base_accuracy, self.depth, self._max_removed)
+
+    @cached_property
+    def slopes(self) -> FloatArray | None:
+        """What the shipped experience says of each method on this network; as `Space.slope`, (methods,).
+
+        None where the table's strategies are not AutoMC's, or it was not noted how they were trained.
+        """
+        recipe, images = self._about.get("recipe"), self._about.get("train_images")
+        if recipe is None or images is None or not set(self.space.methods) <= set(methods.registered()):
+            return None
+        law = Vectors.load(next(VECTORS.glob("*.safetensors"))).guess
+        if law is None:
+            return None
+        mine = [Strategy.parse(identifier) for identifier in self.space.strategies]
+
+        def usual(name: str) -> float:
+            own = [s for s in mine if s.method == name]
+            return float(np.median([methods.get(name).iterations(s, Recipe(**recipe), images) for s in own]))
+
+        return np.array([law.slope(name, usual(name), self.base_accuracy) for name in self.space.methods])
 
     def outcome(self, scheme: SchemeIndices, seed: int) -> Outcome:
         """Return what executing the scheme's last step came to; `seed` counts the table's seeds, modulo their number.
