@@ -33,7 +33,9 @@ def save_study(store: GraphStore, study: Properties, *, task: Task | None = None
             store.upsert_rels("ON_TASK", "Study", "Task", [{"from": study["id"], "to": task.id}])
 
 
-def create_study(store: GraphStore, study: Properties, *, task: Task, token: str) -> bool:
+def create_study(
+    store: GraphStore, study: Properties, *, task: Task, token: str, layers: Properties | None = None
+) -> bool:  # fmt: skip
     """Write a new study; False, and nothing is written, where there is another one of that name.
 
     Two processes that create a study of one name at once, on whatever machines, do not both get True.
@@ -41,6 +43,7 @@ def create_study(store: GraphStore, study: Properties, *, task: Task, token: str
     Args:
         study: as for `save_study`.
         token: of this attempt alone; the same again, as after a lost connection, finds its own study.
+        layers: columns of its model's layer table, each a list of numbers or of texts.
     """
 
     def work() -> bool:
@@ -52,6 +55,7 @@ def create_study(store: GraphStore, study: Properties, *, task: Task, token: str
         if made.rows[0][0] is not True:
             return False
         save_study(store, study, task=task)
+        _save_layers(store, "Study", study["id"], layers)
         return True
 
     return store.atomically(work)
@@ -111,6 +115,7 @@ def delete_study(store: GraphStore, id: str) -> None:
     _sweep(store, "Strategy", "NOT n.searchable", "(:Scheme)-[:STEP]->(n)", "(:Experience)-[:OF_STRATEGY]->(n)")
     _sweep(store, "Setting", "NOT n.searchable", "(:Strategy)-[:HAS_SETTING]->(n)")
     with store.transaction():
+        store.write("MATCH (:Study {id: $id})-[:HAS_LAYERS]->(l:LayerTable) DETACH DELETE l", {"id": id})
         store.write("MATCH (s:Study {id: $id}) DETACH DELETE s", {"id": id})
         _sweep(store, "Task", "true", "()-[:ON_TASK]->(n)")
 
@@ -134,6 +139,9 @@ def _delete_trials(store: GraphStore, page: Sequence[str]) -> None:
     schemes = store.read(
         "UNWIND $ids AS id MATCH (:Trial {id: id})-[:OF_SCHEME]->(s:Scheme) RETURN DISTINCT s.id AS id", {"ids": page}
     ).column("id")
+    store.write(
+        "UNWIND $ids AS id MATCH (:Trial {id: id})-[:HAS_LAYERS]->(l:LayerTable) DETACH DELETE l", {"ids": page}
+    )
     store.write("UNWIND $ids AS id MATCH (t:Trial {id: id}) DETACH DELETE t", {"ids": page})
     _sweep_schemes(store, schemes)
 
@@ -177,13 +185,16 @@ def _sweep(store: GraphStore, label: str, condition: str, *users: str) -> None:
         store.write(f"UNWIND $ids AS id MATCH (n:{label} {{id: id}}) {where} DETACH DELETE n", {"ids": page})
 
 
-def save_trial(store: GraphStore, study_id: str, trial: Properties, *, task: Task | None = None) -> None:
+def save_trial(
+    store: GraphStore, study_id: str, trial: Properties, *, task: Task | None = None, layers: Properties | None = None
+) -> None:  # fmt: skip
     """Write a trial with its scheme, the scheme's beginnings and their strategies, all together or not at all.
 
     Args:
         study_id: of a study in the graph.
         trial: "ordinal", "scheme" (a Scheme or its id), "status", and any properties.
         task: what it was measured on; None takes the study's.
+        layers: columns of its model's layer table, each a list of numbers or of texts; None leaves what is there.
 
     Raises:
         NotInGraph: the study, or a strategy's method, is not in the graph.
@@ -211,6 +222,20 @@ def save_trial(store: GraphStore, study_id: str, trial: Properties, *, task: Tas
             store.upsert_nodes("Task", [nodes.task_row(task)])
         if on is not None:
             store.upsert_rels("ON_TASK", "Trial", "Task", [{"from": id, "to": on}])
+        _save_layers(store, "Trial", id, layers)
+
+
+def _save_layers(store: GraphStore, label: str, id: str, layers: Properties | None) -> None:
+    """Write a layer table beside what it describes: reading that reads no table (docs/results/layer-store)."""
+    if layers is not None:
+        store.upsert_nodes("LayerTable", [{**layers, "id": id}])
+        store.upsert_rels("HAS_LAYERS", label, "LayerTable", [{"from": id, "to": id}])
+
+
+def load_layers(store: GraphStore, id: str) -> dict[str, Any] | None:
+    """Return the columns of the layer table of a trial or, by a study's id, of its model; None where there is none."""
+    table = store.read("MATCH (l:LayerTable {id: $id}) RETURN properties(l) AS p", {"id": id})
+    return {name: value for name, value in table.rows[0][0].items() if name != "id"} if table.rows else None
 
 
 def load_trials(store: GraphStore, study_id: str) -> list[dict[str, Any]]:

@@ -24,9 +24,12 @@ def show_study(
     why: Annotated[
         str | None, typer.Option("--why", help="Explain one scheme: a trial's number, recommended, or the scheme.")
     ] = None,
+    layers: Annotated[
+        str | None, typer.Option("--layers", help="The layers before and after a scheme, named as for --why.")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Show a study's front and its recommended scheme, or why it came to one of its schemes.
+    """Show a study's front and its recommended scheme, or why it came to one of its schemes, or its layers.
 
     --why tells of each step what was predicted and measured, what is known of it and by whom, and what else there was;
     as text, or with --format json.
@@ -35,6 +38,9 @@ def show_study(
     """
     if why is not None:
         _show_account(study, why, format)
+        return
+    if layers is not None:
+        _show_layers(study, layers, format)
         return
     from automc.study.protocol import Protocol
     from automc.study.spec import StudySpec
@@ -55,6 +61,18 @@ def _show_account(study: str, scheme: str, format: Format) -> None:
         show_json(account)
     else:
         print(accounts.text(account))
+
+
+def _show_layers(study: str, scheme: str, format: Format) -> None:
+    from automc.report import layers as tables
+
+    account = tables.layers(study, scheme)
+    if format is Format.json:
+        show_json(account)
+    else:
+        show(
+            tables.COLUMNS, tables.rows(account), format, f"Layers of {study} before and after trial {account['trial']}"
+        )
 
 
 def _show_all(study: str, done: list[Trial], format: Format) -> None:

@@ -24,6 +24,7 @@ from automc.methods.quantising import quantisable
 from automc.models import structure
 from automc.models.bits import count_bits, stored
 from automc.models.measure import count_flops, count_params
+from automc.surgery.layer_table import layer_table
 from automc.training import evaluate
 from automc.training.loop import Diverged, all_finite
 from automc.training.seeds import seeded
@@ -140,6 +141,7 @@ def run_step(
         accuracy = evaluate.score(model, bench.validation, bench.setup.recipe.metric, finite=True)
         params, flops = count_params(model), count_flops(model, bench.example)
         size = stored(model, quantisable(model, bench.setup.keep).values())
+        layers = layer_table(model, bench.example).as_dict()
     except Infeasible as error:
         return fail("infeasible", error)
     except Diverged as error:
@@ -157,6 +159,7 @@ def run_step(
         "target": report.target,
         "peak_memory_bytes": memory.bytes(),
         "stored": asdict(size),
+        "layers": layers,
     }
     return StepOutcome(
         "ok",

@@ -44,7 +44,7 @@ def why(study: str, wanted: str) -> Account:
     spec = StudySpec.from_dict(record["spec"])
     protocol = Protocol.of(spec, record)
     choice = settled(record, protocol, trials)
-    target = _find(study, trials, wanted, choice)
+    target = find(study, trials, wanted, choice)
     with graph(create=False) as store:
         evidence = known.read_evidence(store)
     by_scheme = {trial.scheme: trial for trial in trials}
@@ -61,7 +61,14 @@ def why(study: str, wanted: str) -> Account:
     }
 
 
-def _find(study: str, trials: Sequence[Trial], wanted: str, choice: Recommendation | None) -> Trial:
+def find(
+    study: str, trials: Sequence[Trial], wanted: str, choice: Recommendation | None, option: str = "--why"
+) -> Trial:  # fmt: skip
+    """Return the trial that a person means by its number, "recommended", or its scheme.
+
+    Raises:
+        StudyError: there is none; `option` is where it was asked for.
+    """
     name = wanted.strip().removeprefix(f"{study}:")
     if name == RECOMMENDED:
         if choice is None:
@@ -72,7 +79,7 @@ def _find(study: str, trials: Sequence[Trial], wanted: str, choice: Recommendati
     try:
         scheme = None if name.isdigit() else Scheme.parse(name)
     except SchemaInvalid as error:
-        raise StudyError(f"--why {wanted}: give a trial's number, '{RECOMMENDED}', or a scheme. {error}") from None
+        raise StudyError(f"{option} {wanted}: give a trial's number, '{RECOMMENDED}', or a scheme. {error}") from None
     for trial in trials:
         if trial.scheme == scheme or (name.isdigit() and trial.ordinal == int(name)):
             return trial

@@ -209,7 +209,7 @@ class Loop:
             self._charged += outcome.seconds / beside
         else:
             self.forecast.observe(scheme, outcome.seconds, outcome.status)
-        self._outbox.deliver(entry(trial, parent, self.seconds))
+        self._outbox.deliver(entry(trial, parent, self.seconds, outcome.details.get("layers")))
         self.trials[scheme] = trial
         if trial.status == "ok":
             self._pin()

@@ -20,6 +20,7 @@ from automc.study.protocol import Protocol
 from automc.study.spec import StudySpec
 from automc.study.task import Subject
 from automc.study.teaching import TEACHER_FILE, Teacher
+from automc.surgery.layer_table import layer_table
 from kg import studies
 from kg.embedding.vectors import Vectors
 
@@ -81,10 +82,10 @@ def founded(
     vectors.save(place / "vectors.safetensors")
     record = record_of(spec, subject) | base_figures(spec.limits, subject, place / "base.am", spec.runtime)
     record["target"] = Protocol.of(spec, record).asked
-    token = uuid4().hex
+    token, layers = uuid4().hex, layer_table(subject.model, subject.example).as_dict()
 
     def begin() -> bool:
         with knowledge.graph() as store:
-            return studies.create_study(store, record, task=subject.task(), token=token)
+            return studies.create_study(store, record, task=subject.task(), token=token, layers=layers)
 
     return record if insist(begin, listener.say) else None

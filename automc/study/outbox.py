@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -197,9 +197,15 @@ def open_outbox(spec: StudySpec, subject: Subject, say: Say) -> Outbox:
     return Outbox(folder(spec.id) / "outbox.jsonl", partial(write_outcome, spec, subject), say)
 
 
-def entry(trial: Trial, parent: Figures, elapsed_seconds: float) -> Entry:
-    """Return an outcome as plain values: the trial, the figures of its step's input model, the study's clock."""
-    return {"trial": trial.as_row(), "parent": asdict(parent), "elapsed_seconds": elapsed_seconds, "updated": now()}
+def entry(
+    trial: Trial, parent: Figures, elapsed_seconds: float, layers: Mapping[str, Any] | None = None
+) -> Entry:  # fmt: skip
+    """Return an outcome as plain values: the trial, the figures of its step's input model, the study's clock.
+
+    `layers`: the columns of its model's `LayerTable`; None leaves those that the graph has.
+    """
+    told = {"trial": trial.as_row(), "parent": asdict(parent), "elapsed_seconds": elapsed_seconds, "updated": now()}
+    return told if layers is None else {**told, "layers": dict(layers)}
 
 
 def write_outcome(spec: StudySpec, subject: Subject, outcome: Entry) -> None:
@@ -219,7 +225,7 @@ def write_outcome(spec: StudySpec, subject: Subject, outcome: Entry) -> None:
     with knowledge.graph() as store:
 
         def work() -> None:
-            studies.save_trial(store, spec.id, trial.as_row(), task=subject.task())
+            studies.save_trial(store, spec.id, trial.as_row(), task=subject.task(), layers=outcome.get("layers"))
             if trial.status == "ok":
                 studies.save_trial_experience(store, spec.id, [_experience(spec, subject, trial, parent)])
             studies.save_study(store, {"id": spec.id, **clock})

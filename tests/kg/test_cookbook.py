@@ -52,6 +52,18 @@ TRIALS: dict[str, list[tuple[Any, ...]]] = {
         (S, "infeasible", None, None, None, None, None, 0.5),
     ],
 }
+
+
+def layer_table(conv: int = 400, fc: int = 80) -> dict[str, Any]:
+    """The layers of a network of two; with -1 for the first one, it is written as two factors."""
+    names, params = ["conv", "fc"], [conv, fc]
+    if conv == -1:
+        names, params = ["conv.0", "conv.1", "fc"], [120, 40, fc]
+    return {"name": names, "params": params, "kind": ["conv"] * len(names), "missing": ""}
+
+
+LAYERS = {1: layer_table(300), 2: layer_table(-1), 3: layer_table(300, 40), 6: layer_table(100, 10)}
+"""Layer tables of trials of both studies; the first and the sixth lose too much accuracy to be asked for."""
 ADDED = """
 format: 1
 paper: {id: me2026_mine, title: Mine, year: 2026}
@@ -94,9 +106,10 @@ def fill(store: GraphStore) -> None:
     sync.write_embeddings(store, ids, vectors(len(ids)), {"id": "run", "fingerprint": "f", "seed": 0})
     for study in TRIALS:
         about = {"id": study, "status": "done", "searcher": "progressive", "gamma": 0.1, "recommended": f"{L} -> {N}"}
-        studies.save_study(store, {**about, "started": "2026-01-01T00:00:00+00:00", "data": "cifar10"}, task=TASK)
+        about |= {"started": "2026-01-01T00:00:00+00:00", "data": "cifar10"}
+        studies.create_study(store, about, task=TASK, token=study, layers=layer_table())
         for row in trials(study):
-            studies.save_trial(store, study, row)
+            studies.save_trial(store, study, row, layers=LAYERS.get(row["ordinal"]))
     studies.save_trial_experience(store, ONE, own_experience())
     other = replace(TASK, id="other", model="other")
     studies.save_replay(store, replay(f"{L} -> {N}", ONE, 0.81, 0.25), task=other, trial=f"{ONE}/3")
@@ -333,6 +346,9 @@ TRUTH: dict[str, Callable[[], list[Row]]] = {
     "replays": lambda: [
         ("other", "cifar10", ONE, f"{L} -> {N}", 0.8, 0.79, 0.81, 0.24, 0.25),
         ("resnet20", "cifar10", None, N, None, 0.79, 0.87, 0.24, 0.12),
+    ],
+    "layers-that-lost-most": lambda: [
+        ("conv", 400, 2, (0.6 + 0.25) / 2, 0.25, 0.6), ("fc", 80, 2, 0.5 / 2, 0.0, 0.5),
     ],
     "failures": lambda: [("SFP", "crashed", 1, "crashed here"), ("SFP", "infeasible", 1, "infeasible here")],
     "retired": lambda: [("Experience", "sfp_001", "me", "2026-01-03T00:00:00+00:00", "cannot be reproduced")],

@@ -139,6 +139,28 @@ def test_a_strategy_off_the_grid_is_in_the_graph_but_not_searched(study: GraphSt
     assert found.rows == [(False, "NS", "HP1=0.1"), (False, "NS", "HP2=0.333")]
 
 
+LAYERS = {"name": ["a", "a.0"], "params": [10, 20], "reads": ["", "0 3"], "edge_from": [], "missing": ""}
+
+
+def test_layers_come_back_and_go_with_their_study(study: GraphStore) -> None:
+    studies.delete_study(study, "net-digits-1")
+    clean = everything(study)
+    assert studies.create_study(study, RECORD, task=TASK, token="t", layers=LAYERS)
+    for _ in range(2):
+        studies.save_trial(study, "net-digits-1", trial(1, A), layers={**LAYERS, "params": [5, 20]})
+        studies.save_trial(study, "net-digits-1", trial(1, A, seconds=3.0))
+    studies.save_trial(study, "net-digits-1", trial(2, B))
+    assert studies.load_layers(study, "net-digits-1") == LAYERS
+    assert studies.load_layers(study, "net-digits-1/1") == {**LAYERS, "params": [5, 20]}
+    assert studies.load_layers(study, "net-digits-1/2") is None
+    assert study.read("MATCH (l:LayerTable) RETURN count(l) AS n").rows == [(2,)]
+    assert "reads" not in studies.load_trials(study, "net-digits-1")[0]
+    studies.delete_study(study, "net-digits-1")
+    studies.save_study(study, {"id": "x"})
+    study.write("MATCH (s:Study {id: 'x'}) DETACH DELETE s")
+    assert everything(study) == clean
+
+
 def test_a_trial_hangs_together(study: GraphStore) -> None:
     studies.save_trial(study, "net-digits-1", trial(3, A))
     found = study.read(

@@ -11,6 +11,7 @@ from study_tools import counts, create, create_fully, in_process, run, same, sto
 
 from automc import knowledge
 from automc.errors import EnvironmentFault, StudyError
+from automc.report.layers import layers
 from automc.study import Listener, Study
 from automc.study import stored as studies
 from automc.study.limits import Limit
@@ -226,3 +227,20 @@ def test_the_models_of_the_front_stay_in_a_small_cache(full_home):
     assert bench.cache.pinned() == {bench.key(t.scheme) for t in result.front}
     assert bench.cache.status().weights_bytes <= 700_000
     assert any(bench.cache.model_path(bench.key(t.scheme)) for t in result.front)
+
+
+def test_layers_of_the_model_and_of_every_trial(searched, automc_home):
+    account = layers(searched, "1")
+    first = stored(searched)[0]
+    assert (account["trial"], account["scheme"]) == (1, first.scheme.id)
+    left = [one["after"] for one in account["layers"] if one["after"]]
+    assert 2 * sum(layer["macs"] for layer in left) == first.flops
+    assert sum(one["before"]["params"] for one in account["layers"] if one["before"]) > sum(
+        layer["params"] for layer in left
+    )
+    with pytest.raises(StudyError, match="has not executed 99"):
+        layers(searched, "99")
+    with knowledge.graph() as store:
+        store.write("MATCH (l:LayerTable {id: $id}) DETACH DELETE l", {"id": f"{searched}/1"})
+    with pytest.raises(StudyError, match=f"No layers are recorded of {searched}/1: it is of before they were recorded"):
+        layers(searched, "1")
