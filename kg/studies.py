@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -238,10 +238,15 @@ def load_layers(store: GraphStore, id: str) -> dict[str, Any] | None:
     return {name: value for name, value in table.rows[0][0].items() if name != "id"} if table.rows else None
 
 
-def load_trials(store: GraphStore, study_id: str) -> list[dict[str, Any]]:
-    """Return a study's trials by ordinal: what was saved, less what was None, and the scheme's id as "scheme"."""
+def load_trials(store: GraphStore, study_id: str, *, but: Collection[int] = ()) -> list[dict[str, Any]]:
+    """Return a study's trials by ordinal: what was saved, less what was None, and the scheme's id as "scheme".
+
+    Args:
+        but: ordinals of trials that are left out, for whoever has read them before.
+    """
+    known = {f"{study_id}/{ordinal}" for ordinal in but}
     found: list[dict[str, Any]] = []
-    for page in _pages(_trial_ids(store, study_id)):
+    for page in _pages([id for id in _trial_ids(store, study_id) if id not in known]):
         table = store.read(
             "UNWIND $ids AS id MATCH (t:Trial {id: id})-[:OF_SCHEME]->(s:Scheme) "
             "RETURN properties(t) AS p, s.id AS scheme ORDER BY t.ordinal",

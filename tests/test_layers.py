@@ -22,6 +22,7 @@ ALLOWED = {
     "automc.api": {"automc.compressing", "automc.given", "automc.study", "automc.execution", "automc.methods",
                    "automc.training", "automc.surgery", "automc.models", "automc.datasets", "automc.home",
                    "automc.files", "kg.schema"},
+    "automc.board": {"automc.report", "automc.study", "automc.knowledge", "automc.home", "automc.cli.figures", "kg"},
     "automc.report": {"automc.study", "automc.knowledge", "automc.search", "automc.models", "automc.home", "kg"},
     "automc.study": {"automc.knowledge", "automc.search", "automc.execution", "automc.methods", "automc.training",
                      "automc.surgery", "automc.models", "automc.datasets", "automc.home", "kg"},

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from automc import userfiles
-from automc.cli import cache, doctor, experience, export, kg, methods, models, report, results, search, view
+from automc.cli import board, cache, doctor, experience, export, kg, methods, models, report, results, search, view
 
 # OpenMP reads it when torch is first imported: threads that spin beside other jobs slow training down many times.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -26,6 +26,7 @@ app.command("search")(search.search)
 app.command("resume")(search.resume)
 app.command("show")(results.show_study)
 app.command("report")(report.report)
+app.command("board")(board.board)
 app.command("compress")(models.compress)
 app.command("doctor")(doctor.doctor)
 app.command("train")(models.train)

@@ -9,7 +9,7 @@ from typing import Any
 
 from automc.errors import EnvironmentFault
 from automc.execution.outcome import StepOutcome
-from automc.execution.workers import Workers
+from automc.execution.workers import Running, Workers
 from automc.search import get as searcher_named
 from automc.search.base import Limits
 from automc.study.forecast import Forecast
@@ -53,6 +53,20 @@ class Plan:
     protocol: Protocol
 
 
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A step that runs."""
+
+    scheme: Scheme
+    done: int
+    of: int
+    """Iterations in all; 0 while unknown."""
+    seconds: float
+    """Since it began."""
+    left: float
+    """Seconds that it is expected to take yet, by its own pace where that shows, else by the forecast."""
+
+
 class Listener:
     """What a study tells whoever watches; every method may be left out."""
 
@@ -67,6 +81,9 @@ class Listener:
 
     def running(self, spent_steps: float, spent_seconds: float) -> None:
         """A sign of life, about twice a second; steps under way count with the part that is done."""
+
+    def under_way(self, steps: Sequence[UnderWay]) -> None:
+        """The steps that run now, about twice a second."""
 
     def progress(self, what: str, done: int, of: int) -> None:
         """Progress of other long work: reading images, learning embeddings, the final run."""
@@ -154,8 +171,14 @@ class Loop:
         beside = len(running)
         for ticket, outcome in workers.collect(0.5):
             self._commit(*running.pop(ticket), outcome, beside)
-        parts = sum(r.done / r.of for r in workers.running() if r.of)
+        now = workers.running()
+        self.listener.under_way([self._under_way(running[r.ticket][0], r) for r in now if r.ticket in running])
+        parts = sum(r.done / r.of for r in now if r.of)
         self.listener.running(len(self.trials) + parts, self.seconds)
+
+    def _under_way(self, scheme: Scheme, job: Running) -> UnderWay:
+        expected = self.forecast.seconds(scheme) if not job.done else job.seconds * job.of / job.done
+        return UnderWay(scheme, job.done, job.of, job.seconds, max(0.0, expected - job.seconds))
 
     def _limits(self) -> Limits:
         """Return what the searcher is told of the target: it plans in sizes and accuracy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
+from collections.abc import Collection
 from typing import Any
 
 from automc import knowledge
@@ -34,10 +35,10 @@ def load_record(name: str) -> dict[str, Any]:
     raise StudyError(f"There is no study '{name}' in the graph. {hint}")
 
 
-def load_trials(name: str) -> list[Trial]:
-    """Return a study's trials in ordinal order."""
+def load_trials(name: str, *, but: Collection[int] = ()) -> list[Trial]:
+    """Return a study's trials in ordinal order, without those of the ordinals `but`."""
     with knowledge.graph() as store:
-        return [Trial.from_row(row) for row in studies.load_trials(store, name)]
+        return [Trial.from_row(row) for row in studies.load_trials(store, name, but=but)]
 
 
 def delete(name: str) -> None:

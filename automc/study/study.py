@@ -20,10 +20,12 @@ from automc.home import home
 from automc.models import structure
 from automc.models.runtimes import runner
 from automc.search import get as searcher_named
+from automc.study import pulse
 from automc.study.closing import SHARE, closes
 from automc.study.ending import Ending
 from automc.study.forecast import Forecast
 from automc.study.gauge import gauge_with
+from automc.study.listening import Beating
 from automc.study.loop import Listener, Loop, Plan
 from automc.study.machine import default_workers as default_workers
 from automc.study.machine import versions as versions
@@ -185,8 +187,9 @@ class Study:
         Raises:
             StudyError: another process runs this study, or no method can work on its model.
         """
-        with held(self.spec.id):
-            return self._run(listener or Listener())
+        name = self.spec.id
+        with held(name), Beating(listener or Listener(), pulse.place(name)) as heard:
+            return self._run(heard)
 
     def _run(self, listener: Listener) -> Result:
         loop: Loop | None = None

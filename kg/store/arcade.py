@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -186,6 +187,12 @@ def _engine() -> Any:
         ) from None
     with _quiet():
         start_jvm(**_JVM)
+    if threading.current_thread() is not threading.main_thread():
+        # At the process's end the JVM would wait for threads that have used it, such as a server's, for ever. Whatever
+        # is closed is on the disk.
+        import jpype.config
+
+        jpype.config.destroy_jvm = False
     return arcadedb
 
 
