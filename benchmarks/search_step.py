@@ -41,7 +41,7 @@ def random_space(rng: np.random.Generator) -> Space:
         cost=rng.uniform(0.1, 0.5, STRATEGIES),
         mask=np.ones(STRATEGIES, dtype=bool),
         task=rng.normal(size=7),
-        prior=np.stack([-0.1 * hp2, hp2], axis=1),
+        slope=np.full(6, 0.1),
     )
 
 

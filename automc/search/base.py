@@ -47,8 +47,6 @@ class Space:
     """True where a strategy may be asked for, (n,)."""
     task: FloatArray
     """The study's task features, log-scaled and standardised, (7,)."""
-    prior: FloatArray | None = None
-    """A learned (step AR, step PR) of each strategy on M, (n, 2), in place of `slope`; None: nothing beats that."""
     slope: FloatArray | None = None
     """What experience says of each method: a step's AR is −slope·x/(1−x), x being its removal relative to its input;
     never negative, (methods,). None: no experience."""

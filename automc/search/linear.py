@@ -72,21 +72,14 @@ def cut(space: Space, prefixes: Sequence[Outcome], gone: FloatArray) -> FloatArr
 class FirstGuess:
     """What a step will do before anything was measured: sizes as planned, accuracy by experience.
 
-    AR = −c·x/(1−x), x being the removal relative to the step's input: c is what gives NN_exp's AR at START (an AR above
-    0 is the same everywhere), or the slope of the method; without experience AR falls with what is removed.
+    AR = −c·x/(1−x), x being the removal relative to the step's input and c the slope of the method; without experience
+    AR falls with what is removed.
     """
 
     def __init__(self, space: Space, limits: Limits) -> None:
         self.space = space
         self.gamma = limits.gamma
-        self._slope: FloatArray | None = None
-        self._gain: FloatArray = np.zeros(len(space.mask))
-        if space.prior is not None:
-            start = odds(cut(space, [start_of(limits)], space.planned([start_of(limits)], limits.gamma))[0])
-            self._slope = np.maximum(-space.prior[:, 0], 0.0) / np.maximum(start, 1e-3)
-            self._gain = np.maximum(space.prior[:, 0], 0.0)
-        elif space.slope is not None:
-            self._slope = np.asarray(space.slope, dtype=float)[space.method]
+        self._slope = None if space.slope is None else np.asarray(space.slope, dtype=float)[space.method]
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
@@ -102,12 +95,7 @@ class FirstGuess:
         """Return the step AR of strategies that take away so much of M, as of `cut`, after prefixes; as they are."""
         if self._slope is None:
             return gone * _SLOPE
-        return np.asarray(self._gain[strategy] - self._slope[strategy] * odds(gone / (1 - before)))
-
-
-def start_of(limits: Limits) -> Outcome:
-    """Return START as an outcome."""
-    return Outcome((), "ok", limits.base_accuracy, 0.0, 0.0, 0.0, 0.0, True)
+        return np.asarray(-self._slope[strategy] * odds(gone / (1 - before)))
 
 
 class SizeModel:

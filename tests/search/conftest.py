@@ -21,14 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # for the package `benchmark
 GRID = (0.04, 0.12, 0.2, 0.36, 0.4)
 
 
-def make_space(per_level: int = 3, methods: int = 3, grid: tuple[float, ...] = GRID, prior: bool = True) -> Space:
+def make_space(per_level: int = 3, methods: int = 3, grid: tuple[float, ...] = GRID, known: bool = True) -> Space:
     """methods × grid × per_level strategies with embeddings that tell method, size and setting apart."""
     rows = [(m, v, c) for m in range(methods) for v in grid for c in range(per_level)]
     method, hp2, cost = (np.array(column) for column in zip(*rows, strict=True))
     rng = np.random.default_rng(5)
     features = np.concatenate([np.eye(methods)[method], np.eye(per_level)[cost]], axis=1)
     embeddings = features @ rng.normal(size=(features.shape[1], 32)) + 0.1 * rng.normal(size=(len(rows), 32))
-    guess = np.stack([-0.1 * hp2 + 0.01 * cost, hp2], axis=1)
     names = tuple(f"M{m}" for m in range(methods))
     return Space(
         strategies=tuple(f"M{m}[HP2={v},HP1={c}]" for m, v, c in rows),
@@ -39,7 +38,7 @@ def make_space(per_level: int = 3, methods: int = 3, grid: tuple[float, ...] = G
         cost=1.0 + cost,
         mask=np.ones(len(rows), dtype=bool),
         task=np.linspace(-1, 1, 7),
-        prior=guess if prior else None,
+        slope=np.full(methods, 0.1) if known else None,
     )
 
 

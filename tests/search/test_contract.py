@@ -174,11 +174,11 @@ def test_as_many_steps_are_under_way_as_there_are_workers(searcher, new_space, n
     assert len(study.trials) == 10 * workers
 
 
-@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("max_length", [1, 2])
-def test_a_small_space_is_searched_to_its_end(searcher, new_space, new_table, prior, max_length):
+def test_a_small_space_is_searched_to_its_end(searcher, new_space, new_table, known, max_length):
     limits = Limits(gamma=0.2, base_accuracy=0.9, max_length=max_length)
-    space = new_space(per_level=1, methods=2, grid=(0.12, 0.2, 0.4), prior=prior)
+    space = new_space(per_level=1, methods=2, grid=(0.12, 0.2, 0.4), known=known)
     table = new_table(space, limits, miss=0.0)
     search = searcher(space, limits, seed=1)
     table.search(search, 5, 60)

@@ -36,7 +36,7 @@ def test_the_posterior_is_bayes_rule():
 
 
 def test_the_first_guess_is_the_slope_at_each_prefix(new_space):
-    space = replace(new_space(prior=False), slope=np.array([0.1, 0.0, 0.4]))
+    space = replace(new_space(), slope=np.array([0.1, 0.0, 0.4]))
     prefixes = [START, Outcome((3,), "ok", 0.8, 0.5)]
     for row, left in zip(FirstGuess(space, LIMITS).predict(prefixes), (1.0, 0.5), strict=True):
         x = np.minimum(space.hp2 / left, 0.8)
@@ -44,23 +44,14 @@ def test_the_first_guess_is_the_slope_at_each_prefix(new_space):
         np.testing.assert_allclose(row[:, 1], space.hp2 / left)
 
 
-def test_what_is_known_of_a_strategy_at_the_start_is_carried_to_each_prefix(new_space):
-    space = new_space()
-    found = FirstGuess(space, LIMITS).predict([START, Outcome((3,), "ok", 0.8, 0.25)])
-    np.testing.assert_allclose(found[0, :, 0], space.prior[:, 0])
-    loses = space.prior[:, 0] < 0
-    assert (found[1, loses, 0] < found[0, loses, 0]).all(), "the same step weighs more on a smaller model"
-    np.testing.assert_allclose(found[1, ~loses, 0], found[0, ~loses, 0], atol=1e-9)
-
-
 def test_without_experience_the_first_guess_falls_with_size(new_space):
-    space = new_space(prior=False)
+    space = new_space(known=False)
     np.testing.assert_allclose(FirstGuess(space, LIMITS).predict([START])[0, :, 0], -0.1 * space.hp2)
 
 
-@pytest.mark.parametrize("prior", [True, False])
-def test_it_learns_to_rank_steps_it_never_saw(new_space, new_table, prior):
-    table = new_table(new_space(prior=prior), LIMITS)
+@pytest.mark.parametrize("known", [True, False])
+def test_it_learns_to_rank_steps_it_never_saw(new_space, new_table, known):
+    table = new_table(new_space(known=known), LIMITS)
     steps = told_by_chance(table)
     model = LinearModel(table.space, LIMITS)
     model.learn(steps)
@@ -85,7 +76,7 @@ def test_one_strategy_each_is_predicted_as_all_are(new_space, new_table):
 
 def test_the_spread_is_honest_and_smaller_where_more_was_measured(new_space, new_table):
     """Two thirds of the truth should lie within one deviation, noise included; and a strategy tried often is surer."""
-    table = new_table(new_space(prior=False), LIMITS)
+    table = new_table(new_space(known=False), LIMITS)
     model = LinearModel(table.space, LIMITS)
     before = model.spread([START])[0]
     steps = told_by_chance(table)
@@ -127,7 +118,7 @@ def test_the_network_is_not_followed_where_the_linear_model_knows(new_space, new
 def test_the_network_is_followed_once_it_predicts_better(new_space):
     """AR depends on the vectors alone, in strategies that are tried once, so that only the network can tell."""
     rng = np.random.default_rng(0)
-    space = new_space(per_level=20, prior=False)
+    space = new_space(per_level=20, known=False)
     signs = rng.choice([-1.0, 1.0], size=(300, 1))
     space = replace(space, embeddings=signs * np.ones((300, 32)))
     steps = []

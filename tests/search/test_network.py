@@ -74,9 +74,9 @@ def test_nothing_told_nothing_learned(new_space):
     np.testing.assert_array_equal(evaluator.predict([Outcome((), "ok", 0.9, 0.0)]), before)
 
 
-@pytest.mark.parametrize("prior", [True, False])
-def test_it_learns_to_rank_steps_it_never_saw(new_space, new_table, prior):
-    table = new_table(new_space(prior=prior), LIMITS)
+@pytest.mark.parametrize("known", [True, False])
+def test_it_learns_to_rank_steps_it_never_saw(new_space, new_table, known):
+    table = new_table(new_space(known=known), LIMITS)
     table.search(get("random")(table.space, LIMITS, 4), 4, 12)
     start = Outcome((), "ok", 0.9, 0.0)
     steps = [(table.told.get(s[:-1], start), o) for s, o in table.told.items()]

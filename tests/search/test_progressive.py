@@ -39,24 +39,20 @@ def test_layers_start_with_the_pareto_set():
     assert len(non_dominated_first(cloud, 10_000)) == 300
 
 
-def test_the_prior_orders_the_first_steps(new_space):
-    """With one strategy that experience calls far better at each size, these are asked first."""
-    space = new_space()
-    favourite = np.flatnonzero((space.method == 1) & (space.cost == 2))
-    prior = np.stack([np.full(45, -0.3), space.hp2], axis=1)
-    prior[favourite, 0] = -0.01 * space.hp2[favourite]
-    space = replace(space, prior=prior)
+def test_experience_orders_the_first_steps(new_space):
+    """With one method that experience calls far better, its strategies are asked first."""
+    space = replace(new_space(), slope=np.array([0.3, 0.01, 0.3]))
+    favourite = np.flatnonzero(space.method == 1)
     asked = [s[0] for seed in range(20) for s in ProgressiveSearch(space, LIMITS, seed).ask(4)]
     assert np.isin(asked, favourite).mean() > 0.8
     assert all(len(set(ProgressiveSearch(space, LIMITS, seed).ask(4))) == 4 for seed in range(5))
 
 
 def test_where_accuracy_is_guaranteed_steps_that_keep_it_are_asked_first(new_space):
-    """Small steps lose 1% and large ones 25%: where 2% may be lost the small ones come first; else the front is served
-    by the large ones."""
-    space = new_space()
+    """Small steps lose 3 and 8%, large ones 15 to 40%: where 5% may be lost the small ones come first; else the front
+    is served by the large ones."""
+    space = replace(new_space(), slope=np.full(3, 0.6))
     large = space.hp2 >= np.median(space.hp2)
-    space = replace(space, prior=np.stack([np.where(large, -0.25, -0.01), space.hp2], axis=1))
 
     def share(limits: Limits) -> float:
         asked = [s[0] for seed in range(20) for s in ProgressiveSearch(space, limits, seed).ask(1)]
@@ -64,11 +60,11 @@ def test_where_accuracy_is_guaranteed_steps_that_keep_it_are_asked_first(new_spa
 
     free = replace(LIMITS, gamma=0.04, front=1.0)
     assert share(free) > 0.6
-    assert share(replace(free, least_accuracy=0.98 * LIMITS.base_accuracy)) < 0.4
+    assert share(replace(free, least_accuracy=0.95 * LIMITS.base_accuracy)) < 0.4
 
 
 def test_without_experience_a_round_is_diverse(new_space):
-    space = new_space(per_level=20, prior=False)
+    space = new_space(per_level=20, known=False)
     asked = [s[0] for s in ProgressiveSearch(space, LIMITS, 2).ask(10)]
     kinds = [(space.method[i], space.hp2[i]) for i in asked]
     assert len(set(kinds[:6])) == 6, "each of the six that meet γ at once, before any again"
@@ -145,7 +141,7 @@ def test_what_is_recommended_weighs_most_or_the_front_does(new_space):
 
 def test_where_time_is_the_budget_a_gain_is_divided_by_its_cost(new_space):
     """Of steps that are expected to do the same, the cheap ones are asked."""
-    space = replace(new_space(), prior=None)
+    space = new_space(known=False)
 
     def cost(limits):
         asked = [ProgressiveSearch(space, limits, seed, choice=Choice(explore=0.0)).ask(1) for seed in range(12)]
@@ -174,9 +170,7 @@ def test_a_method_that_keeps_failing_is_asked_less(new_space, new_table):
     def fails(scheme):
         return scheme[-1] >= 30
 
-    space = new_space()
-    prior = np.stack([np.where(space.method == 2, -0.01, -0.1) * space.hp2, space.hp2], axis=1)
-    good_third = replace(space, prior=prior)
+    good_third = replace(new_space(), slope=np.array([0.1, 0.1, 0.01]))
 
     table = new_table(good_third, LIMITS, fails)
     rounds = table.search(ProgressiveSearch(table.space, LIMITS, 0), 4, 8)

@@ -25,16 +25,15 @@ def test_before_any_step_means_are_the_first_guess(new_space):
     assert predicted.shape == (2, 45, 2)
     for row, left in zip(predicted, (1.0, 0.75), strict=True):
         share = space.hp2 / left
-        odds = share / (1 - share) / (space.hp2 / (1 - space.hp2))
-        np.testing.assert_allclose(row[:, 0], space.prior[:, 0] * np.where(space.prior[:, 0] < 0, odds, 1))
+        np.testing.assert_allclose(row[:, 0], -0.1 * share / (1 - share))
         np.testing.assert_allclose(row[:, 1], share)
-    model = StrategyMeans(replace(space, prior=None), LIMITS)
+    model = StrategyMeans(replace(space, slope=None), LIMITS)
     np.testing.assert_allclose(model.predict([START])[0, :, 0], -0.1 * space.hp2)
 
 
 def test_means_lean_on_the_level_above_as_on_one_measurement(new_space):
     """Against the sums written out: one strategy measured twice, and one more of its method."""
-    space = replace(new_space(), prior=None)
+    space = new_space(known=False)
     guess = -0.1 * space.hp2
     first = int(np.flatnonzero((space.method == 1) & (space.hp2 == 0.2))[0])
     other = int(np.flatnonzero((space.method == 1) & (space.hp2 == 0.36))[0])
@@ -69,7 +68,7 @@ def test_nothing_told_nothing_learned(new_space):
 
 def test_a_strategy_that_did_well_is_asked_again(new_space):
     """After one of the sampled prefixes; all else being equal, the one with the better mean is preferred."""
-    space = new_space(per_level=1, methods=3, prior=False)
+    space = new_space(per_level=1, methods=3, known=False)
     good = np.flatnonzero((space.method == 0) & (space.hp2 == 0.2))[0]
     alike = [i for i in np.flatnonzero(space.hp2 == 0.2) if i != good]
     shares = {}

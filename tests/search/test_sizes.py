@@ -22,7 +22,7 @@ MADE = searchers()
 @pytest.fixture
 def sized(new_space: Callable[..., Space]) -> Space:
     """Three methods that remove parameters, the last of which factors, and a quantiser of three widths and lengths."""
-    space = new_space(prior=False)
+    space = new_space(known=False)
     n = len(space.mask)
     kind = np.repeat(np.arange(3), 2)
     own = (f"Q[HP1={c},HP22={BITS[k]:g}]" for k, c in zip(kind, [0, 1] * 3, strict=True))
@@ -107,7 +107,7 @@ def test_exact_lengths_hold_too(sized: Space) -> None:
 
 
 def test_without_quantisers_the_same_as_ever(new_space: Callable[..., Space], sized: Space) -> None:
-    plain, limits = new_space(prior=False), Limits(0.5, 0.9)
+    plain, limits = new_space(known=False), Limits(0.5, 0.9)
     masked = replace(sized, mask=~sized.quantises, factors=np.zeros(51, dtype=bool))
     old, new = History(plain, limits), History(masked, limits)
     told = [Outcome((3,), "ok", 0.8, 0.11), Outcome((3, 5), "ok", 0.8, 0.24)]
