@@ -86,6 +86,7 @@ RANGES: Mapping[str, Range] = {
     "--timeout": _SECONDS,
     "--limit": Range(1, 10**9, whole=True),
     "-k": Range(1, 10**6, whole=True),
+    "--networks": Range(1, 10_000, whole=True),
     "--lines": Range(1, 10**6, whole=True),
     "--port": Range(0, 65_535, whole=True),
 }

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from automc import userfiles
-from automc.cli import board, cache, doctor, experience, export, kg, methods, models, report, results, search, view
+from automc.cli import (
+    board, cache, doctor, experience, export, kg, latency, methods, models, report, results, search, view,
+)  # fmt: skip
 
 # OpenMP reads it when torch is first imported: threads that spin beside other jobs slow training down many times.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -37,6 +39,7 @@ kg.app.command("view")(view.view)
 app.add_typer(kg.app, name="kg")
 app.add_typer(methods.app, name="method")
 app.add_typer(experience.app, name="experience")
+app.add_typer(latency.app, name="latency")
 app.add_typer(cache.app, name="cache")
 
 

@@ -1,0 +1,317 @@
+"""Calibrating the prediction of latencies on a model, and checking it on compressed ones that it has not seen."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from automc import knowledge, methods
+from automc.bounds import Size, sides
+from automc.datasets.base import TrainData
+from automc.errors import AutoMCError, EnvironmentFault, ModelError, StudyError
+from automc.home import home
+from automc.latency import calibration as stored
+from automc.latency.calibration import Calibration
+from automc.latency.fused import kernels_of
+from automc.latency.kernels import torch_kernels
+from automc.latency.predictor import Predictor
+from automc.latency.sampling import drawn
+from automc.latency.timing import in_turns, seconds
+from automc.methods.base import StepContext
+from automc.models import load as models
+from automc.models.export import onnx_tools
+from automc.models.measure import count_params
+from automc.models.pace import NAMES, Runtime
+from automc.models.runtimes import runner
+from automc.study.measured import channels_of
+from automc.training.precision import device_key
+from automc.training.recipe import Recipe
+from kg.cards import enumerate_strategies
+from kg.schema import Strategy, Value
+
+NETWORKS = 20
+"""Whole networks that a calibration measures."""
+CHECKED = 60
+"""Networks that a check measures, if not said otherwise."""
+WITHIN = 0.10
+"""A prediction is good when it is this near to what was measured."""
+_IMAGES = 16
+_MOST_REMOVED = 0.65
+_CALIBRATED, _HELD_OUT = 1, 1_000_003
+"""Seeds of the networks that are fitted, and of those that are checked."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model on the CPU and what it is timed on."""
+
+    name: str
+    model: nn.Module
+    images: Tensor
+    """(batch, c, h, w), channels last."""
+    classes: int
+
+    @classmethod
+    def open(cls, model: str, weights: Path | None, size: Size | None, batch: int) -> Subject:
+        """Load a model and find images that it runs on.
+
+        Raises:
+            ModelError: it cannot be loaded, or does not tell the size of its images.
+        """
+        loaded = models.load(model, weights=weights)
+        shape = sides(size) if size is not None else models.default_shape(model)
+        example = models.example_for(loaded.model, *shape, channels_of(loaded))
+        prepared = models.prepare(loaded.model, example).eval().to(memory_format=torch.channels_last)
+        images = example[:1].expand(batch, -1, -1, -1).contiguous().to(memory_format=torch.channels_last)
+        return cls(model, prepared, images, models.output_classes(prepared, example))
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One compressed network: what was predicted of it and what was measured, in milliseconds."""
+
+    scheme: str
+    removed: float
+    predicted_ms: float
+    measured_ms: float
+    settled: bool
+    """False: other work went on, so that the measurement did not settle."""
+
+    @property
+    def error(self) -> float:
+        """Relative error of the prediction."""
+        return self.predicted_ms / self.measured_ms - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How good predictions are on networks that the calibration has not seen."""
+
+    runtime: Runtime
+    networks: tuple[Checked, ...]
+    base_ms: float
+    base_predicted_ms: float
+    guessed: tuple[str, ...] = ()
+    """Kinds of kernels that were not measured."""
+
+    @property
+    def within(self) -> float:
+        """Share of the networks whose prediction is within WITHIN."""
+        return statistics.fmean(abs(one.error) <= WITHIN for one in self.networks)
+
+    @property
+    def median_error(self) -> float:
+        """Median of the relative errors, whatever their sign."""
+        return statistics.median(abs(one.error) for one in self.networks)
+
+    @property
+    def rank(self) -> float:
+        """Spearman's correlation of predicted with measured times."""
+        from scipy.stats import spearmanr
+
+        found = spearmanr([o.predicted_ms for o in self.networks], [o.measured_ms for o in self.networks])
+        return float(found.statistic)
+
+
+def place(runtime: Runtime, batch: int) -> dict[str, Any]:
+    """Return what times hang on here.
+
+    Raises:
+        EnvironmentFault: the runtime's packages are missing.
+    """
+    version = {} if runtime == "torch" else {"onnxruntime": onnx_tools(None).__version__}
+    device = device_key(torch.device("cpu"))
+    return {"device": device, "runtime": runtime, "threads": torch.get_num_threads(), "batch": batch, **version}
+
+
+def folder() -> Path:
+    """Where calibrations lie."""
+    return home() / "latency"
+
+
+def calibrate(
+    model: str, *, weights: Path | None = None, runtime: Runtime = "torch", size: Size | None = None, batch: int = 1,
+    networks: int = NETWORKS, share: float = 1.0, seed: int = 0, say: Say = lambda text: None,
+) -> Calibration:  # fmt: skip
+    """Measure kernels in a model's shapes and whole networks made from it, and keep them in the home.
+
+    Args:
+        networks: compressed networks on which sums of kernels are corrected.
+        share: of the usual number of kernels, for a quick look.
+        say: hears what goes on.
+
+    Raises:
+        ModelError: the model cannot be loaded, or does not run in the runtime.
+    """
+    here = place(runtime, batch)
+    subject = Subject.open(model, weights, size, batch)
+    made = list(compressed(subject, networks, _CALIBRATED + seed))
+    found = calibrated(subject, [one for _, one in made], here, share, say)
+    file = found.save(folder())
+    say(f"Kept in {file}: {len(found.kernels)} kernels, {len(found.networks)} networks.")
+    return found
+
+
+def calibrated(
+    subject: Subject, made: Sequence[nn.Module], here: dict[str, Any], share: float = 1.0, say: Say = lambda text: None
+) -> Calibration:
+    """Measure kernels and the networks `made` from a model."""
+    runtime: Runtime = here["runtime"]
+    own = kernels_of(subject.model, subject.images, runtime)
+    of_networks = [kernels_of(one, subject.images, runtime) for one in made]
+    wanted = drawn(own, [k for kernels in of_networks for k in kernels], share=share)
+    say(f"Measuring {len(wanted)} kernels in {NAMES[runtime]}.")
+    order = np.random.default_rng(0).permutation(len(wanted))
+    times = {int(i): seconds(wanted[i], runtime) for i in order}
+    known = [(wanted[i], t) for i in sorted(times) if (t := times[i])]
+    if not known:
+        raise ModelError(f"No kernel of {subject.name} can be timed alone in {NAMES[runtime]}.")
+    predictor = Predictor([k for k, _ in known], [t for _, t in known])
+    say(f"Measuring {len(made)} networks in {NAMES[runtime]}.")
+    rows: list[tuple[float, int, float]] = []
+    bases: list[float] = []
+    unsettled = 0
+    for kernels, found in zip(of_networks, measured(subject, made, runtime), strict=True):
+        if found is not None:
+            ms, base, settled = found
+            rows.append((float(predictor.kernel_ms(kernels).sum()), len(kernels), ms))
+            bases.append(base)
+            unsettled += not settled
+    if bases:
+        # Each network beside the model: what the machine did meanwhile disturbed both.
+        usual = statistics.median(bases)
+        rows = [(total, number, ms * usual / base) for (total, number, ms), base in zip(rows, bases, strict=True)]
+        rows.append((float(predictor.kernel_ms(own).sum()), len(own), usual))
+    identity = stored.identity(torch_kernels(subject.model, subject.images))
+    return Calibration(
+        subject.name, identity, here, [k for k, _ in known], [t for _, t in known], rows,
+        statistics.median(bases) if bases else 0.0, unsettled,
+    )  # fmt: skip
+
+
+def check(
+    model: str, *, weights: Path | None = None, runtime: Runtime = "torch", size: Size | None = None, batch: int = 1,
+    networks: int = CHECKED, seed: int = 0, progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Check:  # fmt: skip
+    """Predict and measure compressed networks that the calibration has not seen.
+
+    Raises:
+        StudyError: nothing was calibrated for this model and runtime.
+        ModelError: the calibration is of another place; see `calibration.load`.
+    """
+    subject = Subject.open(model, weights, size, batch)
+    here = place(runtime, batch)
+    known = stored.load(folder(), stored.identity(torch_kernels(subject.model, subject.images)), here)
+    if known is None:
+        raise StudyError(
+            f"There is no latency calibration of {model} in {NAMES[runtime]} at batch {batch}. Make one: "
+            f"automc latency calibrate {model}{' --runtime onnx' if runtime == 'onnx' else ''}"
+        )
+    made = list(compressed(subject, networks, _HELD_OUT + seed))
+    return checked(subject, known, made, progress)
+
+
+def checked(
+    subject: Subject, known: Calibration, made: Sequence[tuple[str, nn.Module]],
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Check:  # fmt: skip
+    """Compare predictions with measurements on networks, by scheme."""
+    runtime: Runtime = known.place["runtime"]
+    predictor, params = known.predictor(), count_params(subject.model)
+    own = kernels_of(subject.model, subject.images, runtime)
+    found: list[Checked] = []
+    guessed: set[str] = set()
+    bases: list[float] = []
+    times = measured(subject, [one for _, one in made], runtime)
+    for done, ((scheme, one), time) in enumerate(zip(made, times, strict=True), 1):
+        progress(done, len(made))
+        if time is None:
+            continue
+        kernels = kernels_of(one, subject.images, runtime)
+        guessed |= set(predictor.unknown(kernels))
+        ms, base, settled = time
+        # Predicted for the machine as it was when it was calibrated; measured beside the model.
+        drift = (known.base_ms or base) / base
+        removed = 1 - count_params(one) / params
+        found.append(Checked(scheme, removed, predictor.ms(kernels), ms * drift, settled))
+        bases.append(base)
+    if not found:
+        raise ModelError(f"No compressed network of {subject.name} runs in {NAMES[runtime]}.")
+    return Check(runtime, tuple(found), statistics.median(bases), predictor.ms(own), tuple(sorted(guessed)))
+
+
+def measured(
+    subject: Subject, made: Sequence[nn.Module], runtime: Runtime
+) -> Iterator[tuple[float, float, bool] | None]:
+    """Yield of each network its milliseconds, those of the model beside it, and whether they settled; None: no run."""
+    base = runner(subject.model, subject.images, runtime)
+    for one in made:
+        try:
+            run = runner(one, subject.images, runtime)
+        except (ModelError, EnvironmentFault):
+            yield None
+            continue
+        own, beside, settled = in_turns(run, base)
+        yield 1000 * own, 1000 * beside, settled
+
+
+def compressed(subject: Subject, number: int, seed: int) -> Iterator[tuple[str, nn.Module]]:
+    """Yield compressed networks, untrained, with their schemes: every method that works, one or two steps.
+
+    Each removes an arbitrary share, so that channel counts are as odd as in a search.
+    """
+    random = np.random.default_rng(seed)
+    grids = [list(enumerate_strategies(card)) for card in knowledge.methods() if card.id in methods.registered()]
+    grids = [grid for grid in grids if grid]
+    made = tried = 0
+    while made < number and tried < 4 * number + 8:
+        steps = [_drawn(grids[tried % len(grids)], random)]
+        if random.random() < 0.4:
+            steps.append(_drawn(grids[int(random.integers(len(grids)))], random))
+        tried += 1
+        one = subject.model
+        try:
+            for step in steps:
+                one = dry(one, step, subject, seed + tried)
+        except AutoMCError:
+            continue
+        made += 1
+        yield " → ".join(step.id for step in steps), one
+
+
+def dry(model: nn.Module, step: Strategy, subject: Subject, seed: int = 0) -> nn.Module:
+    """Return what a step leaves of a model, as to its structure: each phase of training is one iteration on noise.
+
+    Raises:
+        Infeasible: the method cannot do this to this model.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    _, channels, height, width = subject.images.shape
+    noise = torch.randint(0, 256, (_IMAGES, channels, height, width), generator=generator, dtype=torch.uint8)
+    data = TrainData(
+        noise, torch.arange(_IMAGES) % subject.classes, mean=(0.5,) * channels, std=(0.25,) * channels
+    )  # fmt: skip
+    context = StepContext(
+        data=data, recipe=Recipe(batch=_IMAGES // 2, unit_epochs=1, recalibration_images=_IMAGES // 2),
+        original_params=count_params(subject.model), seed=seed, device=torch.device("cpu"), original=subject.model,
+        max_iterations=1,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return methods.get(step.method).apply(model, step, context)[0]
+
+
+def _drawn(grid: Sequence[Strategy], random: np.random.Generator) -> Strategy:
+    """Draw a strategy of a method's grid, with any removal."""
+    chosen = grid[int(random.integers(len(grid)))]
+    share: Value = round(float(random.uniform(0.05, _MOST_REMOVED)), 4)
+    return Strategy(chosen.method, tuple((n, share if n == "HP2" else v) for n, v in chosen.settings))

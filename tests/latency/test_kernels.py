@@ -1,0 +1,113 @@
+"""What a forward pass calls, what a runtime makes one of, and the same on other channels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from automc.errors import ModelError
+from automc.latency.fused import kernels_of
+from automc.latency.kernels import Kernel, resized, torch_kernels
+from automc.latency.sampling import drawn
+from automc.latency.timing import in_turns, seconds
+
+IMAGES = torch.zeros(1, 3, 8, 8)
+
+
+class Residual(nn.Module):
+    """A stem, a block with a shortcut, a depthwise layer with odd channels, a factored pair and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6)
+        self.wide, self.narrow = nn.Conv2d(6, 7, (3, 1), padding=(1, 0)), nn.Conv2d(7, 6, (1, 3), padding=(0, 1))
+        self.deep = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        x = torch.relu(x + self.narrow(self.wide(x)))
+        return self.head(self.deep(x).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return Residual().eval()
+
+
+def test_kernels_have_the_shapes_and_the_work_of_their_layers(model: nn.Module) -> None:
+    kernels = torch_kernels(model, IMAGES)
+    assert [k.kind for k in kernels] == [
+        "conv", "native_batch_norm", "relu", "conv", "conv", "add", "relu", "depthwise", "mean", "linear",
+    ]  # fmt: skip
+    stem, wide, narrow = (k for k in kernels if k.kind == "conv")
+    assert (stem.inputs, stem.outputs, stem.height, stem.size, stem.stride) == (3, 6, 4, (3, 3), (2, 2))
+    assert (wide.size, narrow.size, wide.outputs) == ((3, 1), (1, 3), 7)
+    assert [k.macs for k in kernels if k.multiplies] == [
+        16 * 3 * 6 * 9, 16 * 6 * 7 * 3, 16 * 7 * 6 * 3, 16 * 6 * 9, 60,
+    ]  # fmt: skip
+
+
+def test_onnxruntime_takes_norms_sums_and_activations_with_the_convolution(model: nn.Module) -> None:
+    assert [k.kind for k in kernels_of(model, IMAGES, "onnx")] == [
+        "conv",
+        "conv",
+        "conv+add",
+        "depthwise",
+        "mean",
+        "linear",
+    ]
+
+
+def test_what_is_read_twice_stays_a_kernel_of_its_own() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return (torch.relu(x) + x).mean((2, 3))
+
+    assert [k.kind for k in kernels_of(Twice(), IMAGES, "onnx")] == ["conv", "relu", "add", "mean"]
+
+
+def test_a_resized_kernel_is_that_of_a_resized_layer(model: nn.Module) -> None:
+    def of(layer: nn.Module, images: Tensor) -> Kernel:
+        return torch_kernels(layer, images)[0]
+
+    square = torch.zeros(1, 6, 4, 4)
+    assert resized(of(nn.Conv2d(6, 7, 3, 2, 1), square), 5, 3) == of(nn.Conv2d(5, 3, 3, 2, 1), square[:, :5])
+    deep = of(nn.Conv2d(6, 6, 3, groups=6), square)
+    assert resized(deep, 2, 4) == of(nn.Conv2d(4, 4, 3, groups=4), square[:, :4])
+    norm = nn.BatchNorm2d(6).eval()
+    assert resized(of(norm, square), 5, 5) == of(nn.BatchNorm2d(5), square[:, :5])
+    linear = of(nn.Linear(6, 10), torch.zeros(1, 6))
+    assert resized(linear, 5, 10) == of(nn.Linear(5, 10), torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_every_drawn_kernel_can_be_timed_alone(model: nn.Module, runtime: str) -> None:
+    own = kernels_of(model, IMAGES, runtime)  # type: ignore[arg-type]
+    sample = drawn(own, share=0.002)
+    assert {k.kind for k in sample} == {k.kind for k in own}
+    assert all((seconds(k, runtime) or 0) > 0 for k in sample)  # type: ignore[arg-type]
+
+
+def test_forms_that_compressing_brings_are_drawn_too(model: nn.Module) -> None:
+    plain = torch_kernels(nn.Conv2d(3, 8, 3), IMAGES)
+    sizes = {k.size for k in drawn(plain, torch_kernels(model, IMAGES), share=0.05)}
+    assert sizes >= {(3, 3), (3, 1), (1, 3)}
+    assert {k.size for k in drawn(plain, share=0.05)} == {(3, 3)}
+
+
+def test_a_model_that_does_not_run_is_told() -> None:
+    with pytest.raises(ModelError):
+        torch_kernels(nn.Conv2d(4, 4, 3), IMAGES)
+
+
+def test_networks_are_timed_in_turns_and_one_that_does_less_takes_less() -> None:
+    small, large = torch.rand(8, 8), torch.rand(512, 512)
+    first, second, _ = in_turns(lambda: small @ small, lambda: large @ large)
+    assert 0 < first < second
