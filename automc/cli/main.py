@@ -12,7 +12,19 @@ import typer
 
 from automc import userfiles
 from automc.cli import (
-    board, cache, doctor, experience, export, kg, latency, methods, models, report, results, search, view,
+    board,
+    cache,
+    doctor,
+    experience,
+    export,
+    kg,
+    latency,
+    methods,
+    models,
+    report,
+    results,
+    search,
+    view,
 )  # fmt: skip
 
 # OpenMP reads it when torch is first imported: threads that spin beside other jobs slow training down many times.
