@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,23 +41,42 @@ def automc_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with the whole graph, the vectors of the package, and `digits.am`, a small trained network. Copy it."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Make a folder once for all processes of a test run: its name, and what fills it. Copy it."""
     from filelock import FileLock
-
-    from automc import api, knowledge
 
     # Processes of one test run share the folder above their own.
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "prepared-home"
-    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
-        if not (folder / "digits.am").exists():
-            patch.setenv("AUTOMC_HOME", str(folder))
-            patch.delenv("AUTOMC_GRAPH", raising=False)
-            knowledge.prepare()
-            knowledge.vectors()
-            api.train("resnet8", "digits", out=folder / "digits.am", epochs=4, precision="float32", device="cpu")
+    base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+    def folder(name: str, fill: Callable[[Path], None]) -> Path:
+        with FileLock(base / f"{name}.lock"):
+            if not (base / name).exists():
+                part = base / f"{name}.part"
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                fill(part)
+                part.rename(base / name)
+        return base / name
+
     return folder
+
+
+def _prepare(folder: Path) -> None:
+    from automc import api, knowledge
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOMC_HOME", str(folder))
+        patch.delenv("AUTOMC_GRAPH", raising=False)
+        knowledge.prepare()
+        knowledge.vectors()
+        api.train("resnet8", "digits", out=folder / "digits.am", epochs=4, precision="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def prepared_home(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """A home with the whole graph, the vectors of the package, and `digits.am`, a small trained network. Copy it."""
+    return made_once("prepared-home", _prepare)
 
 
 @pytest.fixture(scope="module")

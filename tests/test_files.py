@@ -97,7 +97,7 @@ def test_what_a_check_refuses_is_not_written(tmp_path: Path) -> None:
         assert written.read_bytes() == b"new"
         raise OutputInTheWay("no")
 
-    with pytest.raises(OutputInTheWay):
+    with pytest.raises(OutputInTheWay, match="no"):
         write_atomically(tmp_path / "x", b"new", check=refuse)
     assert (tmp_path / "x").read_text() == "old"
     assert os.listdir(tmp_path) == ["x"]

@@ -111,7 +111,7 @@ def test_each_new_holder_is_waited_for(filled: Path, monkeypatch: pytest.MonkeyP
     holders.append(lock.acquire(path))
     looks.clear()
     monkeypatch.setattr(lock.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + 1.5))
-    with pytest.raises(GraphLocked):
+    with pytest.raises(GraphLocked, match=f"is open in another process .pid {os.getpid()}"):
         lock.acquire(path)
     lock.release(holders.pop())
 
@@ -122,7 +122,7 @@ def test_on_an_idle_machine_nothing_is_said_before_the_error(
     monkeypatch.setattr(lock, "patience", lambda: lock.WAIT_SECONDS)
     monkeypatch.setattr(lock, "_LEAST_SECONDS", 0.0)
     held = lock.acquire(filled / "graph.lock")
-    with pytest.raises(GraphLocked):
+    with pytest.raises(GraphLocked, match=f"is open in another process .pid {os.getpid()}"):
         lock.acquire(filled / "graph.lock", began=lock.time.monotonic() - 3)  # a command that was slow to start
     assert caplog.messages == []
     lock.release(held)

@@ -29,10 +29,11 @@ def opened(place: Path, **options: object) -> Dataset:
     return open_data(DataRef(str(place), **options))  # type: ignore[arg-type]
 
 
-def refused(root: Path, *said: str) -> None:
+def refused(root: Path, first: str, *further: str) -> None:
+    """Nothing can be opened there, and these words are among those that say why."""
     with pytest.raises(DataError) as caught:
         opened(root)
-    for words in said:
+    for words in (first, *further):
         assert words in str(caught.value)
 
 

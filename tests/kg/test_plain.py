@@ -80,7 +80,7 @@ def test_what_is_written_reads_back(content):
 
 
 @settings(max_examples=40)
-@given(st.text(max_size=8) | WORDS)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | WORDS)
 def test_other_readers_read_the_same(text):
     if text.isprintable():
         assert yaml.safe_load(write_yaml({"a": text})) == {"a": text}

@@ -222,8 +222,11 @@ def test_a_replay_twice_is_once_and_outlives_its_study(study: GraphStore) -> Non
     del row["forecast_pr"]
     assert studies.load_replays(study) == [{**row, "trial": "net-digits-1/2"}]
     before = everything(study)
-    for bad, trial_id in ((row, "net-digits-1/9"), ({**row, "id": "replay:y", "scheme": "Nobody[HP2=0.1]"}, None)):
-        with pytest.raises(NotInGraph):
+    for bad, trial_id, missing in (
+        (row, "net-digits-1/9", "net-digits-1/9"),
+        ({**row, "id": "replay:y", "scheme": "Nobody[HP2=0.1]"}, None, "Nobody"),
+    ):
+        with pytest.raises(NotInGraph, match=missing):
             studies.save_replay(study, bad, task=other, trial=trial_id)
         assert everything(study) == before
     studies.delete_study(study, "net-digits-1")

@@ -189,7 +189,7 @@ def test_reach_ends_at_the_floor_and_says_where_nothing_can_be_done(name: str, c
     shrunk = context(2 * count(model))
     assert method.reach(model, strategy(name), shrunk) == pytest.approx(min(whole / 2, 0.35), abs=1e-3)
     assert method.reach(model, strategy(name), context(10 * count(model))) == 0  # below the floor already
-    with pytest.raises(Infeasible):
+    with pytest.raises(Infeasible, match=name):
         method.reach(model, strategy(name), context(count(model), keep=("*",)))
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
 

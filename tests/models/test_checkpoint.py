@@ -145,6 +145,6 @@ def test_no_code_is_run(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"holds a pickled Python object"):
             load_weights(net(), tmp_path / "w.pt")
     (tmp_path / "w.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"w\.pt"):
         load_weights(net(), tmp_path / "w.pt")
     assert not Path(__file__).with_name("was_run").exists()

@@ -106,7 +106,7 @@ class Asks(nn.Module):
 def test_what_does_not_run_there_is_not_compared():
     images = torch.ones(1, 3, 4, 4)
     assert compare_models(Asks(), Asks(), images, "onnx") is None
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="export"):
         runner(Asks(), images, "onnx")
     assert compare_models(Asks(), Asks(), images) is not None
 

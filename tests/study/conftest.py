@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,18 @@ SEARCHED = "digits-digits-1"
 
 
 @pytest.fixture(scope="session")
-def searched_once(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched_once(prepared_home: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A copy of the prepared home with `digits-digits-1`, a study of six steps that is done. Copy it."""
-    from study_tools import copied, create, run
 
-    with copied(prepared_home, tmp_path_factory.mktemp("searched") / "home") as folder:
-        study = create(folder, "6steps")
-        assert study.spec.id == SEARCHED
-        run(study)
-    return folder
+    def fill(folder: Path) -> None:
+        from study_tools import copied, create, run
+
+        with copied(prepared_home, folder / "home") as home:
+            study = create(home, "6steps")
+            assert study.spec.id == SEARCHED
+            run(study)
+
+    return made_once("searched", fill) / "home"
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from automc.study.study import Result
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe
 from kg.embedding.vectors import Vectors
-from kg.schema import LABELS, RELATIONSHIPS, Strategy
+from kg.schema import Strategy
 
 RECIPE = Recipe(unit_epochs=0.05, fraction=0.2)
 QUICK = ("NS", "LFB")
@@ -116,9 +116,9 @@ def stored(study: Study | str) -> list[Trial]:
 def counts() -> Counter[str]:
     """Nodes by label and relationships by type."""
     with knowledge.graph() as store:
-        nodes = {name: f"MATCH (n:{name}) RETURN count(n) AS n" for name in LABELS}
-        rels = {name: f"MATCH ()-[r:{name}]->() RETURN count(r) AS n" for name in RELATIONSHIPS}
-        return Counter({name: store.read(text).rows[0][0] for name, text in (nodes | rels).items()})
+        nodes = store.read("MATCH (n) RETURN labels(n)[0] AS name, count(n) AS n").rows
+        rels = store.read("MATCH ()-[r]->() RETURN type(r) AS name, count(r) AS n").rows
+    return Counter(dict([*nodes, *rels]))
 
 
 class Interrupt(Listener):

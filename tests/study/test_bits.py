@@ -187,5 +187,5 @@ def test_old_specs_are_of_parameters(full_home: Path) -> None:
     values = create(full_home).spec.as_dict()
     del values["gamma_of"]
     assert StudySpec.from_dict({**values, "gamma": 0.3}).gamma_of == "params"
-    with pytest.raises(StudyError):
+    with pytest.raises(StudyError, match=r"--gamma must .* it is 0\.9"):
         replace(StudySpec.from_dict({**values, "gamma": 0.3}), gamma=0.9)

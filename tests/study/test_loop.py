@@ -14,7 +14,7 @@ from study_tools import RECIPE, Interrupt, create, run, same, stored
 
 from automc import knowledge
 from automc.execution.workers import Result
-from automc.search import register
+from automc.search import _REGISTRY
 from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.study import Budget, Listener, Study, machine
 from automc.study import stored as studies
@@ -25,7 +25,6 @@ from kg.schema import Scheme
 UNTOLD = ("seconds", "cached", "round", "told", "target")
 
 
-@register
 class DeepSearch(Searcher):
     """Asks for schemes of three steps whose parents nobody executed, and looks into the graph when told."""
 
@@ -55,6 +54,13 @@ class DeepSearch(Searcher):
         self.known.append({row["id"] for row in table.dicts() if row["status"] and row["accuracy"] is not None})
 
 
+@pytest.fixture
+def deep(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of that searcher, which is known in this test alone."""
+    monkeypatch.setitem(_REGISTRY, DeepSearch.name, DeepSearch)
+    return DeepSearch.name
+
+
 class Plans(Listener):
     plans: list[Plan]
 
@@ -65,9 +71,9 @@ class Plans(Listener):
         self.plans.append(plan)
 
 
-def test_parents_come_first_and_the_graph_knows_before_the_searcher(full_home):
+def test_parents_come_first_and_the_graph_knows_before_the_searcher(full_home, deep):
     workers: list[Inline] = []
-    study = create(full_home, "8steps", searcher="deep")
+    study = create(full_home, "8steps", searcher=deep)
     result = run(study, workers=workers)
 
     # Schemes of three steps: asks of up to three trials, of which the last is cut at eight; each once, parents first.
@@ -115,9 +121,9 @@ class Threaded(Inline):
         return found
 
 
-def test_a_searcher_thinks_on_one_thread(full_home, monkeypatch):
+def test_a_searcher_thinks_on_one_thread(full_home, deep, monkeypatch):
     monkeypatch.setattr(machine, "local_workers", Threaded)
-    study = create(full_home, "1step", methods=("LFB",), searcher="deep")
+    study = create(full_home, "1step", methods=("LFB",), searcher=deep)
     try:
         study.run()
         assert torch.get_num_threads() == 2

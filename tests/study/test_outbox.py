@@ -161,7 +161,7 @@ def test_another_fault_is_not_waited_for(path: Path) -> None:
     def write(outcome: Entry) -> None:
         raise NotInGraph("There is no study.")
 
-    with pytest.raises(NotInGraph):
+    with pytest.raises(NotInGraph, match="There is no study"):
         Outbox(path, write, pytest.fail).deliver({"n": 0})
 
 

@@ -144,8 +144,13 @@ def test_recommended_scheme_is_run_once_more_saved_and_tested(searched, automc_h
 
 def test_names_are_numbered_and_bad_options_cost_nothing(full_home):
     before = counts()
-    for options in ({"gamma": 0.9}, {"searcher": "psychic"}, {"max_length": 0}, {"workers": -1}):
-        with pytest.raises(StudyError):
+    for options, said in (
+        ({"gamma": 0.9}, r"--gamma must .* it is 0\.9"),
+        ({"searcher": "psychic"}, "psychic"),
+        ({"max_length": 0}, r"--max-length must .* it is 0"),
+        ({"workers": -1}, r"--workers must .* it is -1"),
+    ):
+        with pytest.raises(StudyError, match=said):
             create(full_home, **options)
     assert counts() == before
     assert not (full_home / "studies").exists()

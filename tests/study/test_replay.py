@@ -170,7 +170,7 @@ def test_a_file_of_the_same_name(home: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_without_a_graph(automc_home: Path) -> None:
-    with pytest.raises(NotInGraph):
+    with pytest.raises(NotInGraph, match="digits-digits-1"):
         replay.find("digits-digits-1:1")
     assert replay.find("scheme.txt") is None
 

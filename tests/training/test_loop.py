@@ -257,7 +257,7 @@ def test_divergence_in_the_last_update_is_noticed() -> None:
         if step == 2:
             next(model.parameters()).grad.fill_(math.inf)  # type: ignore[union-attr]
 
-    with pytest.raises(Diverged):
+    with pytest.raises(Diverged, match=r"by iteration 3 of 3 .* Use a lower learning rate"):
         fit(net(), some(), iterations=3, recipe=RECIPE, seed=0, gradient_hook=gradient)
 
 

@@ -112,9 +112,17 @@ def test_parts_of_a_cosine_are_the_cosine():
     assert parts == pytest.approx(whole)
 
 
-@pytest.mark.parametrize("given", [{}, {"seconds": 1.0, "epochs": 1.0}, {"epochs": float("nan")}, {"seconds": -1.0}])
-def test_an_extent_is_one_sensible_number(given):
-    with pytest.raises(AutoMCError):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "a number of seconds, or of epochs"),
+        ({"seconds": 1.0, "epochs": 1.0}, "a number of seconds, or of epochs"),
+        ({"epochs": float("nan")}, r"--recover in epochs must .* it is nan"),
+        ({"seconds": -1.0}, r"--recover must .* it is -1"),
+    ],
+)
+def test_an_extent_is_one_sensible_number(given, said):
+    with pytest.raises(AutoMCError, match=said):
         Extent(**given)
 
 

@@ -180,5 +180,5 @@ def test_new_experience_alone_is_learnt_without_transr(
     assert moved[sfp].max() > 1e-4
     assert np.linalg.norm(found.entity_vectors, axis=1).max() <= 1 + 1e-5
     assert found.predict(fresh.task)[sfp, 0].mean() < old.predict(fresh.task)[sfp, 0].mean()
-    with pytest.raises(ImportError):
+    with pytest.raises(ImportError, match="transr"):
         learn(before, [*triples_of(before), ("NS", "USES_TECHNIQUE", "TE99")], records, epochs=1, start=old)

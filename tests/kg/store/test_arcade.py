@@ -76,7 +76,7 @@ def test_reopening_keeps_everything(tmp_path: Path) -> None:
 
 def test_a_narrow_time_limit_does_not_outlive_its_query(tmp_path: Path) -> None:
     endless = "UNWIND range(1, 100000) AS i UNWIND range(1, 100000) AS j WITH i, j WHERE i * j % 7 = 9 RETURN i"
-    with connect(tmp_path) as store, pytest.raises(QueryTimeout):
+    with connect(tmp_path) as store, pytest.raises(QueryTimeout, match="ran past its time limit"):
         store.read(endless, timeout=0.05)
     with connect(tmp_path) as store:
         store.write("UNWIND range(1, 3000) AS i CREATE (:Task {id: toString(i)})")

@@ -220,7 +220,7 @@ def test_a_script_is_done_whole_or_not_at_all(store: GraphStore) -> None:
         "CREATE CONSTRAINT x IF NOT EXISTS FOR (n:X) REQUIRE n.id IS UNIQUE",
         "CRATE",
     ]
-    with pytest.raises(QueryInvalid):
+    with pytest.raises(QueryInvalid, match="CRATE"):
         run_script(store, broken, None)
     assert read_contents(store).nodes == ()
 
