@@ -24,6 +24,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "HP1": (0, 1000), "HP2": (0, 1), "HP3": (2, 100), "HP4": (0.01, 1000), "HP5": (0, 1), "HP6": (0, 1),
     "HP7": (0, 1000), "HP9": (0, 1000), "HP10": (0, 1000), "HP13": (0, 1000), "HP14": (0, 1e6), "HP15": (0, 1e6),
     "HP17": (2, 2000), "HP19": (1, 1e6), "HP20": (0, 0.1), "HP22": (2, 8), "HP23": (1, 8),
+    "HP25": (0, 1000), "HP26": (1, 16),
 }  # fmt: skip
 """Of the hyperparameters that are numbers, far beyond the cards' grids: what a step can be run with."""
 
@@ -92,7 +93,14 @@ class Method(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    lengths: ClassVar[Mapping[str, float]] = {"HP1": 1.0, "HP7": 1.0, "HP9": 1.0, "HP10": 1 / 200, "HP13": 1.0}
+    lengths: ClassVar[Mapping[str, float]] = {
+        "HP1": 1.0,
+        "HP7": 1.0,
+        "HP9": 1.0,
+        "HP10": 1 / 200,
+        "HP13": 1.0,
+        "HP25": 1.0,
+    }
     """Hyperparameters that are lengths of training, and what 1 of each is in units of E0 (HP10: epochs of 200)."""
 
     size: ClassVar[str] = "HP2"

@@ -142,7 +142,7 @@ def _site(model: nn.Module, name: str, second: str | None, form: Form = "channel
         form = _form(first, last)
     elif min(kernel, default=1) == 1:
         form = "channel"
-    inputs, outputs = _matrix(first.weight, form).shape[1], len(_matrix(last.weight, form))
+    inputs, outputs = matrix_of(first.weight, form).shape[1], len(matrix_of(last.weight, form))
     unit, full = inputs + outputs, min(inputs, outputs)
     if second is None:
         return Site(name, None, kind, full, unit, inputs * outputs, min(full, (inputs * outputs - 1) // unit), form)
@@ -150,12 +150,12 @@ def _site(model: nn.Module, name: str, second: str | None, form: Form = "channel
     return Site(name, second, kind, full, unit, rank * unit, min(full, rank - 1), form)
 
 
-def _matrix(weight: Tensor, form: Form) -> Tensor:
+def matrix_of(weight: Tensor, form: Form) -> Tensor:
     """A weight (m, n, kh, kw) or (m, n) as a matrix: (m, n·kh·kw), or in the spatial form (m·kw, n·kh)."""
     return weight.flatten(1) if form == "channel" else weight.permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
 
 
-def _weight(found: Tensor, like: Tensor, form: Form) -> Tensor:
+def weight_of(found: Tensor, like: Tensor, form: Form) -> Tensor:
     """A matrix as a weight of the shape of `like`: undoes `_matrix`."""
     if form == "channel":
         return found.reshape(like.shape)
@@ -165,8 +165,8 @@ def _weight(found: Tensor, like: Tensor, form: Form) -> Tensor:
 
 def matrix(model: nn.Module, site: Site) -> Tensor:
     """The site's W, see `Site`, the product of both factors where it is factored; differentiable."""
-    first = _matrix(_layer(model, site.name).weight, site.form)
-    return first if site.second is None else _matrix(_layer(model, site.second).weight, site.form) @ first
+    first = matrix_of(_layer(model, site.name).weight, site.form)
+    return first if site.second is None else matrix_of(_layer(model, site.second).weight, site.form) @ first
 
 
 @torch.no_grad()
@@ -177,9 +177,9 @@ def write(model: nn.Module, site: Site, whole: Tensor) -> None:
     """
     first = _layer(model, site.name).weight
     if site.second is not None:
-        combination = _matrix(_layer(model, site.second).weight, site.form).to(whole.dtype)
+        combination = matrix_of(_layer(model, site.second).weight, site.form).to(whole.dtype)
         whole = torch.linalg.pinv(combination) @ whole
-    first.copy_(_weight(whole, first, site.form))
+    first.copy_(weight_of(whole, first, site.form))
 
 
 @torch.no_grad()
@@ -191,13 +191,13 @@ def push(model: nn.Module, site: Site, slope: Tensor) -> None:
         _pushed(first, slope, site.form)
         return
     last = _layer(model, site.second).weight
-    _pushed(first, _matrix(last, site.form).T @ slope, site.form)
-    _pushed(last, slope @ _matrix(first, site.form).T, site.form)
+    _pushed(first, matrix_of(last, site.form).T @ slope, site.form)
+    _pushed(last, slope @ matrix_of(first, site.form).T, site.form)
 
 
 def _pushed(weight: Tensor, slope: Tensor, form: Form) -> None:
     if weight.grad is not None:
-        weight.grad.add_(_weight(slope, weight, form))
+        weight.grad.add_(weight_of(slope, weight, form))
 
 
 @torch.no_grad()
@@ -251,8 +251,8 @@ def _place(model: nn.Module, site: Site, coefficients: Tensor, basis: Tensor) ->
     first = _layer(model, site.name)
     last = _layer(model, site.second) if site.second is not None else first
     new_first, new_last = _layers(first, last, len(basis), site)
-    new_first.weight.copy_(_weight(basis, new_first.weight, site.form))
-    new_last.weight.copy_(_weight(coefficients, new_last.weight, site.form))
+    new_first.weight.copy_(weight_of(basis, new_first.weight, site.form))
+    new_last.weight.copy_(weight_of(coefficients, new_last.weight, site.form))
     if last.bias is not None and new_last.bias is not None:
         new_last.bias.copy_(last.bias)
     new_first.train(first.training)

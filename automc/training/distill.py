@@ -29,8 +29,8 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
 
-def taught(loss: Loss, teacher: nn.Module, weight: float) -> Loss:
-    """(1 − weight) · `loss` + weight · KL to the teacher's outputs on the same batch, at temperature 1.
+def taught(loss: Loss, teacher: nn.Module, weight: float, temperature: float = 1.0) -> Loss:
+    """(1 − weight) · `loss` + weight · the distance to the teacher's outputs on the same batch, see `distillation`.
 
     The teacher runs in evaluation mode, without gradients.
     """
@@ -39,7 +39,7 @@ def taught(loss: Loss, teacher: nn.Module, weight: float) -> Loss:
         value, found = scored(loss, model, x, y)
         with evaluating(teacher), torch.no_grad():
             wanted = logits(teacher, x)
-        return (1 - weight) * value + weight * distillation(found, wanted)
+        return (1 - weight) * value + weight * distillation(found, wanted, temperature)
 
     return mixed
 

@@ -47,7 +47,7 @@ CARDS = {card.id: card for card in read_cards()}
 NAMES = [name for name in methods.registered() if name in CARDS]
 SHRINKING = [name for name in NAMES if methods.get(name).size == "HP2"]
 QUANTISERS = [name for name in NAMES if name not in SHRINKING]
-FACTORING = ("HOS", "LFB", "TRP")
+FACTORING = ("HOS", "LFB", "TRP", "PCO")
 """Methods that write a layer as a product of others."""
 CLASSES = 10
 IMAGES = 16
