@@ -14,6 +14,7 @@ from automc.datasets.base import TrainData
 from automc.errors import MethodError, OutOfReach
 from automc.models.measure import count_params
 from automc.training.recipe import Recipe
+from automc.training.state import FitState
 from kg.schema import Strategy
 
 FLOOR = 0.15
@@ -65,6 +66,8 @@ class StepContext:
     """Called with (iterations done, iterations in all of this step)."""
     floor: float = FLOOR
     """Share of the original parameters below which no step goes."""
+    state: FitState | None = None
+    """Becomes what the last training phase ended with, for those who go on from it."""
 
     def target(self, params_in: int, hp2: float) -> int:
         """T = max(P_in − round(HP2·P0), ceil(floor·P0)): the parameters a step may leave."""

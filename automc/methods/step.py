@@ -137,6 +137,9 @@ class Step:
             loss = taught(loss, original, weight)
         iterations = self.lengths[phase]
         done, total, tell = sum(self.lengths[:phase]), sum(self.lengths), self.context.progress
+        if self.context.state is not None and "state" not in options:
+            self.context.state.begin()
+            options["state"] = self.context.state
         return fit(
             self.model, self.context.data, iterations=iterations, recipe=self.context.recipe, loss=loss,
             seed=derived(self.context.seed, phase), still=self.context.still,

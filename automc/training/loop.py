@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate, islice, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from automc.surgery.quantised import settle
 from automc.training.own import OwnCode, own_loss
 from automc.training.recipe import Precision, Recipe
 from automc.training.seeds import seeded
+from automc.training.state import FitState
 from automc.training.strided import sliced
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -53,6 +55,7 @@ def fit(
     lr: float | None = None, loss: Loss | None = None, gradient_hook: GradientHook | None = None,
     after_update: UpdateHook | None = None, warmup: int = 0, progress: Callable[[int, int], None] | None = None,
     still: Sequence[str] = (), part: tuple[float, float] = (0.0, 1.0), floor: float = 0.0,
+    cycles: int = 1, state: FitState | None = None,
 ) -> FitReport:  # fmt: skip
     """Train `model` in place for `iterations` updates of SGD with Nesterov momentum.
 
@@ -78,6 +81,9 @@ def fit(
         still: patterns of layers and names of parameters that are not trained, see `models.keeping`.
         part: of the cosine, in [0, 1], that this call is; momentum begins anew with each.
         floor: where the cosine ends, as a share of `lr`.
+        cycles: how often the learning rate falls, over nearly equal shares of the iterations; momentum stays.
+        state: where this training stands; it goes on from there, with the seed it began with, and is written at the
+            end. So a training in pieces of whole cycles is the same as in one go: bit by bit on a CPU.
 
     Raises:
         Diverged: the loss or the weights became infinite or NaN.
@@ -90,16 +96,21 @@ def fit(
     model.to(memory_format=data.layout)
     model.train()
     losses = _Losses(iterations, peak, device)
+    parts = split_evenly(iterations, cycles)
+    rates = [learning_rate(i, n, peak, warmup, part, floor) for n in parts for i in range(n)]
+    turns = set(accumulate(parts[:-1]))
+    state = state or FitState()
+    seed = state.seed = seed if state.seed is None else state.seed
     try:
         with seeded(seed, device), held(model, still), sliced(model), fixed_shapes(device):
             optimizer = torch.optim.SGD(
                 [p for p in model.parameters() if p.requires_grad], lr=peak, momentum=recipe.momentum,
                 weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True,
             )  # fmt: skip
+            state.restore(model, optimizer, device)
             stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
-            for step in range(iterations):
-                indices, views = next(stream)
-                rate = learning_rate(step, iterations, peak, warmup, part, floor)
+            for step, (indices, views) in enumerate(islice(stream, state.done, state.done + iterations)):
+                rate = rates[step]
                 optimizer.param_groups[0]["lr"] = rate
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                     value = objective(model, data.views(indices, views), data.y[indices])
@@ -111,8 +122,11 @@ def fit(
                 if after_update is not None:
                     after_update(step)
                 losses.add(step, value.detach())
+                if step + 1 in turns:
+                    settle(model)
                 if progress is not None:
                     progress(step + 1, iterations)
+            state.keep(model, optimizer, device, iterations)
     finally:
         model.train(was_training)
     settled(model)
@@ -176,6 +190,12 @@ def learning_rate(
     length, (begin, end) = max(1, iterations - warmup), part
     fall = (1 + math.cos(math.pi * (begin * length + (end - begin) * (step - warmup)) / length)) / 2
     return peak * (floor + (1 - floor) * fall)
+
+
+def split_evenly(iterations: int, parts: int) -> list[int]:
+    """Return nearly equal lengths of so many parts, each at least 1 as far as the iterations go."""
+    bounds = [round(iterations * part / parts) for part in range(parts + 1)]
+    return [b - a for a, b in pairwise(bounds) if b > a]
 
 
 def batches(data: TrainData, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Views]]:

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,18 @@ from torch.nn import functional as F
 
 from automc.datasets import DataRef, TrainData, open_data, split
 from automc.training.evaluate import accuracy
-from automc.training.loop import Diverged, batch_sizes, batches, fit, fixed_shapes, learning_rate, train_model
+from automc.training.loop import (
+    Diverged,
+    batch_sizes,
+    batches,
+    fit,
+    fixed_shapes,
+    learning_rate,
+    split_evenly,
+    train_model,
+)
 from automc.training.recipe import Recipe
+from automc.training.state import FitState
 
 RECIPE = Recipe(batch=16, lr=0.05)
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
@@ -279,3 +290,41 @@ def test_shapes_are_fixed_while_an_accelerator_trains_and_nothing_of_it_stays() 
         with fixed_shapes(torch.device(device)):
             assert cudnn.benchmark == tried
         assert cudnn.benchmark == before
+
+
+@pytest.mark.parametrize("iterations", [12, 14])
+def test_three_pieces_are_one_run_with_restarts(iterations: int) -> None:
+    """Momentum, order, views and dropout go on in the middle of an epoch (of four batches), through a file's tensors."""
+    data, whole, pieces = some(), net(dropout=0.5), net(dropout=0.5)
+    fit(whole, data, iterations=iterations, recipe=RECIPE, seed=3, cycles=3)
+    state = FitState()
+    for number, length in enumerate(split_evenly(iterations, 3)):
+        fit(pieces, data, iterations=length, recipe=RECIPE, seed=3 if number == 0 else 99, state=state)
+        state = FitState.of(state.tensors())
+    assert state.done == iterations
+    assert torch.equal(weights(pieces), weights(whole))
+
+
+def test_what_a_piece_goes_on_with_matters() -> None:
+    """Each part of the state: without it, another result."""
+    data, state, first = some(), FitState(), net(dropout=0.5)
+    fit(first, data, iterations=5, recipe=RECIPE, seed=3, state=state)
+
+    def then(**changed: Any) -> torch.Tensor:
+        model = copy.deepcopy(first)
+        fit(model, data, iterations=5, recipe=RECIPE, seed=3, state=replace(state, **changed))
+        return weights(model)
+
+    for changed in ({"momentum": {}}, {"random": None}, {"done": 0}, {"seed": 4}):
+        assert not torch.equal(then(**changed), then()), changed
+
+
+def test_restarts_bring_the_learning_rate_back() -> None:
+    rates: list[float] = []
+    fit(net(), some(), iterations=7, recipe=RECIPE, seed=0, cycles=2, gradient_hook=lambda _, lr, __: rates.append(lr))
+    assert rates == [learning_rate(i, n, RECIPE.lr) for n in (4, 3) for i in range(n)]
+
+
+@pytest.mark.parametrize("iterations, parts, lengths", [(9, 3, [3, 3, 3]), (2, 3, [1, 1]), (5, 1, [5])])
+def test_parts_are_nearly_equal(iterations: int, parts: int, lengths: list[int]) -> None:
+    assert split_evenly(iterations, parts) == lengths
