@@ -136,6 +136,11 @@ class Strategy:
         """Share of the original parameters that the step plans to remove: HP2, 0 for a method without it."""
         return 0.0 if self.get("HP2") is None else self.number("HP2")
 
+    @property
+    def training(self) -> float:
+        """How long it trains what it leaves, in multiples of E0: HP1, or HP9; 0 for a method with neither."""
+        return next((self.number(name) for name in ("HP1", "HP9") if self.get(name) is not None), 0.0)
+
     @classmethod
     @lru_cache(maxsize=16_384)  # a study reads the same thousands of ids again and again
     def parse(cls, text: str) -> Strategy:
@@ -158,25 +163,60 @@ class Strategy:
         return cls(match.group(1), tuple(settings))
 
 
+LEVELS = 3
+"""Thirds of its full length that a scheme can be executed at, see `Scheme.level`."""
+_LEVEL = re.compile(rf" @([1-{LEVELS}])/{LEVELS}\s*$")
+
+
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """A sequence of strategies, run one after another; the empty one is START."""
 
     steps: tuple[Strategy, ...] = ()
+    level: int = 0
+    """Thirds of the full length that its last step was trained for, in pieces; the steps before it for one.
+
+    0: all steps at full length, in one go each. What was measured at different levels does not compare.
+    """
 
     @property
     def id(self) -> str:
-        """Ids of the steps joined by arrows, or "START"."""
-        return ARROW.join(step.id for step in self.steps) or START
+        """Ids of the steps joined by arrows, with the level where there is one; or "START"."""
+        level = f" @{self.level}/{LEVELS}" if self.level else ""
+        return (ARROW.join(step.id for step in self.steps) or START) + level
 
     @property
     def parent(self) -> Scheme:
         """The scheme without its last step."""
-        return Scheme(self.steps[:-1])
+        return self.begin(len(self.steps) - 1)
+
+    @property
+    def full(self) -> Scheme:
+        """The same at full length."""
+        return Scheme(self.steps)
+
+    def at(self, level: int) -> Scheme:
+        """The same at a level; START has none."""
+        return Scheme(self.steps, level if self.steps else 0)
+
+    def begin(self, length: int) -> Scheme:
+        """Its first steps, as it went on from them."""
+        return Scheme(self.steps[: max(0, length)]).at(min(self.level, 1))
+
+    @property
+    def before(self) -> Scheme:
+        """What must have been executed before it: the same at the level below, or the scheme without its last step."""
+        return self.at(self.level - 1) if self.level > 1 else self.parent
+
+    @property
+    def beginnings(self) -> tuple[Scheme, ...]:
+        """All that must be executed for it, in order, itself the last one."""
+        lower = [self.at(level) for level in range(1, self.level)]
+        return (*(self.begin(length) for length in range(1, len(self.steps))), *lower, self) if self.steps else ()
 
     def then(self, strategy: Strategy) -> Scheme:
         """The scheme with one more step."""
-        return Scheme((*self.steps, strategy))
+        return Scheme((*self.steps, strategy), min(self.level, 1))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -189,7 +229,8 @@ class Scheme:
             SchemaInvalid: a line is no strategy; the message carries its number.
         """
         steps: list[Strategy] = []
-        for number, line in enumerate(text.splitlines(), 1):
+        level = _LEVEL.search(text)
+        for number, line in enumerate(_LEVEL.sub("", text).splitlines(), 1):
             for part in line.partition("#")[0].split("->"):
                 if not part.strip() or part.strip() == START:
                     continue
@@ -197,7 +238,7 @@ class Scheme:
                     steps.append(Strategy.parse(part))
                 except SchemaInvalid as error:
                     raise SchemaInvalid(f"line {number}: {error}") from None
-        return cls(tuple(steps))
+        return cls(tuple(steps)).at(int(level[1]) if level else 0)
 
 
 @dataclass(frozen=True, slots=True)

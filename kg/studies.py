@@ -196,9 +196,11 @@ def save_trial(
         task: what it was measured on; None takes the study's.
         layers: columns of its model's layer table, each a list of numbers or of texts; None leaves what is there.
 
+    The scheme's level becomes a property of the trial: the graph's schemes have none.
+
     Raises:
         NotInGraph: the study, or a strategy's method, is not in the graph.
-        SchemaInvalid: the status is unknown, or another trial of this study has this scheme.
+        SchemaInvalid: the status is unknown, or another trial of this study has this scheme at this level.
     """
     scheme = trial["scheme"] if isinstance(trial["scheme"], Scheme) else Scheme.parse(trial["scheme"])
     if trial["status"] not in STATUSES:
@@ -208,15 +210,15 @@ def save_trial(
         on = task.id if task is not None else load_study(store, study_id).get("task")
         others = store.read(
             "MATCH (:Study {id: $study})<-[:IN_STUDY]-(t:Trial)-[:OF_SCHEME]->(:Scheme {id: $scheme}) "
-            "WHERE t.id <> $id RETURN t.id AS id",
-            {"study": study_id, "scheme": scheme.id, "id": id},
+            "WHERE t.id <> $id AND t.level = $level RETURN t.id AS id",
+            {"study": study_id, "scheme": scheme.full.id, "id": id, "level": scheme.level},
         ).column("id")
         if others:
             raise SchemaInvalid(f"{id} repeats the scheme of {others[0]}: {scheme.id}.")
         nodes.add_scheme(store, scheme)
-        properties = {name: value for name, value in trial.items() if name != "scheme"}
+        properties = {name: value for name, value in trial.items() if name != "scheme"} | {"level": scheme.level}
         store.upsert_nodes("Trial", [{**nodes.encode(properties), "id": id}])
-        store.upsert_rels("OF_SCHEME", "Trial", "Scheme", [{"from": id, "to": scheme.id}])
+        store.upsert_rels("OF_SCHEME", "Trial", "Scheme", [{"from": id, "to": scheme.full.id}])
         store.upsert_rels("IN_STUDY", "Trial", "Study", [{"from": id, "to": study_id}])
         if task is not None:
             store.upsert_nodes("Task", [nodes.task_row(task)])
@@ -241,6 +243,8 @@ def load_layers(store: GraphStore, id: str) -> dict[str, Any] | None:
 def load_trials(store: GraphStore, study_id: str, *, but: Collection[int] = ()) -> list[dict[str, Any]]:
     """Return a study's trials by ordinal: what was saved, less what was None, and the scheme's id as "scheme".
 
+    The id tells the level too, see `Scheme.id`.
+
     Args:
         but: ordinals of trials that are left out, for whoever has read them before.
     """
@@ -253,7 +257,10 @@ def load_trials(store: GraphStore, study_id: str, *, but: Collection[int] = ()) 
             {"ids": page},
             timeout=WRITE_SECONDS,
         )
-        found += [nodes.decode(properties) | {"scheme": scheme} for properties, scheme in table.rows]
+        for properties, scheme in table.rows:
+            trial = nodes.decode(properties)
+            level = trial.pop("level", 0)
+            found.append(trial | {"scheme": Scheme.parse(scheme).at(level).id if level else scheme})
     return found
 
 

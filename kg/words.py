@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kg.schema import ARROW, START, Hyperparameter, Method, Scheme, Strategy, Value, format_value
+from kg.schema import ARROW, LEVELS, START, Hyperparameter, Method, Scheme, Strategy, Value, format_value
 
 PLACE = "{}"
 """Where the value stands in the words of a hyperparameter."""
@@ -38,8 +38,9 @@ def strategy_words(strategy: Strategy, knobs: Mapping[str, Hyperparameter]) -> s
 
 
 def scheme_words(scheme: Scheme, knobs: Mapping[str, Hyperparameter]) -> str:
-    """Return the steps of a scheme in words, joined like those of its id."""
-    return ARROW.join(strategy_words(step, knobs) for step in scheme.steps) or START
+    """Return the steps of a scheme in words, joined like those of its id, and its level where it has one."""
+    level = f" (trained {scheme.level}/{LEVELS} of its length)" if scheme.level else ""
+    return (ARROW.join(strategy_words(step, knobs) for step in scheme.steps) or START) + level
 
 
 def value_words(value: Value, unit: str) -> str:

@@ -90,7 +90,7 @@ class PrefixCache:
         An outcome that cannot be reused is not recorded; a model for which there is no room is removed.
         """
         if model is not None:
-            self._put_model(key, model)
+            self.keep(key, model)
         if outcome.status in REUSABLE:
             _write(self._outcome_path(key), replace(outcome, cached=False).as_dict(), self._temporary)
 
@@ -178,7 +178,8 @@ class PrefixCache:
     def _model_path(self, key: str) -> Path:
         return self._weights / f"{key}.am"
 
-    def _put_model(self, key: str, model: Path) -> None:
+    def keep(self, key: str, model: Path) -> None:
+        """Move a file from `temporary` into the cache, or remove it where there is no room."""
         with self._room:
             self._sweep()
             size = model.stat().st_size

@@ -80,7 +80,8 @@ def final(
 def run_final(
     bench: Bench, job: Final, monitor: Monitor, progress: Callable[[int, int], None] | None = None
 ) -> StepOutcome:
-    """Run the job: see `final`."""
+    """Run the job: see `final`. Every step at full length, also of a scheme that a search looked at for less."""
+    job = replace(job, scheme=job.scheme.full)
     original = execute(bench, Scheme(), monitor)
     seed = bench.setup.run_seed if job.run_seed is None else job.run_seed
 

@@ -31,7 +31,7 @@ from automc.models.measure import count_params
 from automc.models.outputs import check_batches, check_training, other_part
 from automc.training.recipe import Recipe
 from automc.training.seeds import step_seed
-from kg.schema import Scheme
+from kg.schema import LEVELS, Scheme
 
 CORE_VERSION = 3
 """Of what every method rests on: the training loop, evaluation, splits, augmentation, surgery, preparation, counting.
@@ -113,17 +113,24 @@ class Bench:
         Of M's structure and weights, the user's source files behind it, the data's content with subset and split,
         the recipe, the layers kept, the run seed, CORE_VERSION, the packages' versions, the kind of device, the
         version of each method in the scheme, and the signatures of its steps: schemes that differ in nothing that is
-        executed share a key.
+        executed share a key. Also of the scheme's level, where it has one.
 
         Raises:
             MethodError: the scheme names a method that is not registered.
         """
         versions = {step.method: methods.get(step.method).version for step in scheme.steps}
-        return _sha256([self.identity, self._signature(scheme, self.setup.recipe, self.train.n), versions])
+        level = [{"level": scheme.level}] if scheme.level else []
+        signature = self._signature(scheme, self.recipe(scheme), self.train.n)
+        return _sha256([self.identity, signature, versions, *level])
+
+    def recipe(self, scheme: Scheme) -> Recipe:
+        """Return the recipe of a scheme's steps: at a level all lengths are a third."""
+        recipe = self.setup.recipe
+        return replace(recipe, unit_epochs=recipe.unit_epochs / LEVELS) if scheme.level else recipe
 
     def context(self, scheme: Scheme, monitor: Monitor, run_seed: int | None = None) -> StepContext:
         """What the scheme's last step may use; its seed follows from the run seed and the steps' signatures alone."""
-        return self._context(scheme, monitor, self.train, self.setup.recipe, run_seed)
+        return self._context(scheme, monitor, self.train, self.recipe(scheme), run_seed)
 
     def final_context(self, scheme: Scheme, monitor: Monitor, run_seed: int | None = None) -> StepContext:
         """Like `context`, on all training images but validation."""

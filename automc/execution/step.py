@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from automc import methods
@@ -19,8 +21,9 @@ from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench
 from automc.execution.worker import failure
-from automc.methods.base import StepContext
+from automc.methods.base import StepContext, StepReport
 from automc.methods.quantising import quantisable
+from automc.methods.step import go_on
 from automc.models import structure
 from automc.models.bits import count_bits, stored
 from automc.models.measure import count_flops, count_params
@@ -28,7 +31,11 @@ from automc.surgery.layer_table import layer_table
 from automc.training import evaluate
 from automc.training.loop import Diverged, all_finite
 from automc.training.seeds import seeded
-from kg.schema import Scheme, Status, Strategy
+from automc.training.state import FitState
+from kg.schema import LEVELS, Scheme, Status, Strategy
+
+STATE = "-state"
+"""Ends the key of the state of a training beside its model's."""
 
 
 class PrefixError(AutoMCError):
@@ -74,14 +81,13 @@ def execute(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) -> Ste
         if found is not None:
             return found
         if not scheme.steps:
-            outcome, model = _measure_original(bench, monitor), None
+            outcome, model, state = _measure_original(bench, monitor), None, None
         else:
             try:
-                parent = model_after(bench, scheme.parent, monitor)
+                outcome, model, state = _last_step(bench, scheme, monitor)
             except PrefixError as failed:
                 return failed.outcome
-            outcome, model = run_step(parent, scheme.steps[-1], bench.context(scheme, monitor), bench, monitor)
-        return _keep(bench, key, outcome, model, scheme)[0]
+        return _keep(bench, key, outcome, model, scheme, state)[0]
 
 
 def model_after(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) -> nn.Module:
@@ -92,36 +98,75 @@ def model_after(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) ->
     Raises:
         PrefixError: a step of the scheme does not end with status ok.
     """
-    monitor = monitor or Monitor()
+    return _after(bench, scheme, monitor or Monitor()).model
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is left of an executed scheme. `state` is where its training stands, at the levels below the last."""
+
+    model: nn.Module
+    outcome: StepOutcome | None = None
+    state: FitState | None = None
+
+
+def _after(bench: Bench, scheme: Scheme, monitor: Monitor, to_go_on: bool = False) -> _Kept:
+    """As `model_after`; `to_go_on`: with the state of its training and what it came to."""
     if not scheme.steps:
-        return bench.model
+        return _Kept(bench.model)
     key = bench.key(scheme)
-    model = _read(bench, key)
-    if model is not None:
-        return model
+    if (kept := _read(bench, key, to_go_on)) is not None:
+        return kept
     with _alone(bench, key, monitor):
-        model = _read(bench, key)
-        if model is not None:
-            return model
+        if (kept := _read(bench, key, to_go_on)) is not None:
+            return kept
         recorded = bench.cache.outcome(key)
         if recorded is not None and recorded.status != "ok":
             raise PrefixError(_of_prefix(recorded, scheme))
-        parent = model_after(bench, scheme.parent, monitor)
-        outcome, model = run_step(parent, scheme.steps[-1], bench.context(scheme, monitor), bench, monitor)
+        outcome, model, state = _last_step(bench, scheme, monitor)
         if model is None:
             _keep(bench, key, outcome, None, scheme)
             raise PrefixError(_of_prefix(outcome, scheme))
         # The first record stays: it is what was charged for this step.
-        _, reloaded = _keep(bench, key, recorded or outcome, model, scheme, reload=True)
-        return model if reloaded is None else reloaded
+        _, reloaded = _keep(bench, key, recorded or outcome, model, scheme, state, reload=True)
+        return _Kept(model if reloaded is None else reloaded, recorded or outcome, state)
+
+
+def _last_step(bench: Bench, scheme: Scheme, monitor: Monitor) -> tuple[StepOutcome, nn.Module | None, FitState | None]:
+    """Run the last step of a scheme after what comes before it, or what its level adds to the level below.
+
+    Raises:
+        PrefixError: what comes before does not end with status ok.
+    """
+    strategy, context = scheme.steps[-1], bench.context(scheme, monitor)
+    before = _after(bench, scheme.before, monitor, to_go_on=scheme.level > 1)
+    if scheme.level <= 1:
+        state = FitState() if scheme.level else None
+        outcome, model = run_step(before.model, strategy, replace(context, state=state), bench, monitor)
+        return outcome, model, state
+    below, state = before.outcome, before.state
+    assert below is not None
+    assert state is not None
+
+    def further(context: StepContext) -> tuple[nn.Module, StepReport]:
+        known = below.details
+        report = StepReport(
+            known["params_in"], below.params or 0, known["target"], bool(below.reached), below.reason
+        )  # fmt: skip
+        return go_on(before.model, strategy, context, state), report
+
+    outcome, model = run_step(before.model, strategy, context, bench, monitor, further)
+    return outcome, model, state if scheme.level < LEVELS else None
 
 
 def run_step(
-    parent: nn.Module, strategy: Strategy, context: StepContext, bench: Bench, monitor: Monitor
-) -> tuple[StepOutcome, nn.Module | None]:
+    parent: nn.Module, strategy: Strategy, context: StepContext, bench: Bench, monitor: Monitor,
+    further: Callable[[StepContext], tuple[nn.Module, StepReport]] | None = None,
+) -> tuple[StepOutcome, nn.Module | None]:  # fmt: skip
     """Run one step and measure its result; the model is None unless the status is ok.
 
-    `seconds` are those of the method and of measuring; peak memory is in the details.
+    `seconds` are those of the method and of measuring; peak memory is in the details. `further` is run in the place of
+    the method's whole step.
     """
     monitor.begin()
     counter = _Counter(monitor)
@@ -135,7 +180,7 @@ def run_step(
     try:
         method = methods.get(strategy.method)
         with seeded(context.seed, bench.device):
-            model, report = method.apply(parent, strategy, context)
+            model, report = further(context) if further else method.apply(parent, strategy, context)
         if not all_finite(model):
             raise Diverged(f"{strategy.method} left weights that are not finite numbers.")
         accuracy = evaluate.score(model, bench.validation, bench.setup.recipe.metric, finite=True)
@@ -223,12 +268,17 @@ def _alone(bench: Bench, key: str, monitor: Monitor) -> Iterator[None]:
         yield
 
 
-def _read(bench: Bench, key: str) -> nn.Module | None:
+def _read(bench: Bench, key: str, to_go_on: bool) -> _Kept | None:
     path = bench.cache.model_path(key)
     if path is None:
         return None
+    kept = _Kept(bench.model)
+    if to_go_on:
+        kept.outcome, kept.state = bench.cache.outcome(key), _read_state(bench, key)
+        if kept.outcome is None or kept.state is None:
+            return None
     try:
-        return structure.read(path).model.to(bench.device)
+        kept.model = structure.read(path).model.to(bench.device)
     except (ArtefactError, OSError):
         bench.cache.drop(key)
         return None
@@ -237,11 +287,23 @@ def _read(bench: Bench, key: str) -> nn.Module | None:
         if path.exists():
             raise
         return None
+    return kept
+
+
+def _read_state(bench: Bench, key: str) -> FitState | None:
+    """Return where the training of a cached model stands; None where that is not kept."""
+    path = bench.cache.model_path(key + STATE)
+    try:
+        return None if path is None else FitState.of(load_file(path))
+    except (OSError, SafetensorError, KeyError):
+        bench.cache.drop(key + STATE)
+        return None
 
 
 def _keep(
-    bench: Bench, key: str, outcome: StepOutcome, model: nn.Module | None, scheme: Scheme, reload: bool = False
-) -> tuple[StepOutcome, nn.Module | None]:
+    bench: Bench, key: str, outcome: StepOutcome, model: nn.Module | None, scheme: Scheme,
+    state: FitState | None = None, reload: bool = False,
+) -> tuple[StepOutcome, nn.Module | None]:  # fmt: skip
     """Put a result into the cache; where the disk refuses, the result stands and says so.
 
     With `reload`, also return the model as it reads back.
@@ -255,7 +317,11 @@ def _keep(
             structure.save(path, model, bench.source, metadata=about, shape=bench.example.shape[1:])
             reloaded = structure.read(path).model.to(bench.device) if reload else None
             bench.cache.put(key, outcome, path)
-            return outcome, reloaded
+        if state is not None:
+            with bench.cache.temporary(key) as path:
+                save_file(state.tensors(), path)
+                bench.cache.keep(key + STATE, path)
+        return outcome, reloaded
     except ArtefactError as error:
         # What no file can hold is no result: the steps after it, and the user, would get another network.
         failed = StepOutcome("infeasible", f"its result cannot be saved: {error}", seconds=outcome.seconds)

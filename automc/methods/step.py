@@ -24,6 +24,7 @@ from automc.training.evaluate import cross_entropy as held_loss
 from automc.training.evaluate import recalibrate
 from automc.training.loop import FitReport, Loss, fit, objective_of
 from automc.training.seeds import derived
+from automc.training.state import FitState
 from kg.schema import Strategy
 
 HELD_OUT = 500
@@ -207,6 +208,18 @@ class Step:
             reason = note if reached else f"{note}; {short}"
         size = {"requested": wanted, "removed": self.params_in - params, "slack": self.target - params, "unit": unit}
         return StepReport(self.params_in, params, self.target, reached, reason, {**size, **details})
+
+
+def go_on(model: nn.Module, strategy: Strategy, context: StepContext, state: FitState) -> nn.Module:
+    """Return a step's result trained on from where its training stands, once more for as long; its structure stays.
+
+    As the recipe trains, also where the method had a loss of its own, and without what else it does in training.
+    `state` is written.
+    """
+    step = Step(model, strategy, context, (context.recipe.iterations(strategy.training, context.data.n),))
+    step.train(state=state)
+    step.recalibrate()
+    return step.model
 
 
 def short_of(plan: Plan, what: str) -> str:
