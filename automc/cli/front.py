@@ -9,7 +9,7 @@ from automc.cli.figures import percent
 from automc.cli.output import Format, say, show
 from automc.knowledge.words import in_words
 from automc.study.headline import Headline, slower
-from automc.study.protocol import Protocol
+from automc.study.protocol import Protocol, highest
 from automc.study.trial import Trial
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def show_trials(
     off = [str(t.ordinal) for t in trials if not t.grid]
     if off and format is Format.table:
         print(f"  off the paper's grid, with HP2 solved for the target: {', '.join(off)}")
+    if trials and trials[0].scheme.level and format is Format.table:
+        print("  what was trained for less of its length is not compared with these; --trials shows it")
 
 
 def show_ids(trials: Sequence[Trial]) -> None:
@@ -71,7 +73,7 @@ def plot_trials(
     from automc.report.plot import Mark, text
 
     kinds = {**dict.fromkeys((t.ordinal for t in fronted), "front"), **({chosen.ordinal: "chosen"} if chosen else {})}
-    done = [t for t in trials if t.accuracy is not None and t.pr is not None]
+    done = highest([t for t in trials if t.accuracy is not None and t.pr is not None])
     marks = [Mark(t.removed, t.accuracy or 0.0, kinds.get(t.ordinal, "dot")) for t in done]
     symbols = {"dot": "·", "front": "o", "chosen": "*"}
     marks.sort(key=lambda mark: list(symbols).index(mark.kind))

@@ -50,7 +50,7 @@ def search(
     target: o.TargetOptions = o.TargetOptions(),
     budget: Budget = "30m",
     weights: o.Weights = None,
-    searcher: Annotated[str, typer.Option("--searcher", help="progressive, progressive-mean, progressive-blind, random, evolution or reinforce.")] = "progressive",
+    searcher: Annotated[str, typer.Option("--searcher", help="progressive, progressive-mean, progressive-blind, random, evolution, eco or reinforce.")] = "progressive",
     max_length: Annotated[int, typer.Option("--max-length", help="Steps of a scheme, at most.")] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the searcher.")] = 0,
     run_seed: o.RunSeed = 0,

@@ -22,7 +22,7 @@ from automc.search.pareto import hypervolume
 from automc.study.headline import headline, slower
 from automc.study.limits import drop_text
 from automc.study.place import folder
-from automc.study.protocol import Protocol, settled
+from automc.study.protocol import Protocol, highest, settled
 from automc.study.spec import StudySpec
 from automc.study.stored import load_record, load_trials
 from automc.study.trial import Trial
@@ -85,7 +85,7 @@ def _breakable(scheme: str) -> Markup:
 def front_plot(trials: Sequence[Trial], protocol: Protocol, chosen: Trial | None) -> str:
     """Every ok trial by parameters removed and validation accuracy, with the front and what is asked for as lines."""
     gamma, least, base = protocol.gamma, protocol.least_accuracy, protocol.base["accuracy"]
-    done = [t for t in trials if t.size is not None and t.accuracy is not None]
+    done = highest([t for t in trials if t.size is not None and t.accuracy is not None])
     noun = "bits" if any(t.quantised for t in done) else "parameters"
     best = protocol.front(trials)
     kinds = {t.ordinal: "front" for t in best}
@@ -118,8 +118,9 @@ def volume_plots(trials: Sequence[Trial], protocol: Protocol) -> list[str]:
     gamma, base = protocol.gamma or 0.0, protocol.base["accuracy"]
     whole = 0.5 * base * (1 - gamma)
     best, volume, values = np.zeros((0, 2)), 0.0, []
+    compared = {t.ordinal for t in highest([t for t in trials if protocol.feasible(t)])}
     for trial in trials:
-        if whole and trial.accuracy is not None and trial.size is not None and protocol.feasible(trial):
+        if whole and trial.accuracy is not None and trial.size is not None and trial.ordinal in compared:
             point = np.array([trial.accuracy, trial.size])
             if not (best >= point).all(1).any():
                 best = np.vstack([best[~(best <= point).all(1)], point])
@@ -141,8 +142,7 @@ def _corners(line: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _steps(chosen: Trial, by_scheme: dict[Scheme, Trial]) -> list[Trial]:
     """The trials of a scheme's prefixes, in order; a prefix that the study never recorded is left out."""
-    prefixes = (Scheme(chosen.scheme.steps[:n]) for n in range(1, len(chosen.scheme.steps) + 1))
-    return [by_scheme[prefix] for prefix in prefixes if prefix in by_scheme]
+    return [by_scheme[prefix] for prefix in chosen.scheme.beginnings if prefix in by_scheme]
 
 
 def widths(place: Path) -> list[Width]:

@@ -49,8 +49,8 @@ def why(study: str, wanted: str) -> Account:
         evidence = known.read_evidence(store)
     by_scheme = {trial.scheme: trial for trial in trials}
     steps = [
-        _step(Scheme(target.scheme.steps[:length]), by_scheme, spec.searcher, evidence, record.get("first") or ())
-        for length in range(1, len(target.scheme) + 1)
+        _step(scheme, by_scheme, spec.searcher, evidence, record.get("first") or ())
+        for scheme in target.scheme.beginnings
     ]
     return {
         "study": study,
@@ -99,13 +99,17 @@ def _standing(trial: Trial, trials: Sequence[Trial], protocol: Protocol, choice:
     )
     if choice and choice.trial is trial:
         return said + f"It is recommended: {choice.why}."
-    if trial in protocol.front(trials):
+    front = protocol.front(trials)
+    if trial in front:
         return said + f"It is on the front: nothing measured has more {protocol.measure} and fewer {protocol.noun}."
     if missed := protocol.misses(trial):
         if protocol.gamma_alone:
             return said + f"That is less than the {protocol.gamma:.0%} asked for, so it is not on the front."
         return said + f"It is not on the front, because it misses the target: {'; '.join(m.text for m in missed)}."
-    better = [t for t in trials if t.status == "ok" and _beats(t, trial)]
+    if front and front[0].scheme.level != trial.scheme.level:
+        return said + "Others were trained longer: the front is of those, and this one does not compare with them."
+    same = [t for t in trials if t.scheme.level == trial.scheme.level]
+    better = [t for t in same if t.status == "ok" and _beats(t, trial)]
     if not better:
         return said + "Another trial has the same accuracy and size."
     best = max(better, key=lambda t: (t.accuracy or 0.0, t.removed))
@@ -122,7 +126,8 @@ def _step(
     scheme: Scheme, by_scheme: Mapping[Scheme, Trial], searcher: str, evidence: known.Evidence, first: Sequence[str]
 ) -> Account:
     trial = by_scheme[scheme]
-    siblings = [t for t in by_scheme.values() if t.scheme.steps and t.scheme.parent == scheme.parent and t is not trial]
+    alike = [t for t in by_scheme.values() if t.scheme.steps and t.scheme.level == scheme.level]
+    siblings = [t for t in alike if t.scheme.parent == scheme.parent and t is not trial]
     siblings.sort(key=lambda t: (-(t.accuracy or 0.0), t.ordinal))
     predicted = trial.predicted_step_ar is not None
     return {
@@ -160,6 +165,8 @@ def _how(trial: Trial, searcher: str, first: bool) -> str:
     if first:
         return "One of the first trials: each method straight to the target, before the searcher is asked."
     asked = f"Asked for in round {trial.round}"
+    if trial.scheme.level > 1:
+        return f"{asked}: among the best of its level, so it was trained on from where its training stood."
     if trial.predicted_step_ar is None:
         return f"{asked} by the {searcher} search, which predicted nothing for it."
     if trial.drawn:

@@ -24,7 +24,20 @@ FloatArray = npt.NDArray[np.floating]
 FLOAT = 32.0
 """Bits of a parameter that no quantiser has touched."""
 SchemeIndices = tuple[int, ...]
-"""A scheme as indices into Space.strategies; () is START."""
+"""A scheme as indices into Space.strategies; () is START. With levels MORE may follow them, see there."""
+MORE = -1
+"""Where a searcher has `levels` every scheme is executed at a third of its length; one that ends with MORE is then
+trained on by another third. So the last level ends with two, and what a scheme is trained on from is its prefix."""
+
+
+def bare(scheme: SchemeIndices) -> SchemeIndices:
+    """Return the strategies of a scheme, at whatever level it is."""
+    return scheme[: len(scheme) - scheme.count(MORE)]
+
+
+def level_of(scheme: SchemeIndices) -> int:
+    """Return the level of a scheme of a searcher with levels, from 1."""
+    return 1 + scheme.count(MORE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +218,8 @@ class Searcher(ABC):
     name: ClassVar[str]
     closes: ClassVar[bool] = False
     """Whether it can ask for closing strategies; else its space masks them, though it may be told of some."""
+    levels: ClassVar[bool] = False
+    """Whether it looks at schemes for a part of their length first, and promotes some; see MORE."""
 
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
         self.space = space if self.closes else replace(space, mask=space.mask & ~space.closing)

@@ -131,24 +131,40 @@ class Change(Mutation):  # type: ignore[misc]
 
     def __init__(self, space: Space) -> None:
         super().__init__()
-        self._method = space.method
-        self._all = np.flatnonzero(space.mask)
+        self._space = space
 
     def _do(self, problem: Problem, X: Genes, *_: Any, random_state: np.random.Generator, **__: Any) -> Genes:
         """Return changed schemes, (m, L)."""
-        return encode((self._changed(list(decode(row)), problem.n_var, random_state) for row in X), problem.n_var)
+        return encode((changed(decode(row), self._space, problem.n_var, random_state) for row in X), problem.n_var)
 
-    def _changed(self, steps: list[int], length: int, rng: np.random.Generator) -> SchemeIndices:
-        chance = 1 / length
-        for i, step in enumerate(steps):
-            if rng.random() < chance:
-                own = self._all[self._method[self._all] == self._method[step]]
-                steps[i] = int(rng.choice(own if rng.random() < 0.5 and len(own) else self._all))
-        if rng.random() < chance and len(steps) < length:
-            steps.insert(int(rng.integers(len(steps) + 1)), int(rng.choice(self._all)))
-        if rng.random() < chance and len(steps) > 1:
-            steps.pop(int(rng.integers(len(steps))))
-        return tuple(steps)
+
+def changed(scheme: SchemeIndices, space: Space, length: int, rng: np.random.Generator) -> SchemeIndices:
+    """Return a scheme of at most `length` steps, changed at random as `Change` says; it may not be admissible."""
+    steps, every, chance = list(scheme), np.flatnonzero(space.mask), 1 / length
+    for i, step in enumerate(steps):
+        if rng.random() < chance:
+            own = every[space.method[every] == space.method[step]]
+            steps[i] = int(rng.choice(own if rng.random() < 0.5 and len(own) else every))
+    if rng.random() < chance and len(steps) < length:
+        steps.insert(int(rng.integers(len(steps) + 1)), int(rng.choice(every)))
+    if rng.random() < chance and len(steps) > 1:
+        steps.pop(int(rng.integers(len(steps))))
+    return tuple(steps)
+
+
+def repaired(scheme: SchemeIndices, history: History, rng: np.random.Generator) -> SchemeIndices:
+    """Return a scheme with steps that may not be asked replaced by ones of the same method, or cut off there."""
+    kept: SchemeIndices = ()
+    method = history.space.method
+    for step in scheme:
+        allowed = history.admissible(kept)
+        if not allowed[step]:
+            alike = np.flatnonzero(allowed & (method == method[step]))
+            if not len(alike):
+                break
+            step = int(rng.choice(alike))
+        kept = (*kept, step)
+    return kept
 
 
 class Admissible(Repair):  # type: ignore[misc]
@@ -160,20 +176,7 @@ class Admissible(Repair):  # type: ignore[misc]
 
     def _do(self, problem: Problem, X: Genes, random_state: np.random.Generator, **_: Any) -> Genes:
         """Return repaired schemes, (m, L)."""
-        return encode((self._repaired(decode(row), random_state) for row in X), problem.n_var)
-
-    def _repaired(self, scheme: SchemeIndices, rng: np.random.Generator) -> SchemeIndices:
-        kept: SchemeIndices = ()
-        method = self._history.space.method
-        for step in scheme:
-            allowed = self._history.admissible(kept)
-            if not allowed[step]:
-                alike = np.flatnonzero(allowed & (method == method[step]))
-                if not len(alike):
-                    break
-                step = int(rng.choice(alike))
-            kept = (*kept, step)
-        return kept
+        return encode((repaired(decode(row), self._history, random_state) for row in X), problem.n_var)
 
 
 class Known(DuplicateElimination):  # type: ignore[misc]

@@ -78,7 +78,8 @@ class Ending:
             return recommended, None
         timed, spending = self.spec.budget.seconds is not None, Spending.of(self.spec)
         allowance = spending.runs(self._left, len(trials))
-        known = {t.scheme: [t.accuracy or 0.0] for t in trials} if self.spec.recipe.fraction == 1 else {}
+        whole = [t for t in trials if not t.scheme.level] if self.spec.recipe.fraction == 1 else []
+        known = {t.scheme: [t.accuracy or 0.0] for t in whole}
 
         def cost(trial: Trial) -> float:
             n = self.subject.splits.rest.n

@@ -8,7 +8,7 @@ from statistics import mean, median
 
 from automc import methods
 from automc.training.recipe import Recipe
-from kg.schema import Scheme, Status, Strategy
+from kg.schema import LEVELS, Scheme, Status, Strategy
 
 _LEAST_TIMEOUT_SECONDS = 60.0
 _TIMEOUT = 5.0
@@ -36,18 +36,19 @@ class Forecast:
         self._ratios: list[float] = []
         self._timeouts: Counter[str] = Counter()
 
-    def _planned(self, strategy: Strategy, n_train: int) -> float:
+    def _planned(self, strategy: Strategy, n_train: int, thirds: int) -> float:
         known = self.per_iteration.get(strategy.method) or mean(self.per_iteration.values() or [0.0])
-        return self.overhead + known * methods.get(strategy.method).iterations(strategy, self._recipe, n_train)
+        iterations = methods.get(strategy.method).iterations(strategy, self._recipe, n_train)
+        return self.overhead + known * iterations * thirds / LEVELS
 
-    def step(self, strategy: Strategy, n_train: int | None = None) -> float:
-        """Return the expected seconds of a strategy's step, also for another number of training images."""
+    def step(self, strategy: Strategy, n_train: int | None = None, thirds: int = LEVELS) -> float:
+        """Return the expected seconds of a strategy's step, also for other images, or for thirds of its length."""
         correction = median(self._ratios[-_RECENT:]) if self._ratios else 1.0
-        return correction * self._planned(strategy, n_train or self._n_train)
+        return correction * self._planned(strategy, n_train or self._n_train, thirds)
 
     def seconds(self, scheme: Scheme) -> float:
-        """Return the expected seconds of a scheme's last step."""
-        return self.step(scheme.steps[-1])
+        """Return the expected seconds of a scheme's last step, or of what its level adds to the one below."""
+        return self.step(scheme.steps[-1], thirds=_thirds(scheme))
 
     def observe(self, scheme: Scheme, seconds: float, status: Status = "ok") -> None:
         """Learn how long a scheme's last step took.
@@ -59,7 +60,7 @@ class Forecast:
             return
         strategy = scheme.steps[-1]
         self._timeouts[strategy.method] += status == "timeout"
-        planned = self._planned(strategy, self._n_train)
+        planned = self._planned(strategy, self._n_train, _thirds(scheme))
         if planned > 0:
             self._ratios.append(seconds / planned)
 
@@ -70,6 +71,10 @@ class Forecast:
         longer = 2.0 ** min(_DOUBLINGS, self._timeouts[scheme.steps[-1].method])
         return longer * max(_LEAST_TIMEOUT_SECONDS, _TIMEOUT * self.seconds(scheme))
 
-    def mean(self, strategies: list[Strategy], n_train: int | None = None) -> float:
+    def mean(self, strategies: list[Strategy], n_train: int | None = None, thirds: int = LEVELS) -> float:
         """Return the mean expected seconds of steps by these strategies."""
-        return mean(self.step(s, n_train) for s in strategies) if strategies else 0.0
+        return mean(self.step(s, n_train, thirds) for s in strategies) if strategies else 0.0
+
+
+def _thirds(scheme: Scheme) -> int:
+    return 1 if scheme.level else LEVELS

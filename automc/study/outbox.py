@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -26,7 +26,7 @@ from automc.study.task import Subject
 from automc.study.trial import Figures, Trial
 from kg import studies
 from kg.errors import GraphUnavailable
-from kg.schema import Experience, Strategy
+from kg.schema import LEVELS, Experience, Strategy
 from kg.store import lock
 
 T = TypeVar("T")
@@ -226,7 +226,7 @@ def write_outcome(spec: StudySpec, subject: Subject, outcome: Entry) -> None:
 
         def work() -> None:
             studies.save_trial(store, spec.id, trial.as_row(), task=subject.task(), layers=outcome.get("layers"))
-            if trial.status == "ok":
+            if trial.status == "ok" and trial.scheme.level <= 1:  # no step has the schedule of what is trained on
                 studies.save_trial_experience(store, spec.id, [_experience(spec, subject, trial, parent)])
             studies.save_study(store, {"id": spec.id, **clock})
 
@@ -241,7 +241,8 @@ def _experience(spec: StudySpec, subject: Subject, trial: Trial, parent: Figures
     step = trial.scheme.steps[-1]
     scaled = min(1.0, step.removal * subject.params / parent.params)
     strategy = Strategy(step.method, tuple((n, scaled if n == "HP2" else v) for n, v in step.settings))
-    recipe = spec.recipe
+    third = spec.recipe.unit_epochs / LEVELS
+    recipe = replace(spec.recipe, unit_epochs=third) if trial.scheme.level else spec.recipe
     task = subject.task(parent.params, parent.flops, parent.accuracy)
     # The same step of another study is the same experience: a cached step must not count twice.
     same = f"{strategy.id}|{task.id}|{recipe.as_dict()}|{subject.splits.train.n}|{spec.run_seed}"

@@ -165,8 +165,11 @@ class Protocol:
         return trial.status == "ok" and trial.pr is not None and not self.misses(trial)
 
     def front(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Return the non-dominated feasible trials, smallest removal first; repeats of a point once."""
-        meeting = [t for t in trials if self.feasible(t)]
+        """Return the non-dominated feasible trials, smallest removal first; repeats of a point once.
+
+        Of the highest level that any of them has: accuracies after different lengths do not compare.
+        """
+        meeting = highest([t for t in trials if self.feasible(t)])
         points = np.array([(t.accuracy, t.size) for t in meeting], dtype=float).reshape(-1, 2)
         chosen = [t for t, kept in zip(meeting, non_dominated(points), strict=True) if kept]
         distinct = {(t.accuracy, t.params, t.bits): t for t in reversed(chosen)}
@@ -239,6 +242,12 @@ def _miss(limit: Limit, trial: Trial, base: float) -> Miss | None:
 def _over(value: float, most: float) -> float:
     """By what share a value exceeds its limit."""
     return value / most - 1
+
+
+def highest(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials of the highest level that there is among them; all where nothing has levels."""
+    top = max((t.scheme.level for t in trials), default=0)
+    return [t for t in trials if t.scheme.level == top]
 
 
 def settled(record: Mapping[str, Any], protocol: Protocol, trials: Sequence[Trial]) -> Recommendation | None:

@@ -28,7 +28,7 @@ from kg.embedding.law import MOST, Law
 from kg.embedding.vectors import Vectors
 from kg.errors import AddressInvalid, GraphUnavailable, NotInGraph
 from kg.resources import migrations_dir
-from kg.schema import Scheme, Strategy
+from kg.schema import LEVELS, Scheme, Strategy
 from kg.store.lock import patient
 from kg.store.migrate import migrate
 
@@ -136,7 +136,8 @@ def _origin(study: str, record: dict[str, Any], trials: dict[int, Trial], ordina
             f"Trial {ordinal} of {study} ended as {trial.status}{why} Those that are ok: {good or 'none'}."
         )
     by_scheme = {t.scheme: t for t in trials.values()}
-    beginnings = tuple(by_scheme.get(Scheme(trial.scheme.steps[: n + 1])) for n in range(len(trial.scheme)))
+    prefixes = [trial.scheme.begin(length) for length in range(1, len(trial.scheme))]
+    beginnings = tuple(by_scheme.get(scheme) for scheme in (*prefixes, trial.scheme))
     recipe = StudySpec.from_dict(record["spec"]).recipe
     return Origin(study, trial, beginnings, str(record["model"]), str(record["data"]), recipe)
 
@@ -171,7 +172,7 @@ def forecast(subject: Subject, scheme: Scheme, recipe: Recipe, origin: Origin | 
         accuracy_study=min(1.0, subject.accuracy * (1 + known.ar)) if known and known.ar is not None else None,
         accuracy_experience=accuracy if all(step.experience_ar is not None for step in steps) else None,
         basis=_basis(vectors, scheme) if any(step.experience_ar is not None for step in steps) else "",
-        differences=_differences(origin.recipe, recipe) if origin else (),
+        differences=(*_shorter(origin.trial), *_differences(origin.recipe, recipe)) if origin else (),
     )
 
 
@@ -181,6 +182,11 @@ def _basis(vectors: Vectors | None, scheme: Scheme) -> str:
     seen = {step.method: counts.get(step.method, {}).get("with_ar", 0) for step in scheme.steps}
     told = ", ".join(f"{n} of {method}" for method, n in seen.items())
     return f"Experience has {told} with an accuracy; it goes by size, length and accuracy, by no other setting."
+
+
+def _shorter(trial: Trial) -> tuple[str, ...]:
+    level = trial.scheme.level
+    return (f"trained {level}/{LEVELS} of its length there, in pieces; all of it here",) if level else ()
 
 
 def _differences(there: Recipe, here: Recipe) -> tuple[str, ...]:

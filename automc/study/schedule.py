@@ -87,7 +87,7 @@ class Schedule:
         """Yield what can be executed now: planned, not executed, and its parent is ok; in ordinal order."""
         for of_round in self._under_way:
             for scheme in of_round.planned:
-                if scheme not in self._trials and self._status(scheme.parent) == "ok":
+                if scheme not in self._trials and self._status(scheme.before) == "ok":
                     yield scheme, of_round
 
     def _replay(self) -> None:
@@ -137,7 +137,7 @@ class Schedule:
         """Return what the target takes and no earlier round has, as far as the budget goes, with ordinals."""
         planned: dict[Scheme, int] = {}
         left, last = self._left(), self._ordinal
-        for scheme in (Scheme(target.steps[:length]) for length in range(1, len(target) + 1)):
+        for scheme in target.beginnings:
             trial = self._trials.get(scheme)
             if scheme in self._known or (trial is None and len(planned) >= left):
                 continue
@@ -178,8 +178,8 @@ class Schedule:
 
     def _status(self, scheme: Scheme) -> str:
         """Return "ok", "failed" where the scheme or what it extends failed, "open" where it has no outcome yet."""
-        for length in range(1, len(scheme) + 1):
-            trial = self._trials.get(Scheme(scheme.steps[:length]))
+        for beginning in scheme.beginnings:
+            trial = self._trials.get(beginning)
             if trial is not None and trial.status != "ok":
                 return "failed"
         return "ok" if not scheme.steps or scheme in self._trials else "open"

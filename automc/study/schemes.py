@@ -14,14 +14,14 @@ MAX_SCHEME = 100_000
 
 
 def read_scheme(scheme: str | Path | Scheme) -> Scheme:
-    """Return a scheme from an object, a file or text.
+    """Return a scheme from an object, a file or text, at full length.
 
     Raises:
         MethodError: the file cannot be read, or holds no step.
         SchemaInvalid: a line is no strategy.
     """
     if isinstance(scheme, Scheme):
-        return scheme
+        return scheme.full
     text = str(scheme)
     if "[" not in text or os.path.isfile(text):
         try:
@@ -42,4 +42,4 @@ def read_scheme(scheme: str | Path | Scheme) -> Scheme:
         raise MethodError(
             f"The scheme {scheme} has no step. Write one strategy a line, like NS[HP1=0.2,HP2=0.12,HP6=0.9]."
         )
-    return found
+    return found.full

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from automc import methods
 from automc.models.stored import FLOAT, Stored
-from automc.search.base import FloatArray, Outcome, Reason, Space
+from automc.search.base import MORE, FloatArray, Outcome, Reason, Space, bare, level_of
 from automc.study.bits import Kinds, Way, factoring, widening
 from automc.study.closing import DIGITS, siblings, solved, straight, template
 from automc.study.limits import MAX_GAMMA
@@ -54,7 +54,7 @@ class StrategySpace:
 
     def __init__(
         self, vectors: Vectors, task: Task, infeasible: Mapping[str, str], recipe: Recipe, n_train: int,
-        reach: Mapping[str, float] | None = None, model: Stored | None = None,
+        reach: Mapping[str, float] | None = None, model: Stored | None = None, levels: bool = False,
     ) -> None:  # fmt: skip
         """Mask what cannot run here, and of twins under the recipe all but the first.
 
@@ -63,7 +63,9 @@ class StrategySpace:
             n_train: images that a step trains on.
             reach: share of M's parameters that a step of a method can remove at most; what plans more is masked.
             model: counts of M where its size in bits is asked for; None masks quantisers, which remove no parameter.
+            levels: whether schemes are executed at levels.
         """
+        self._levels = levels
         self.strategies = tuple(Strategy.parse(identifier) for identifier in vectors.strategies)
         self._index = {strategy: i for i, strategy in enumerate(self.strategies)}
         names = tuple(dict.fromkeys(strategy.method for strategy in self.strategies))
@@ -293,7 +295,8 @@ class StrategySpace:
 
     def scheme(self, indices: tuple[int, ...], removed: float = 0.0, grain: float = 1.0) -> Scheme:
         """Return the scheme behind indices; `removed` and `grain` of all but its last step, see `step`."""
-        return Scheme(tuple(self.step(i, removed, grain) for i in indices))
+        level = level_of(indices) if self._levels else 0
+        return Scheme(tuple(self.step(i, removed, grain) for i in bare(indices))).at(level)
 
     def expected(self, reason: Reason | None, removed: float = 0.0, grain: float = 1.0) -> dict[str, Any]:
         """Return what a searcher expected of a step as fields of its trial; none where it predicts nothing."""
@@ -308,7 +311,8 @@ class StrategySpace:
 
     def indices(self, scheme: Scheme) -> tuple[int, ...]:
         """Return the indices of a scheme of this space; a step off the grid is one that closes."""
-        return tuple(self._index[step if step in self._index else template(step)] for step in scheme.steps)
+        steps = (self._index[step if step in self._index else template(step)] for step in scheme.steps)
+        return (*steps, *(MORE,) * (scheme.level - 1))
 
     def on_grid(self, scheme: Scheme) -> bool:
         """Tell whether all steps of a scheme are strategies of the paper's grid."""

@@ -49,7 +49,7 @@ from automc.training.recipe import Recipe
 from kg import studies
 from kg.embedding.vectors import Vectors
 from kg.errors import KGError
-from kg.schema import Scheme, Strategy
+from kg.schema import LEVELS, Scheme, Strategy
 from kg.store import lock
 
 
@@ -220,8 +220,9 @@ class Study:
     def _loop(self, infeasible: dict[str, str], forecast: Forecast, listener: Listener) -> Loop:
         """Return the loop at the point that the graph's trials have reached, after telling the plan."""
         space = StrategySpace(
-            self.vectors, self.subject.task(), infeasible, self.spec.recipe, self.subject.splits.train.n,
+            self.vectors, self.subject.task(), infeasible, _steps_by(self.spec), self.subject.splits.train.n,
             reach=self.record["probe"].get("reach"), model=counts(self.spec, self.subject, self.setup.keep),
+            levels=searcher_named(self.spec.searcher).levels,
         )  # fmt: skip
         opening = time.monotonic() - self._began
         self._save_at_last(listener, opening_seconds=opening + float(self.record.get("opening_seconds") or 0.0))
@@ -305,7 +306,7 @@ class Study:
     ) -> Plan:
         searchable, spending = space.allowed(), self._spending
         n_train, budget = self.subject.splits.train.n, spending.search
-        step = forecast.mean(searchable)
+        step = forecast.mean(searchable, thirds=1 if searcher_named(self.spec.searcher).levels else LEVELS)
         steps_left = max(0, (budget.steps or 0) - len(trials))
         beside = min(self.spec.workers, self.spec.window, max(1, steps_left))
         seconds = max(0.0, budget.seconds - spent) if budget.seconds else step * steps_left / beside
@@ -349,6 +350,12 @@ class Study:
     def _save_at_last(self, listener: Listener, **values: Any) -> None:
         """Save what minutes or hours of work have found, waiting for the graph where it is away."""
         insist(lambda: self._save(**values), listener.say)
+
+
+def _steps_by(spec: StudySpec) -> Recipe:
+    """Return the recipe of a search's steps: where it has levels, a third as long as that of the study."""
+    levels = searcher_named(spec.searcher).levels
+    return replace(spec.recipe, unit_epochs=spec.recipe.unit_epochs / LEVELS) if levels else spec.recipe
 
 
 def _model_of(study: str, dataset: str) -> str:

@@ -115,8 +115,8 @@ class Trial:
         return self.sr is not None and self.pr is not None and abs(self.sr - self.pr) > 1e-9
 
     def as_row(self) -> dict[str, Any]:
-        """Plain values; the scheme as its id."""
-        return {**asdict(self), "scheme": self.scheme.id}
+        """Plain values; the scheme as its id, and its level."""
+        return {**asdict(self), "scheme": self.scheme.id, "level": self.scheme.level}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Trial:

@@ -111,3 +111,15 @@ def test_trials_of_before_the_size_ratio_were_of_floats(store: GraphStore, tmp_p
         "MATCH (t:Trial) RETURN t.id AS id, t.sr AS sr, t.step_sr AS step, t.bits AS bits ORDER BY id"
     ).rows
     assert rows == [("s/1", 0.25, 0.5, 960), ("s/2", None, None, None)]
+
+
+def test_trials_of_before_there_were_levels_are_of_full_length(store: GraphStore, tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    for path in sorted(migrations_dir().glob("*.cypher"))[:5]:
+        (before / path.name).write_bytes(path.read_bytes())
+    migrate(store, before)
+    store.write("CREATE (:Trial {id: 's/1'}), (:Trial {id: 's/2', level: 2})")
+    assert migrate(store, migrations_dir())[0] == "V0006__levels"
+    rows = store.read("MATCH (t:Trial) RETURN t.id AS id, t.level AS level ORDER BY id").rows
+    assert rows == [("s/1", 0), ("s/2", 2)]

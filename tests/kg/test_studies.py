@@ -313,3 +313,31 @@ def test_a_deletion_that_was_cut_short_is_gone_on_with(study: GraphStore, monkey
         assert studies.load_study(study, "net-digits-1")["status"] == studies.DELETING
         studies.delete_study(study, "net-digits-1")
         assert everything(study) == clean
+
+
+def test_a_scheme_is_measured_once_at_each_level(study: GraphStore) -> None:
+    """The scheme is one node, whatever the level; the trial says it."""
+    for ordinal, level in enumerate((0, 1, 2)):
+        studies.save_trial(study, "net-digits-1", trial(ordinal, A) | {"scheme": Scheme((A, B), level)})
+    with pytest.raises(SchemaInvalid, match="net-digits-1/9 repeats the scheme of net-digits-1/1"):
+        studies.save_trial(study, "net-digits-1", trial(9, A) | {"scheme": Scheme((A, B), 1).id})
+    rows = study.read(
+        "MATCH (t:Trial)-[:OF_SCHEME]->(s) RETURN t.ordinal AS o, t.level AS level, s.id AS scheme ORDER BY o"
+    ).rows
+    assert rows == [(n, n, Scheme((A, B)).id) for n in range(3)]
+    again = studies.load_trials(study, "net-digits-1")
+    assert [Scheme.parse(row["scheme"]) for row in again] == [Scheme((A, B), level) for level in range(3)]
+
+
+def test_levels_of_a_scheme() -> None:
+    scheme = Scheme((A, B), 3)
+    assert scheme.beginnings == (Scheme((A,), 1), Scheme((A, B), 1), Scheme((A, B), 2), scheme)
+    assert [s.before for s in scheme.beginnings] == [Scheme(), *scheme.beginnings[:-1]]
+    assert scheme.parent == Scheme((A,), 1)
+    assert Scheme((A,), 2).parent == Scheme()
+    assert Scheme.parse(scheme.id) == scheme
+    assert scheme.id == f"{Scheme((A, B)).id} @3/3"
+    assert Scheme.parse(f"{A.id}\n{B.id} @1/3\n") == Scheme((A, B), 1)
+    assert scheme.full.beginnings == (Scheme((A,)), Scheme((A, B)))
+    with pytest.raises(SchemaInvalid, match="line 1"):
+        Scheme.parse(f"{A.id} @4/3")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from automc.search.base import Limits, Outcome, Reason, SchemeIndices, Searcher, Space
+from automc.search.base import MORE, Limits, Outcome, Reason, SchemeIndices, Searcher, Space, bare, level_of
 from automc.study.schedule import Round, Schedule
 from automc.study.trial import Trial
 from kg.schema import Scheme, Strategy
@@ -42,6 +42,11 @@ def make_space(per_level: int = 3, methods: int = 3, grid: tuple[float, ...] = G
     )
 
 
+def numbers(scheme: SchemeIndices) -> tuple[int, ...]:
+    """A scheme as a generator's seed, which is not negative."""
+    return tuple(10**6 if i == MORE else i for i in scheme)
+
+
 @dataclass
 class Table:
     """Answers schemes as a study would; every answer depends on the scheme alone."""
@@ -55,8 +60,12 @@ class Table:
     def answer(self, scheme: SchemeIndices) -> Outcome:
         if self.failing(scheme):
             return Outcome(scheme, "infeasible", reason="the table says so")
-        rng = np.random.default_rng((1, *scheme))
+        rng = np.random.default_rng((1, *numbers(scheme)))
         parent = self.told.get(scheme[:-1])
+        if scheme[-1] == MORE:
+            assert parent is not None
+            assert parent.accuracy is not None
+            return replace(parent, scheme=scheme, accuracy=parent.accuracy + 0.02 * float(rng.uniform()))
         accuracy = parent.accuracy if parent else self.limits.base_accuracy
         removed = parent.pr if parent else 0.0
         assert accuracy is not None
@@ -97,15 +106,17 @@ class Table:
 class Strategies:
     """The way from a space's indices to schemes and back, as a study has it."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, levels: bool) -> None:
+        self._levels = levels
         self._strategies = [Strategy.parse(name) for name in space.strategies]
         self._index = {strategy: i for i, strategy in enumerate(self._strategies)}
 
     def scheme(self, indices: SchemeIndices, *sizes: float) -> Scheme:
-        return Scheme(tuple(self._strategies[i] for i in indices))
+        scheme = Scheme(tuple(self._strategies[i] for i in bare(indices)))
+        return scheme.at(level_of(indices)) if self._levels else scheme
 
     def indices(self, scheme: Scheme) -> SchemeIndices:
-        return tuple(self._index[step] for step in scheme.steps)
+        return (*(self._index[step] for step in scheme.steps), *(MORE,) * (scheme.level - 1))
 
     def outcome(self, trial: Trial) -> Outcome:
         return trial.outcome(self.indices(trial.scheme))
@@ -124,7 +135,9 @@ class Study:
     table: Table
     budget: int
     window: int = 4
-    seconds: Callable[[SchemeIndices], float] = lambda scheme: float(np.random.default_rng(scheme).exponential())
+    seconds: Callable[[SchemeIndices], float] = lambda scheme: float(
+        np.random.default_rng(numbers(scheme)).exponential()
+    )
     trials: dict[Scheme, Trial] = field(default_factory=dict)
     """In the order committed."""
     most: int = 0
@@ -132,7 +145,7 @@ class Study:
 
     def run(self, searcher: Searcher, workers: int, stop: int | None = None) -> None:
         """Go on, up to `stop` trials in all."""
-        space = Strategies(self.table.space)
+        space = Strategies(self.table.space, searcher.levels)
         schedule = Schedule(searcher, space, self.trials, self.window, self.budget)
         running: list[tuple[float, Scheme, Round]] = []
         clock = 0.0

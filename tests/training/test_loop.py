@@ -294,7 +294,7 @@ def test_shapes_are_fixed_while_an_accelerator_trains_and_nothing_of_it_stays() 
 
 @pytest.mark.parametrize("iterations", [12, 14])
 def test_three_pieces_are_one_run_with_restarts(iterations: int) -> None:
-    """Momentum, order, views and dropout go on in the middle of an epoch (of four batches), through a file's tensors."""
+    """Momentum, order, views and dropout go on in the middle of an epoch of four batches, as in a file."""
     data, whole, pieces = some(), net(dropout=0.5), net(dropout=0.5)
     fit(whole, data, iterations=iterations, recipe=RECIPE, seed=3, cycles=3)
     state = FitState()
@@ -325,6 +325,6 @@ def test_restarts_bring_the_learning_rate_back() -> None:
     assert rates == [learning_rate(i, n, RECIPE.lr) for n in (4, 3) for i in range(n)]
 
 
-@pytest.mark.parametrize("iterations, parts, lengths", [(9, 3, [3, 3, 3]), (2, 3, [1, 1]), (5, 1, [5])])
+@pytest.mark.parametrize(("iterations", "parts", "lengths"), [(9, 3, [3, 3, 3]), (2, 3, [1, 1]), (5, 1, [5])])
 def test_parts_are_nearly_equal(iterations: int, parts: int, lengths: list[int]) -> None:
     assert split_evenly(iterations, parts) == lengths
