@@ -25,6 +25,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+NOT_OURS = "This form is not one of this board, or the board was started anew since. Nothing was done: send it again."
 TOKEN = secrets.token_urlsafe(24)
 """Of this process; every form carries it, so no other page can send one."""
 
@@ -51,11 +52,11 @@ def middleware() -> list[Middleware]:
     return [Middleware(Headers), Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False)]
 
 
-async def form(request: Request) -> dict[str, str]:
-    """Return the fields of a form of this board, line ends as Unix has them.
+async def fields(request: Request) -> tuple[dict[str, str], bool]:
+    """Return the fields of a form, line ends as Unix has them, and whether it is one of this board.
 
     Raises:
-        HTTPException: it does not carry the token, or is too large.
+        HTTPException: it is too large, or no form.
     """
     body = b""
     async for part in request.stream():
@@ -63,11 +64,20 @@ async def form(request: Request) -> dict[str, str]:
         if len(body) > MOST_BYTES:
             raise HTTPException(413, f"That is more than {MOST_BYTES // 2**20} MiB. Use the command line for it.")
     try:
-        fields = dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True))
+        found = dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True))
     except (UnicodeDecodeError, ValueError):
         raise HTTPException(400, "This is no form of the board.") from None
-    if not hmac.compare_digest(fields.get("token", "").encode(), TOKEN.encode()):
-        raise HTTPException(
-            403, "This form is not one of this board, or the board was started anew since: load the page again."
-        )
-    return {name: value.replace("\r\n", "\n") for name, value in fields.items()}
+    ours = hmac.compare_digest(found.get("token", "").encode(), TOKEN.encode())
+    return {name: value.replace("\r\n", "\n") for name, value in found.items()}, ours
+
+
+async def form(request: Request) -> dict[str, str]:
+    """Return the fields of a form of this board.
+
+    Raises:
+        HTTPException: it does not carry the token, or see `fields`.
+    """
+    found, ours = await fields(request)
+    if not ours:
+        raise HTTPException(403, NOT_OURS)
+    return found

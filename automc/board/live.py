@@ -10,9 +10,11 @@ import hashlib
 import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from automc import knowledge
+from automc.board.reading import alone
 from automc.home import home
 from automc.study import pulse
 from automc.study.place import folder
@@ -52,6 +54,10 @@ def study(name: str, told: pulse.Pulse | None) -> Seen:
         StudyError: there is none of that name.
     """
     stamp = found_stamp(name, told)
+    return alone(partial(_study, name, told, stamp))
+
+
+def _study(name: str, told: pulse.Pulse | None, stamp: str) -> Seen:
     old = _seen.get(name)
     if old is not None and old.stamp == stamp:
         _seen.move_to_end(name)
@@ -86,15 +92,23 @@ def graph_stamp(name: str | None = None) -> str:
         "MATCH (s:Study) WHERE $id IS NULL OR s.id = $id RETURN s.id AS id, s.status AS status, s.updated AS updated, "
         "COUNT { MATCH (:Trial)-[:IN_STUDY]->(s) } AS trials ORDER BY id"
     )
-    with knowledge.graph(create=False) as store:
-        return _short(*store.read(query, {"id": name}).rows)
+
+    def counted() -> str:
+        with knowledge.graph(create=False) as store:
+            return _short(*store.read(query, {"id": name}).rows)
+
+    return alone(counted)
 
 
 def all_studies() -> list[dict[str, Any]]:
     """Return all studies, the newest first; none where there is no graph yet."""
-    try:
+
+    def listed() -> list[dict[str, Any]]:
         with knowledge.graph(create=False) as store:
             return studies.list_studies(store)[::-1]
+
+    try:
+        return alone(listed)
     except NotInGraph:
         return []
 

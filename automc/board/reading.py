@@ -12,21 +12,22 @@ from kg.errors import GraphLocked
 
 T = TypeVar("T")
 
-WAIT_SECONDS = 3.0
+WAIT_SECONDS = 10.0
 """How long a page waits for another page's reading; a query may take longer than that."""
-_turn = threading.Lock()
+_turn = threading.RLock()
 
 
 async def read(work: Callable[[], T]) -> T:
-    """Run `work`, which opens the graph and closes it again; a process has the embedded graph open once.
+    """Run `work`, which opens the graph and closes it again, in a thread; see `alone`."""
+    return await run_in_threadpool(alone, work)
+
+
+def alone(work: Callable[[], T]) -> T:
+    """Run `work` while no other thread of this process reads: it has the embedded graph open once.
 
     Raises:
         GraphLocked: another page of this board reads for long.
     """
-    return await run_in_threadpool(_alone, work)
-
-
-def _alone(work: Callable[[], T]) -> T:
     if not _turn.acquire(timeout=WAIT_SECONDS):
         raise GraphLocked("Another page of this board is reading the graph. Try again when its query has ended.")
     try:

@@ -6,11 +6,11 @@ import time
 from functools import partial
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from automc.board import live, pages
-from automc.board.reading import read
 from automc.report import page as report
 from automc.study import pulse
 from automc.study.headline import headline, slower
@@ -26,16 +26,16 @@ SILENT_SECONDS = 30.0
 
 async def all_studies(request: Request) -> Response:
     """The list of studies."""
-    stamp, rows = await read(_listed)
+    stamp, rows = await run_in_threadpool(_listed)
     return pages.page("studies.html.j2", stamp=stamp, rows=rows)
 
 
 async def all_live(request: Request) -> Response:
     """The list again, where it has changed since `seen`."""
     seen = request.query_params.get("seen", "")
-    if await read(_list_stamp) == seen:
+    if await run_in_threadpool(_list_stamp) == seen:
         return Response(status_code=204)
-    stamp, rows = await read(_listed)
+    stamp, rows = await run_in_threadpool(_listed)
     return JSONResponse({"seen": stamp, "parts": {"studies": pages.text("studies_part.html.j2", rows=rows)}})
 
 
@@ -52,7 +52,7 @@ def _listed() -> tuple[str, list[dict[str, Any]]]:
 async def one(request: Request) -> Response:
     """One study in depth."""
     name = request.path_params["study"]
-    seen, parts, study = await read(partial(_parts, name, "-", everything=True))
+    seen, parts, study = await run_in_threadpool(partial(_parts, name, "-", everything=True))
     spec = StudySpec.from_dict(study.record["spec"])
     return pages.page(
         "study.html.j2", study=study.name, record=study.record, protocol=study.protocol, spec=spec, seen=seen,
@@ -64,7 +64,7 @@ async def one(request: Request) -> Response:
 async def one_live(request: Request) -> Response:
     """Those parts of a study that have changed since `seen`."""
     name, before = request.path_params["study"], request.query_params.get("seen", "-")
-    seen, parts, _ = await read(partial(_parts, name, before))
+    seen, parts, _ = await run_in_threadpool(partial(_parts, name, before))
     return JSONResponse({"seen": seen, "parts": parts}) if parts else Response(status_code=204)
 
 

@@ -10,8 +10,10 @@ from starlette.responses import Response
 
 from automc.board import live, pages
 from automc.board.reading import read
+from automc.cli.figures import shown
 from automc.errors import StudyError
 from automc.knowledge.explain import record_text
+from automc.report import layers as tables
 from automc.report import why as accounts
 from automc.study import pulse
 from automc.study.trial import Trial
@@ -19,20 +21,33 @@ from automc.study.trial import Trial
 EVIDENCE = 3
 """Records and neighbours that are told of each step."""
 
+FIGURES = {
+    "status": "status", "why": "reason", "validation": "accuracy", "AR": "ar", "parameters": "params",
+    "parameters removed": "pr", "FLOPs": "flops", "FLOPs removed": "fr", "bits removed": "sr",
+    "AR of the last step": "step_ar", "PR of the last step": "step_pr", "latency": "latency_ms",
+    "file": "file_bytes", "time of the last step": "seconds", "its iterations": "iterations", "round": "round",
+}  # fmt: skip
+"""Figures of a trial by what they are called here."""
+
 
 async def one(request: Request) -> Response:
     """A trial of a study."""
     study, ordinal = request.path_params["study"], request.path_params["ordinal"]
-    seen, trial, account = await read(partial(_account, study, ordinal))
+    seen, trial, account, layers, missing = await read(partial(_account, study, ordinal))
     return pages.page(
         "trial.html.j2", study=study, trial=trial, account=account, protocol=seen.protocol, figures=figures(trial),
-        record_text=record_text, evidence=EVIDENCE,
+        record_text=record_text, evidence=EVIDENCE, columns=tables.COLUMNS, layers=layers, missing=missing,
     )  # fmt: skip
 
 
-def _account(study: str, ordinal: int) -> tuple[live.Seen, Trial, dict[str, Any]]:
+def _account(study: str, ordinal: int) -> tuple[live.Seen, Trial, dict[str, Any], list[tuple[str, ...]], str]:
     seen, trial = find(study, ordinal)
-    return seen, trial, accounts.why(study, str(ordinal))
+    layers, missing = [], ""
+    try:
+        layers = tables.rows(tables.layers(study, str(ordinal)))
+    except StudyError as error:
+        missing = str(error)
+    return seen, trial, accounts.why(study, str(ordinal)), layers, missing
 
 
 def find(study: str, ordinal: int) -> tuple[live.Seen, Trial]:
@@ -48,10 +63,11 @@ def find(study: str, ordinal: int) -> tuple[live.Seen, Trial]:
     raise StudyError(f"The study {study} has no trial {ordinal}. It has {len(seen.trials)}.")
 
 
-def figures(trial: Trial) -> dict[str, Any]:
-    """Return what was measured of a trial, by name as `automc.cli.figures` has it; what is not known is left out."""
-    names = (
-        "status", "reason", "accuracy", "ar", "params", "pr", "flops", "fr", "sr", "step_ar", "step_pr", "step_fr",
-        "latency_ms", "file_bytes", "seconds", "iterations", "round",
-    )  # fmt: skip
-    return {name: value for name in names if (value := getattr(trial, name)) not in (None, "")}
+def figures(trial: Trial) -> dict[str, str]:
+    """Return what was measured of a trial, in words and for reading; what is not known is left out."""
+    found = {}
+    for label, name in FIGURES.items():
+        value = getattr(trial, name)
+        if value not in (None, ""):
+            found[label] = str(shown(name.removeprefix("step_"), value))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -45,7 +44,7 @@ def query(
     """
     from automc import knowledge
     from automc.home import home
-    from automc.knowledge.store import check_query
+    from automc.knowledge.store import check_query, query_params
     from kg import fresh
     from kg.cypher import hints, packaged_queries, saved_queries, used_params
 
@@ -61,7 +60,7 @@ def query(
         _run_script(script, timeout)
         return
     statement, defaults = _statement(text, file, saved, folders)
-    given = _params(param or [])
+    given = query_params(param or [])
     if unused := sorted(set(given) - used_params(statement)):
         raise AutoMCError(f"--param {unused[0]}: the statement has no ${unused[0]}. Correct the name, or leave it out.")
     params = defaults | given
@@ -123,19 +122,6 @@ def _statement(
             raise AutoMCError("There is no statement. Write one, or name --file, --saved, or - with standard input.")
         return one_statement(sys.stdin.read(), "Standard input"), {}
     return one_statement(text, "The text"), {}
-
-
-def _params(items: list[str]) -> dict[str, Any]:
-    params: dict[str, Any] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name.strip().isidentifier():
-            raise AutoMCError(f"--param {item} is not name=value. Write it like --param m=NS.")
-        try:
-            params[name.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            params[name.strip()] = value
-    return params
 
 
 @guarded

@@ -17,7 +17,7 @@ from kg.errors import CardInvalid, ExperienceInvalid, NotInGraph
 if TYPE_CHECKING:
     from kg.curation.additions import Provenance
     from kg.curation.changes import Change
-    from kg.curation.documents import Source
+    from kg.curation.documents import Readable, Source
     from kg.experience import ExperienceFile, RecordEntry
     from kg.store import GraphStore
 
@@ -31,7 +31,7 @@ class Edition:
     notes: tuple[str, ...] = ()
 
 
-def add_method(card: Path, *, by: str = "", write: bool = True) -> Edition:
+def add_method(card: Readable, *, by: str = "", write: bool = True) -> Edition:
     """Add a method card to the graph, or a new version of one that was added.
 
     Raises:
@@ -39,11 +39,11 @@ def add_method(card: Path, *, by: str = "", write: bool = True) -> Edition:
         ExperienceInvalid: a record no longer fits the method; nothing was written.
     """
     from kg.cards import Card
-    from kg.curation.documents import Source, read_document, read_text
+    from kg.curation.documents import as_source, read_document
 
-    text = read_text(card, CardInvalid)
-    new = read_document(Source(str(card), text), Card, CardInvalid)
-    return _put_card(new.method, Source(str(card), text), card.name, by, write)
+    place = as_source(card, CardInvalid)
+    new = read_document(place, Card, CardInvalid)
+    return _put_card(new.method, place, card.name, by, write)
 
 
 def edit_method(method: str, text: str, *, by: str = "", source: str = "an edit") -> Edition:
@@ -87,7 +87,7 @@ def _put_card(method: str, place: Source, source: str, by: str, write: bool) -> 
 
 
 def add_experience(
-    file: Path, *, rows: Path | None = None, by: str = "", because: str = "", sizes: bool = True, write: bool = True
+    file: Readable, *, rows: Path | None = None, by: str = "", because: str = "", sizes: bool = True, write: bool = True
 ) -> Edition:
     """Add an experience file to the graph: its paper with its records, or more records of a paper that is known.
 
@@ -105,11 +105,11 @@ def add_experience(
     Raises:
         ExperienceInvalid: it breaks a rule, or contradicts what is known and nobody said why; nothing was written.
     """
-    from kg.curation.documents import Source, read_document, read_text, write_document
+    from kg.curation.documents import Source, as_source, read_document, write_document
     from kg.experience import ExperienceFile, read_experience
     from kg.rows import read_rows
 
-    place = Source(str(file), read_text(file, ExperienceInvalid))
+    place = as_source(file, ExperienceInvalid)
     new = read_document(place, ExperienceFile, ExperienceInvalid)
     if rows is not None:
         new = new.model_copy(update={"records": (*new.records, *read_rows(rows))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,6 +88,24 @@ def check_query(timeout: float | None, limit: int | None) -> None:
     for option, value in (("--timeout", timeout), ("--limit", limit)):
         if value is not None:
             check(option, value)
+
+
+def query_params(items: Sequence[str]) -> dict[str, Any]:
+    """Read the values of a query's parameters, each written name=value: the value as JSON, else as text.
+
+    Raises:
+        AutoMCError: one is not written so.
+    """
+    params: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise AutoMCError(f"--param {item} is not name=value. Write it like --param m=NS.")
+        try:
+            params[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            params[name.strip()] = value
+    return params
 
 
 def similar(strategy: str, k: int = 10, method: str | None = None) -> list[tuple[str, float]]:

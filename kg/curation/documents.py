@@ -59,6 +59,11 @@ def read_text(path: Path, error: type[KGError]) -> str:
         raise error(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
 
 
+def as_source(place: Readable, error: type[KGError]) -> Source:
+    """Return a document with its text; see `read_text`."""
+    return place if isinstance(place, Source) else Source(str(place), read_text(place, error))
+
+
 def read_document(path: Readable, shape: type[D], error: type[KGError]) -> D:
     """Read and validate a YAML document.
 

@@ -1,7 +1,8 @@
-"""What the board shows of studies, who may ask it, and what a look costs."""
+"""What the board shows, what it refuses, who may ask it, and what a look costs."""
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -140,3 +141,118 @@ def test_a_port_in_use_is_bad_input() -> None:
     assert done.exit_code == 2
     assert f"Port {port}" in done.stderr
     assert "--port" in done.stderr
+
+
+def test_two_trials_and_two_studies_side_by_side(board: Client) -> None:
+    ordinals = [t.ordinal for t in load_trials(STUDY)]
+    page = board.get("/compare", params={"study": STUDY, "left": str(ordinals[0]), "right": f"{STUDY}:{ordinals[1]}"})
+    assert page.text.count(f"{STUDY}, trial ") == 2
+    assert 'class="differs"' in page.text
+    same = board.get("/compare", params={"left": STUDY, "right": STUDY}).text
+    assert 'class="differs"' not in same
+    assert same.count("<svg") == 2
+    assert board.get("/compare", params={"study": STUDY, "left": "1", "right": STUDY}).status_code == 400
+
+
+def test_from_a_node_to_its_neighbours(board: Client) -> None:
+    assert "Strategy" in board.get("/graph").text
+    found = board.get("/graph", params={"q": "network SLIMMING"}).text
+    assert 'href="/graph/Method?id=NS"' in found
+    method = board.get("/graph/Method", params={"id": "NS"}).text
+    assert "USES_TECHNIQUE" in method
+    assert "HAS_HYPERPARAMETER" in method
+    everyone = board.get("/graph/Method", params={"id": "NS", "all": "in:OF_METHOD", "from": "50"}).text
+    assert "Before" in everyone
+    strategy = board.get("/graph/Strategy", params={"id": "NS[HP1=0.1,HP2=0.12,HP6=0.9]", "known": "1"}).text
+    assert "Strategies like it" in strategy
+    assert "NS is Network Slimming" in strategy
+    assert board.get("/graph/Method", params={"id": "'}) DETACH DELETE n //"}).status_code == 404
+    assert board.get("/graph/Nonsense").status_code == 404
+
+
+COUNTS = """MATCH (m:Method)-[:USES_TECHNIQUE]->(t:Technique)
+RETURN t.id AS technique, count(m) AS methods ORDER BY methods DESC"""
+
+
+def test_a_query_as_table_chart_and_csv(board: Client) -> None:
+    table = board.send_form("/query", text=COUNTS)
+    assert table.status_code == 200
+    assert "<td>TE3</td>" in table.text
+    bars = board.send_form("/query", text=COUNTS, **{"as": "chart"}).text
+    assert bars.count("<progress") > 5
+    points = "MATCH (e:Experience) WHERE e.pr > 0 AND e.ar > -1 RETURN e.pr AS pr, e.ar AS ar LIMIT 40"
+    assert board.send_form("/query", text=points, **{"as": "chart"}).text.count("<circle") == 40
+    csv = board.send_form("/query", text=COUNTS, **{"as": "csv"})
+    assert csv.headers["content-type"].startswith("text/csv")
+    assert csv.text.startswith("technique,methods\n")
+    named = board.get("/query", params={"saved": "results-of-method"}).text
+    assert "method=&#34;SFP&#34;" in named
+    params = board.send_form("/query", text="MATCH (m:Method {id: $m}) RETURN m.title AS t", params="m=NS").text
+    assert "<td>Network Slimming</td>" in params
+    assert "Did you mean" in board.send_form("/query", text="MATCH (m:Methd) RETURN m.id AS id").text
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "said"),
+    [
+        ("MATCH (m:Method) DETACH DELETE m", "", "read-only"),
+        ("MATCH (", "", "cannot be read"),
+        ("MATCH (m:Method {id: $m}) RETURN m", "", "parameter"),
+        ("MATCH (m:Method) RETURN m", "x=1", "$x"),
+    ],
+)
+def test_a_query_that_is_refused_keeps_its_text(board: Client, text: str, params: str, said: str) -> None:
+    answer = board.send_form("/query", text=text, params=params)
+    assert answer.status_code == 400
+    assert text in html.unescape(answer.text)
+    assert said in re.search(r'role="alert">(.*?)</p>', html.unescape(answer.text), re.S)[1]
+    assert "NS" in board.get("/graph/Method").text
+
+
+CARD = """format: 1
+method: BoardMethod
+title: A <script>alert(1)</script> method
+citation: A. Author. A title. A workshop, 2026.
+techniques:
+  - {id: TE3, title: fine tune}
+"""
+
+
+def _seal(page: str) -> str:
+    return re.search(r'name="checked" value="([^"]*)"', page)[1]
+
+
+def test_a_card_is_checked_shown_and_then_written(board: Client) -> None:
+    refused = board.send_form("/write/card", text=CARD.replace("citation", "zitation"), act="check")
+    assert refused.status_code == 400
+    assert "zitation" in re.search(r'role="alert">(.*?)</p>', refused.text, re.S)[1]
+    assert "zitation: A. Author" in refused.text, "nothing of what was typed is lost"
+    assert _seal(refused.text) == ""
+    shown = board.send_form("/write/card", text=CARD, act="check").text
+    assert "BoardMethod" in shown
+    assert "<script>alert" not in shown
+    assert board.get("/graph/Method", params={"id": "BoardMethod"}).status_code == 404, "nothing is written yet"
+    other = board.send_form("/write/card", text=CARD + "# later\n", act="write", checked=_seal(shown)).text
+    assert "was changed after it was checked" in other
+    assert board.get("/graph/Method", params={"id": "BoardMethod"}).status_code == 404
+    done = board.send_form("/write/card", text=CARD, act="write", checked=_seal(shown), by="Ada").text
+    assert "Written to the graph" in done
+    node = board.get("/graph/Method", params={"id": "BoardMethod"}).text
+    assert "Ada" in node
+    assert "<script>alert" not in node
+    assert CARD.splitlines()[3] in board.get("/write/card", params={"of": "BoardMethod"}).text
+
+
+def test_results_are_refused_with_the_commands_message(board: Client) -> None:
+    empty = board.get("/write/results").text
+    template = html.unescape(re.search(r'<textarea id="text"[^>]*>\n(.*?)</textarea>', empty, re.S)[1])
+    answer = board.send_form("/write/results", text=template, act="check")
+    assert answer.status_code == 400
+    assert "the results" in re.search(r'role="alert">(.*?)</p>', answer.text, re.S)[1]
+
+
+@pytest.mark.parametrize("address", ["/query", "/write/card"])
+def test_a_form_of_another_page_is_refused(board: Client, address: str) -> None:
+    answer = board.post(address, data={"token": "guessed", "text": CARD, "act": "write"})
+    assert answer.status_code == 403
+    assert board.post(address, content=b"\xff\xfe").status_code == 400
