@@ -13,9 +13,7 @@ from typer.testing import CliRunner, Result
 
 from automc import knowledge
 from automc.cli.kg import app
-from kg.cards import read_cards
 from kg.embedding.vectors import Vectors
-from kg.experience import read_experience
 
 
 def run(*words: str) -> Result:
@@ -28,6 +26,7 @@ def learned(home: Path) -> Vectors:
     return knowledge.vectors()
 
 
+@pytest.mark.slow
 def test_second_sync_changes_nothing_and_says_so(home):
     result = run("sync", "--format", "json")
     assert result.exit_code == 0
@@ -112,15 +111,6 @@ def test_similar_to_what_is_not_there(learned, strategy, said):
     result = run("similar", strategy)
     assert result.exit_code == 2
     assert said in result.stderr
-
-
-def test_export(home):
-    graph = json.loads(run("export").stdout)
-    cards = read_cards()
-    knobs = {knob.id for card in cards for knob in card.hyperparameters}
-    for label, n in {"Method": len(cards), "Hyperparameter": len(knobs), "Paper": len(read_experience()[1])}.items():
-        assert sum(node["_label"] == label for node in graph["nodes"]) == n
-    assert sum(rel["type"] == "HAS_VALUE" for rel in graph["relationships"]) == 59
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from typer.testing import CliRunner, Result
 
 from automc import knowledge
 from automc.cli.kg import app
+from kg.cards import read_cards
+from kg.experience import read_experience
 from kg.store.copy import read_contents
 
 pytestmark = pytest.mark.usefixtures("small_cards")
@@ -43,6 +45,12 @@ def test_a_cypher_file_rebuilds_the_graph_elsewhere(filled, tmp_path, monkeypatc
 
 def test_graphml_and_csv_hold_what_json_does(filled, tmp_path):
     graph = json.loads(run("export").stdout)
+    cards = read_cards()
+    knobs = {knob.id: knob for card in cards for knob in card.hyperparameters}
+    for label, n in {"Method": len(cards), "Hyperparameter": len(knobs), "Paper": len(read_experience()[1])}.items():
+        assert sum(node["_label"] == label for node in graph["nodes"]) == n
+    ends = {rel["to_id"] for rel in graph["relationships"] if rel["type"] == "HAS_VALUE"}
+    assert {"HP6=0.7", "HP6=0.9"} <= ends
     assert run("export", "--format", "graphml", "--out", str(tmp_path / "g.graphml")).exit_code == 0
     read = networkx.read_graphml(BytesIO((tmp_path / "g.graphml").read_bytes()))
     assert read.number_of_nodes() == len(graph["nodes"])

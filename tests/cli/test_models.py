@@ -163,10 +163,10 @@ class Net(nn.Module):
 def test_a_tutorials_network_that_writes_a_width_into_a_view(automc, automc_home, tmp_path):
     file, trained, small = tmp_path / "net.py", tmp_path / "net.am", tmp_path / "small.am"
     file.write_text(TUTORIAL)
-    record(automc("train", f"{file}:Net", *CPU, *EXACT, "--epochs", "2", "--out", trained, "--format", "json"))
+    record(automc("train", f"{file}:Net", *CPU, *EXACT, "--epochs", "0.5", "--out", trained, "--format", "json"))
     lfb = "LFB[HP1=0.1,HP2=0.2,HP15=1,HP16=CE]"
     scheme = f"SFP[HP2=0.2,HP9=0.1,HP10=1] -> LMA[HP1=0.1,HP2=0.2,HP3=4,HP4=3,HP5=0.5] -> {lfb}"
-    words = ("compress", trained, "--scheme", scheme, *CPU, *EXACT, "--unit-epochs", "0.5", "--out", small)
+    words = ("compress", trained, "--scheme", scheme, *CPU, *EXACT, "--unit-epochs", "0.1", "--out", small)
     result = automc(*words, "--format", "json")
     assert result.exit_code == 0, result.output
     before, after = library.load(str(trained)), library.load(str(small))

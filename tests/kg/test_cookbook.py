@@ -185,7 +185,11 @@ def test_there_are_enough_and_each_says_something(answers: dict[str, list[Row]])
     assert all(query.title for query in QUERIES.values())
 
 
-@pytest.mark.parametrize("store", ["bolt", pytest.param("neo4j", marks=pytest.mark.neo4j)], indirect=True)
+@pytest.mark.parametrize(
+    "store",
+    [pytest.param("bolt", marks=pytest.mark.slow), pytest.param("neo4j", marks=pytest.mark.neo4j)],
+    indirect=True,
+)
 def test_every_store_answers_alike(graph: GraphStore, answers: dict[str, list[Row]]) -> None:
     fill(graph)
     for name, query in QUERIES.items():

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from kg.cards import read_cards
+from kg.curation.documents import read_document
 from kg.errors import ExperienceInvalid
-from kg.experience import packaged_experience, read_experience
+from kg.experience import ExperienceFile, packaged_experience, read_experience
 from kg.schema import TEACHING_FAMILIES
 
 FILE = {
@@ -277,4 +278,4 @@ def test_architectures_are_counted(tmp_path, params, flops, said):
 
 def test_packaged_files_name_their_paper():
     for path in packaged_experience():
-        assert yaml.safe_load(path.read_text())["paper"]["id"] == path.stem
+        assert read_document(path, ExperienceFile, ExperienceInvalid).paper.id == path.stem

@@ -80,7 +80,7 @@ RANDOM = {
 
 
 @pytest.mark.parametrize("name", SHRINKING)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(**RANDOM)
 def test_a_step_meets_its_budget_or_says_why_not(name: str, net: nn.Module, pick: int, shrunk: float) -> None:
     expect_size(name, net, SHARES[name][pick % len(SHARES[name])], shrunk)

@@ -26,6 +26,8 @@ NAMES = [name for name in methods.registered() if name in CARDS]  # other tests 
 SHRINKING = [name for name in NAMES if methods.get(name).size == "HP2"]
 QUANTISERS = [name for name in NAMES if name not in SHRINKING]
 NETS = ["resnet-a", "vgg"]
+EPISODES = 10
+"""Of methods that search a policy: as many as tell one search from another; the grid has five times as many."""
 
 
 def count(model: nn.Module) -> int:
@@ -33,8 +35,9 @@ def count(model: nn.Module) -> int:
 
 
 def strategy(name: str, **settings: float | str) -> Strategy:
-    """The first strategy on the method's grid, with some settings replaced (those the method has)."""
+    """The first strategy on the method's grid, with some settings replaced (those the method has); few episodes."""
     first = next(iter(enumerate_strategies(CARDS[name])))
+    settings = {"HP17": EPISODES, **settings}
     return Strategy(name, tuple((hp, settings.get(hp, value)) for hp, value in first.settings))
 
 
@@ -112,7 +115,8 @@ def test_every_hyperparameter_shows(name: str, context) -> None:
             # One layer that everybody wants to prune, also those who compare with its mean norm: the cap must hold.
             model.features[1].weight.mul_(0.1)
             model.features[0].weight[1:].mul_(0.01)
-    step = context(count(model), epochs=50.0)
+    masks = base.get("HP10") is not None  # one every so many epochs, so there must be many
+    step = context(count(model), epochs=50.0 if masks else 20.0)
     reference, report = methods.get(name).apply(model, base, step)
     for hyperparameter in CARDS[name].hyperparameters:
         others = [value for value in hyperparameter.values if value != base.get(hyperparameter.id)]

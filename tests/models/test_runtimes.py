@@ -111,7 +111,9 @@ def test_what_does_not_run_there_is_not_compared():
     assert compare_models(Asks(), Asks(), images) is not None
 
 
-@pytest.mark.parametrize(("kind", "place"), [("torch", "exported"), ("onnx", "onnx")])
+@pytest.mark.parametrize(
+    ("kind", "place"), [pytest.param("torch", "exported", marks=pytest.mark.slow), ("onnx", "onnx")]
+)
 def test_an_export_is_timed_beside_the_network_it_was_made_from(tmp_path: Path, kind, place):
     whole = load("resnet8")
     done = export(whole.model, torch.zeros(1, 3, 8, 8), tmp_path / "m", kind=kind)
