@@ -99,14 +99,18 @@ def test_each_place_gives_the_models_own_logits_in_evaluation_mode():
 class Asks(nn.Module):
     """Its path depends on the pixels: no runtime but PyTorch takes it."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+        return self.scale * (x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3)))
 
 
 def test_what_does_not_run_there_is_not_compared():
     images = torch.ones(1, 3, 4, 4)
     assert compare_models(Asks(), Asks(), images, "onnx") is None
-    with pytest.raises(ModelError, match="export"):
+    with pytest.raises(ModelError, match=r"(?i)data-dependent|depends on the"):
         runner(Asks(), images, "onnx")
     assert compare_models(Asks(), Asks(), images) is not None
 
