@@ -103,6 +103,9 @@ def test_a_running_study_is_read_as_far_as_it_is_new(board: Client, monkeypatch:
         assert set(second["parts"]) == {"way"}, "only what it does has changed"
         assert asked == []
         pulse.write(pulse.place(STUDY), {**told, "updated": time.time() + 2, "trials": 6})
+        sparing = board.get(f"/live/{STUDY}", params={"seen": second["seen"]}).json()
+        assert set(sparing["parts"]) == {"way"}, "what was found is shown anew a little later"
+        monkeypatch.setattr("automc.board.studies._due", {})
         third = board.get(f"/live/{STUDY}", params={"seen": second["seen"]}).json()
         assert set(third["parts"]) == {"way", "found", "trials"}
         assert asked == [[t.ordinal for t in load_trials(STUDY)]], "what was read is not read again"
