@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from inline import Inline
-from study_tools import RECIPE, Interrupt, create, run, same, stored
+from study_tools import RECIPE, Interrupt, create, known, run, same, stored
 
 from automc import knowledge
 from automc.execution.workers import Result
@@ -247,16 +247,17 @@ def test_infeasible_method_is_masked_counted_and_never_asked(full_home, tmp_path
     )
     from automc.datasets import DataRef
 
-    study = Study.create(
-        f"{tmp_path}/plain.py:build", DataRef("digits"), gamma=0.3, budget=Budget(steps=2), recipe=RECIPE,
-        precision="float32", device="cpu", learn_from_trials=False, final=False,
-    )  # fmt: skip
+    with known(full_home):
+        study = Study.create(
+            f"{tmp_path}/plain.py:build", DataRef("digits"), gamma=0.3, budget=Budget(steps=2), recipe=RECIPE,
+            precision="float32", device="cpu", learn_from_trials=False, final=False,
+        )  # fmt: skip
     listener = Plans()
     result = run(study, listener)
     plan = listener.plans[0]
     assert set(plan.infeasible) == {"NS"}
     assert plan.space.infeasible == {"NS": 50}
-    assert plan.space.total == 4525
-    assert plan.space.searchable == 4525 - 50 - sum(plan.space.without_code.values())
+    assert plan.space.total == 50 + 375
+    assert plan.space.searchable == 375
     assert len(result.trials) == 2
     assert "NS" not in {step.method for t in result.trials for step in t.scheme.steps}

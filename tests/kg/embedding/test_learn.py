@@ -169,7 +169,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Any) -> None:
 def test_the_real_cards(triples_of: Callable[[Sequence[Method]], list[Triple]]) -> None:
     methods = on_grid(read_cards())
     experience, _ = read_experience()
-    vectors = learn(methods, triples_of(methods), experience, epochs=3)
+    vectors = learn(methods, triples_of(methods), experience, epochs=2)
     assert vectors.vectors.shape == (4525, 32)
     assert vectors.losses["graph"][-1] < vectors.losses["graph"][0]
     assert vectors.losses["experience"][-1] < vectors.losses["experience"][0]
