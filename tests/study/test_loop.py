@@ -105,8 +105,8 @@ def test_parents_come_first_and_the_graph_knows_before_the_searcher(full_home, d
     assert [[o.pr for o in told] for told in DeepSearch.rounds] == [
         [t.pr for t in result.trials if t.round == number] for number in (1, 2, 3)
     ]
-    for number, known in enumerate(DeepSearch.known, 1):
-        assert known >= {t.scheme.id for t in result.trials if t.round <= number}
+    for number, told in enumerate(DeepSearch.known, 1):
+        assert told >= {t.scheme.id for t in result.trials if t.round <= number}
     assert same(stored(study)) == same(result.trials)
     assert result.front == tuple(study.protocol.front(result.trials))
 
