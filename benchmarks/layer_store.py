@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,7 @@ def measure(design: str, n: int) -> dict[str, float]:
             page = made[start : start + PAGE]
             write(store, design, page, [table_of(model, rng) for _ in page])
         tables = [table_of(model, rng) for _ in made[alone:]]
-        singly = [
-            timed(lambda t=t, c=c: write(store, design, [t], [c])) for t, c in zip(made[alone:], tables, strict=True)
-        ]  # type: ignore[misc]
+        singly = [timed(partial(write, store, design, [t], [c])) for t, c in zip(made[alone:], tables, strict=True)]
         ids = [f"s/{t['ordinal']}" for t in made]
 
         def show() -> None:

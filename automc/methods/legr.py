@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
-from automc.methods.ranking import CRITERIA, norm_table, relative, scores
+from automc.methods.ranking import CRITERIA, narrowest, norm_table, relative, scores
 from automc.methods.step import Step, setting, short_of
 from automc.surgery.groups import Groups, Plan
 from automc.training import evaluate
@@ -197,20 +197,6 @@ class Fitness:
         before, self._done = self.spent, self._done + 1
         if self.spent > before and self._context.progress is not None:
             self._context.progress(self.spent, self._total)
-
-
-def narrowest(groups: Groups, target: int, share: float, round_to: int) -> tuple[list[int], str, Plan]:
-    """Caps of the narrowest scope in which the target can be reached, its name, and a plan by no ranking at all.
-
-    The scope is "blocks", else "streams". What any ranking leaves where the target is out of reach, the plan leaves.
-    """
-    alike = [np.zeros(group.units) for group in groups.groups]
-    caps, scope = groups.caps(share, stream=False), "blocks"
-    plan = groups.plan(alike, target, caps, round_to)
-    if not plan.reached:
-        caps, scope = groups.caps(share), "streams"
-        plan = groups.plan(alike, target, caps, round_to)
-    return caps, scope, plan
 
 
 @register

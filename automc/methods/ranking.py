@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from automc.surgery.groups import Group, Groups
+from automc.surgery.groups import Group, Groups, Plan
 
 ORDERS = {"l1_weight": 1, "l2_weight": 2}
 """Criteria that read weights, with their power."""
@@ -68,6 +68,20 @@ def scores(table: Sequence[Layer], maps: np.ndarray, number: int) -> list[np.nda
         known = found[layer.group]
         found[layer.group] = mapped if known is None else known + mapped
     return found
+
+
+def narrowest(groups: Groups, target: int, share: float, round_to: int) -> tuple[list[int], str, Plan]:
+    """Caps of the narrowest scope in which the target can be reached, its name, and a plan by no ranking at all.
+
+    The scope is "blocks", else "streams". What any ranking leaves where the target is out of reach, the plan leaves.
+    """
+    alike = [np.zeros(group.units) for group in groups.groups]
+    caps, scope = groups.caps(share, stream=False), "blocks"
+    plan = groups.plan(alike, target, caps, round_to)
+    if not plan.reached:
+        caps, scope = groups.caps(share), "streams"
+        plan = groups.plan(alike, target, caps, round_to)
+    return caps, scope, plan
 
 
 def _weight_norms(groups: Groups, group: Group, order: int) -> list[tuple[str, Tensor]]:

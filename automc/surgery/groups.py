@@ -146,6 +146,10 @@ class Groups:
             for g in self.groups
         ]
 
+    def allowed(self, caps: Sequence[int], round_to: int = 1) -> list[np.ndarray]:
+        """Numbers of units that each group may lose, from 0 to its cap, so that multiples of `round_to` stay."""
+        return [np.cumsum([0, *_chunk_sizes(group, caps[g], round_to)]) for g, group in enumerate(self.groups)]
+
     def weight_norms(self, group: Group) -> Tensor:
         """L2 norm of the weights that produce each unit, (units,) on the model's device.
 
@@ -238,7 +242,7 @@ class Groups:
         `round_to`) go back, largest group first, while the count stays within the target. The counts do
         not depend on weights. Where the target is out of reach the caps themselves come back.
         """
-        steps = [np.cumsum([0, *_chunk_sizes(group, caps[g], round_to)]) for g, group in enumerate(self.groups)]
+        steps = self.allowed(caps, round_to)
         ratios = sorted({s / group.units for group, allowed in zip(self.groups, steps, strict=True) for s in allowed})
 
         def at(ratio: float) -> np.ndarray:

@@ -52,7 +52,7 @@ def layer_table(model: nn.Module, example: Tensor, seconds: float = SECONDS) -> 
     return LayerTable(layers, tuple(sorted({(place[a], place[b]) for a, b in flow.edges if a in place})))
 
 
-class _Flow(Channels):
+class _Flow(Channels):  # type: ignore[no-untyped-call]
     """Follows channels, and the layers whose output each tensor comes of through operations without weights."""
 
     def __init__(self, model: nn.Module, deadline: float) -> None:
