@@ -114,7 +114,7 @@ class Agent:
         for _ in range(times):
             drawn = torch.randint(len(figures), (BATCH,), generator=self.draws)
             states, after = all_states[drawn], all_after[drawn]
-            actions, rewards, goes_on = figures[drawn].split(1, dim=1)
+            actions, rewards, goes_on = (figures[drawn, i : i + 1] for i in range(3))
             with torch.no_grad():
                 wanted = rewards + goes_on * self._slow[1](after, self._slow[0](after))
             self._update(1, F.mse_loss(self.critic(states, actions), wanted))

@@ -107,7 +107,7 @@ def test_sizes_are_ordered_like_their_targets(name: str, net: str, context) -> N
     assert params == sorted(set(params), reverse=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "AMC" else n for n in NAMES])
 def test_every_hyperparameter_shows(name: str, context, small_data) -> None:
     base = strategy(name, HP2=0.4)
     policy = base.get("HP17") is not None  # has little to choose where one layer has most of the weights
