@@ -56,7 +56,7 @@ def test_a_parameter_that_is_used_is_taken(automc, home):
         ("LFB[HP1=0.1,HP2=0.1,HP15=1,HP16=XYZ]", "HP16 must be one of"),
         ("legr[HP1=0.1,HP2=0.1]", "There is no code for a method 'legr': it is knowledge only, or unknown"),
         ("legr[HP1=0.1,HP2=0.1]", "Did you mean LeGR?"),
-        ("AMC[HP2=0.1]", "There is no code for a method 'AMC'"),
+        ("CURL[HP2=0.1]", "There is no code for a method 'CURL'"),
         ("NS HP1=0.1", "cannot be read"),
     ],
 )  # fmt: skip
