@@ -27,7 +27,8 @@ from automc.datasets.opening import open_data
 from automc.datasets.ref import DataRef
 from automc.datasets.splits import split
 from automc.methods.base import StepContext
-from automc.methods.ns import NetworkSlimming, rank_channels, sparsity_factor, sparsity_hook
+from automc.methods.ns import NetworkSlimming, sparsity_factor, sparsity_hook
+from automc.methods.ranking import rank_by_scales
 from automc.models.load import load, prepare
 from automc.models.measure import count_params
 from automc.surgery.groups import Groups
@@ -61,7 +62,7 @@ def removed(model: nn.Module, context: StepContext, strategy: Strategy, sparsity
         )
     groups = Groups(work, torch.zeros(context.data.example_shape))
     target = context.target(count_params(model), strategy.number("HP2"))
-    plan, _ = rank_channels(groups, target, strategy.number("HP6"), context.recipe.round_to)
+    plan, _ = rank_by_scales(groups, target, strategy.number("HP6"), context.recipe.round_to)
     return {(g, unit) for g, units in enumerate(plan.removed) for unit in units}
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Method", "StepContext", "StepReport", "executable", "get", "register", "registered"]
 __getattr__ = lazily.names(__name__, dict.fromkeys(("Method", "StepContext", "StepReport"), "base"))
 
-BUILT_IN = ("LMA", "LeGR", "NS", "SFP", "HOS", "LFB", "UQ", "SLQ", "MLQ", "DNQ", "TRP", "PCO", "AMC")
+BUILT_IN = ("LMA", "LeGR", "NS", "SFP", "HOS", "LFB", "UQ", "SLQ", "MLQ", "DNQ", "TRP", "PCO", "AMC", "MDP")
 """Methods of this package, each in a module of its name."""
 ENTRY_POINTS = "automc.methods"
 _registry: dict[str, type[Method]] = {}

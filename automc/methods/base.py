@@ -25,7 +25,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "HP1": (0, 1000), "HP2": (0, 1), "HP3": (2, 100), "HP4": (0.01, 1000), "HP5": (0, 1), "HP6": (0, 1),
     "HP7": (0, 1000), "HP9": (0, 1000), "HP10": (0, 1000), "HP13": (0, 1000), "HP14": (0, 1e6), "HP15": (0, 1e6),
     "HP17": (2, 2000), "HP19": (1, 1e6), "HP20": (0, 0.1), "HP22": (2, 8), "HP23": (1, 8),
-    "HP25": (0, 1000), "HP26": (1, 16),
+    "HP25": (0, 1000), "HP26": (1, 16), "HP27": (0, 0.8),
 }  # fmt: skip
 """Of the hyperparameters that are numbers, far beyond the cards' grids: what a step can be run with."""
 
@@ -110,10 +110,13 @@ class Method(ABC):
     """The hyperparameter that sets the size of the result: HP2, parameters, or HP22, bits."""
 
     factors: ClassVar[bool] = False
-    """Whether it writes layers as products, which would not lie on the levels of a quantised model."""
+    """Whether it puts other layers, such as products, in the place of a model's: off the levels of a quantised one."""
 
     adds: ClassVar[bool] = False
     """Whether its result has parameters that its input had not, and that no quantiser stores in fewer bits."""
+
+    serves: ClassVar[tuple[str, ...]] = ()
+    """Figures for whose limits it is made (see `study.limits.KINDS`): a search without one leaves it out."""
 
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Values of the hyperparameters that are categories."""

@@ -5,16 +5,15 @@ Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slim
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automc.errors import Infeasible
 from automc.methods import register
 from automc.methods.base import Method, StepContext, StepReport
+from automc.methods.ranking import rank_by_scales
 from automc.methods.step import Step, setting, short_of
-from automc.surgery.groups import Groups, Plan
 from automc.training.loop import GradientHook, learning_rate
 from automc.training.recipe import Recipe
 from kg.schema import Strategy
@@ -52,31 +51,6 @@ def sparsity_hook(factor: float) -> GradientHook:
     return hook
 
 
-def rank_channels(groups: Groups, target: int, share: float, round_to: int) -> tuple[Plan, str]:
-    """Plan by |γ| under one global threshold, in the narrowest scope that reaches the target; also name the scope.
-
-    Scopes: groups with a batch norm inside blocks; residual streams too; last the groups without a batch norm,
-    by the L2 norm of their filters rescaled to the mean |γ|.
-    """
-    gammas = [_numpy(groups.bn_scales(group)) for group in groups.groups]
-    ranked = [gamma for gamma in gammas if gamma is not None]
-    mean = float(sum(g.sum() for g in ranked) / max(1, sum(len(g) for g in ranked)))
-    filled = []
-    for group, gamma in zip(groups.groups, gammas, strict=True):
-        norms = groups.weight_norms(group).double().cpu().numpy()
-        filled.append(gamma if gamma is not None else norms * (mean / max(norms.mean(), 1e-12)))
-    plan, scope = groups.plan(gammas, target, groups.caps(share, stream=False), round_to), "blocks"
-    if not plan.reached:
-        plan, scope = groups.plan(gammas, target, groups.caps(share), round_to), "streams"
-    if not plan.reached:
-        plan, scope = groups.plan(filled, target, groups.caps(share), round_to), "all"
-    return plan, scope
-
-
-def _numpy(values: Tensor | None) -> np.ndarray | None:
-    return None if values is None else values.double().cpu().numpy()
-
-
 @register
 class NetworkSlimming(Method):
     """Delete the channels with the smallest batch-norm scales, and fine-tune.
@@ -106,13 +80,13 @@ class NetworkSlimming(Method):
         groups = step.groups()
         if all(groups.bn_scales(group) is None for group in groups.groups):
             raise Infeasible(f"{strategy.id}: no removable channel of the model has a batch norm to rank it by.")
-        plan, scope = rank_channels(groups, step.target, share, context.recipe.round_to)
+        plan, scope = rank_by_scales(groups, step.target, share, context.recipe.round_to)
         short = short_of(plan, f"removing {share:.0%} of every channel group")
         step.settle(plan.params, groups.unit_cost(plan), short)
         factor = sparsity_factor(step.model, step.lengths[0], context.recipe)
         if step.lengths[0]:
             step.train(gradient_hook=sparsity_hook(factor), phase=0)
-            plan, scope = rank_channels(groups, step.target, share, context.recipe.round_to)
+            plan, scope = rank_by_scales(groups, step.target, share, context.recipe.round_to)
         unit = groups.unit_cost(plan)
         groups.apply(plan)
         fitted = step.train(phase=1)

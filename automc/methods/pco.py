@@ -11,28 +11,26 @@ from torch import Tensor, nn
 
 from automc.errors import Infeasible
 from automc.methods import register
-from automc.methods.base import Method, StepContext, StepReport
+from automc.methods.base import StepContext, StepReport
 from automc.methods.operator_search import OperatorSearch
-from automc.methods.step import Step, setting
+from automc.methods.searching import Searching
+from automc.methods.step import Step
 from automc.surgery import branches, lowrank
 from automc.surgery.knapsack import least_rise
 from automc.surgery.operators import searched
 from automc.training.alternating import Alternation, judging
 from automc.training.distill import taught
 from automc.training.loop import Loss
-from automc.training.recipe import Recipe
 from automc.training.seeds import derived
 from kg.schema import Strategy
 
 TEMPERATURE = 4.0
 TEACHER = 0.5
 """Weight of the input model's outputs, in the search and in the fine-tuning."""
-SEARCH = 2.0
-"""What an iteration of the search costs, in iterations of training: the teacher's outputs, and the scores' updates."""
 
 
 @register
-class PartialChannelOperators(Method):
+class PartialChannelOperators(Searching):
     """Replace convolutions by cheaper operators that a search chooses, and fine-tune with the input as the teacher.
 
     HP1 epochs of fine-tuning and HP25 epochs of the search in units of E0; HP2 share of the original parameters to
@@ -50,6 +48,7 @@ class PartialChannelOperators(Method):
 
     name = "PCO"
     factors = True
+    search_cost = 2.0
 
     def apply(self, model: nn.Module, strategy: Strategy, context: StepContext) -> tuple[nn.Module, StepReport]:
         """Search on a copy of `model`, rebuild and train it.
@@ -118,17 +117,3 @@ class PartialChannelOperators(Method):
             step.train(phase=0, loss=loss, after_update=turns)
         finally:
             search.leave()
-
-    def phases(self, strategy: Strategy, recipe: Recipe, n_train: int) -> tuple[int, int]:
-        """Iterations of the search and of the fine-tuning."""
-        lengths = (setting(strategy, name, 0.0, 1000.0) for name in ("HP25", "HP1"))
-        search, after = (recipe.iterations(length, n_train) for length in lengths)
-        return search, after
-
-    def iterations(self, strategy: Strategy, recipe: Recipe, n_train: int) -> int:
-        """Iterations of both phases."""
-        return sum(self.phases(strategy, recipe, n_train))
-
-    def relative_cost(self, strategy: Strategy) -> float:
-        """HP1, and HP25 at the price of its iterations."""
-        return setting(strategy, "HP1", 0.0, 1000.0) + SEARCH * setting(strategy, "HP25", 0.0, 1000.0)

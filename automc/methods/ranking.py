@@ -100,3 +100,28 @@ def _bn_norms(groups: Groups, group: Group, by_params: bool) -> list[tuple[str, 
             squares = member.weight.detach().square()[groups.rows(member)].sum(1)
             found.append((member.name, squares * groups.fan_in(group, member) if by_params else squares))
     return found
+
+
+def rank_by_scales(groups: Groups, target: int, share: float, round_to: int) -> tuple[Plan, str]:
+    """Plan by |γ| under one global threshold, in the narrowest scope that reaches the target; also name the scope.
+
+    Scopes: groups with a batch norm inside blocks; residual streams too; last the groups without a batch norm,
+    by the L2 norm of their filters rescaled to the mean |γ|.
+    """
+    gammas = [_numpy(groups.bn_scales(group)) for group in groups.groups]
+    ranked = [gamma for gamma in gammas if gamma is not None]
+    mean = float(sum(g.sum() for g in ranked) / max(1, sum(len(g) for g in ranked)))
+    filled = []
+    for group, gamma in zip(groups.groups, gammas, strict=True):
+        norms = groups.weight_norms(group).double().cpu().numpy()
+        filled.append(gamma if gamma is not None else norms * (mean / max(norms.mean(), 1e-12)))
+    plan, scope = groups.plan(gammas, target, groups.caps(share, stream=False), round_to), "blocks"
+    if not plan.reached:
+        plan, scope = groups.plan(gammas, target, groups.caps(share), round_to), "streams"
+    if not plan.reached:
+        plan, scope = groups.plan(filled, target, groups.caps(share), round_to), "all"
+    return plan, scope
+
+
+def _numpy(values: Tensor | None) -> np.ndarray | None:
+    return None if values is None else values.double().cpu().numpy()

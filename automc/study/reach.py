@@ -15,6 +15,7 @@ from automc.search.history import largest_sum
 from automc.study.bits import least_kept, quantiser, quantisers
 from automc.study.closing import closes
 from automc.study.doctor import scratch
+from automc.study.limits import KINDS, Limit
 from automc.study.opening import counts
 from automc.study.space import BEYOND, widest
 from automc.study.spec import MAX_REMOVED, StudySpec
@@ -32,6 +33,18 @@ def grids(only: Collection[str] = ()) -> dict[str, tuple[Strategy, ...]]:
     """Return the strategies on the grids of the methods that can be executed here, or of `only` those named."""
     able = on_grid((m for m in knowledge.methods() if m.id in methods.registered()), only)
     return {m.id: tuple(enumerate_strategies(m)) for m in able if m.hyperparameters and (not only or m.id in only)}
+
+
+def unasked(limits: Iterable[Limit], names: Iterable[str]) -> dict[str, str]:
+    """Return, of these methods, those made for limits that nobody has set, with the reason."""
+    limited = {limit.figure for limit in limits}
+    registry, reasons = methods.registered(), dict[str, str]()
+    for name in names:
+        serves = registry[name].serves if name in registry else ()
+        if serves and not limited & set(serves):
+            options = " or ".join(KINDS[figure].option for figure in serves)
+            reasons[name] = f"it costs accuracy for what is not limited here; it is searched with {options}."
+    return reasons
 
 
 def grid_levels(only: Collection[str] = ()) -> dict[str, set[float]]:

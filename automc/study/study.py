@@ -35,7 +35,7 @@ from automc.study.opening import counts, founded, vectors_for
 from automc.study.outbox import insist, now, open_outbox
 from automc.study.place import claimed, folder, held
 from automc.study.protocol import Protocol, settled
-from automc.study.reach import grid_levels, insist_possible, insist_reachable
+from automc.study.reach import grid_levels, insist_possible, insist_reachable, unasked
 from automc.study.result import Result
 from automc.study.space import StrategySpace, lightest, widest
 from automc.study.spec import Budget, StudySpec
@@ -289,11 +289,12 @@ class Study:
             }
             self._save_at_last(listener, probe=probe)
         known = self.record["probe"]
-        if not known["per_iteration"]:
-            reasons = " ".join(f"{name}: {reason}" for name, reason in known["infeasible"].items())
+        infeasible = known["infeasible"] | unasked(self.spec.limits, known["per_iteration"])
+        if not set(known["per_iteration"]) - set(infeasible):
+            reasons = " ".join(f"{name}: {reason}" for name, reason in infeasible.items())
             raise StudyError(f"No method can work on this model, so there is nothing to search. {reasons}")
         forecast = Forecast(known["per_iteration"], known["overhead"], self.spec.recipe, self.subject.splits.train.n)
-        return known["infeasible"], forecast
+        return infeasible, forecast
 
     def _plan(
         self,

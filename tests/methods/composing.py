@@ -47,8 +47,8 @@ CARDS = {card.id: card for card in read_cards()}
 NAMES = [name for name in methods.registered() if name in CARDS]
 SHRINKING = [name for name in NAMES if methods.get(name).size == "HP2"]
 QUANTISERS = [name for name in NAMES if name not in SHRINKING]
-FACTORING = ("HOS", "LFB", "TRP", "PCO")
-"""Methods that write a layer as a product of others."""
+FACTORING = ("HOS", "LFB", "TRP", "PCO", "MDP")
+"""Methods that put other layers in the place of a model's."""
 CLASSES = 10
 IMAGES = 16
 LARGEST = 0.85

@@ -14,7 +14,8 @@ from torch import nn
 
 from automc import methods
 from automc.errors import Infeasible
-from automc.methods.ns import rank_channels, scales, sparsity_factor, sparsity_hook
+from automc.methods.ns import scales, sparsity_factor, sparsity_hook
+from automc.methods.ranking import rank_by_scales
 from automc.surgery.groups import Groups
 from automc.training.loop import fit
 from automc.training.recipe import Recipe
@@ -75,12 +76,12 @@ def test_selection_is_by_scale_and_blind_to_a_common_factor() -> None:
     model = build("vgg")
     groups = Groups(model, EXAMPLE)
     target = int(count(model) * 0.7)
-    plan, scope = rank_channels(groups, target, 0.9, 1)
+    plan, scope = rank_by_scales(groups, target, 0.9, 1)
     assert scope == "blocks"
     with torch.no_grad():
         for gamma in scales(model):
             gamma.mul_(7.5)
-    assert rank_channels(groups, target, 0.9, 1)[0].removed == plan.removed
+    assert rank_by_scales(groups, target, 0.9, 1)[0].removed == plan.removed
     values = [groups.bn_scales(group) for group in groups.groups]
     kept = [
         v[[u for u in range(len(v)) if u not in units]]
@@ -100,7 +101,7 @@ def test_a_channel_with_zero_scale_and_shift_goes_unnoticed() -> None:
         before = model(EXAMPLE)
     groups = Groups(model, EXAMPLE)
     cost = groups.params([0] * 4) - groups.params([int(g.root == "features.0") for g in groups.groups])
-    plan, _ = rank_channels(groups, count(model) - cost, 0.9, 1)
+    plan, _ = rank_by_scales(groups, count(model) - cost, 0.9, 1)
     assert plan.removed[0] == (3,)
     groups.apply(plan)
     with torch.no_grad():
@@ -112,13 +113,13 @@ def test_scopes_widen_only_where_the_target_needs_it() -> None:
     found = {}
     for share in (0.2, 0.8):
         groups = Groups(copy.deepcopy(model), EXAMPLE)
-        plan, found[share] = rank_channels(groups, int(count(model) * (1 - share)), 0.7, 1)
+        plan, found[share] = rank_by_scales(groups, int(count(model) * (1 - share)), 0.7, 1)
         streams = [units for g, units in zip(groups.groups, plan.removed, strict=True) if g.stream]
         assert plan.reached
         assert any(streams) == (share == 0.8)
     assert found == {0.2: "blocks", 0.8: "streams"}
     factored = Groups(build("factored"), EXAMPLE)
-    plan, scope = rank_channels(factored, int(count(factored.model) * 0.7), 0.9, 1)
+    plan, scope = rank_by_scales(factored, int(count(factored.model) * 0.7), 0.9, 1)
     assert (scope, plan.reached) == ("all", True)
 
 
