@@ -170,7 +170,7 @@ def test_a_file_of_the_same_name(home: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_without_a_graph(automc_home: Path) -> None:
-    with pytest.raises(NotInGraph, match="digits-digits-1"):
+    with pytest.raises(NotInGraph, match=r"There is no graph in .*automc kg init"):
         replay.find("digits-digits-1:1")
     assert replay.find("scheme.txt") is None
 
