@@ -8,8 +8,10 @@ from typing import ClassVar
 
 import pytest
 from study_tools import counts, create, create_fully, in_process, run, same, stored
+from typer.testing import CliRunner
 
 from automc import knowledge
+from automc.cli.main import app
 from automc.errors import EnvironmentFault, StudyError
 from automc.report.layers import layers
 from automc.study import Listener, Study
@@ -245,6 +247,10 @@ def test_layers_of_the_model_and_of_every_trial(searched, automc_home):
     )
     with pytest.raises(StudyError, match="has not executed 99"):
         layers(searched, "99")
+    shown = CliRunner().invoke(app, ["show", searched, "--layers", "1", "--format", "csv"], catch_exceptions=False)
+    assert shown.stdout.splitlines()[0].startswith("layer,kind,channels")
+    assert len(shown.stdout.splitlines()) == 1 + len(account["layers"])
+    assert CliRunner().invoke(app, ["show", searched, "--layers", "99"]).exit_code == 2
     with knowledge.graph() as store:
         store.write("MATCH (l:LayerTable {id: $id}) DETACH DELETE l", {"id": f"{searched}/1"})
     with pytest.raises(StudyError, match=f"No layers are recorded of {searched}/1: it is of before they were recorded"):
