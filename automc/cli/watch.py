@@ -10,6 +10,7 @@ from typing import Any
 from automc.cli.figures import duration, percent
 from automc.cli.output import say
 from automc.knowledge.words import in_words
+from automc.search import get as searcher_named
 from automc.study import Listener
 from automc.study.loop import Plan
 from automc.study.trial import Trial
@@ -108,6 +109,10 @@ class Watch(Listener):
         if space.closing:
             self.say(
                 f"              {space.closing:,} more, off the grid, remove exactly what is missing to the target"
+            )
+        if searcher_named(spec.searcher).levels:
+            self.say(
+                "  levels      a third of each step's length first; the best are trained on to two thirds, and all of it"
             )
         if plan.first:
             names = ", ".join(" -> ".join(step.method for step in scheme.steps) for scheme in plan.first)

@@ -16,7 +16,7 @@ from automc.search import register
 from automc.search.base import MORE, Limits, Outcome, SchemeIndices, Searcher, Space, bare, level_of, meets
 from automc.search.evolution import TRIES, changed, repaired
 from automc.search.history import History, points
-from automc.search.pareto import non_dominated
+from automc.search.pareto import hypervolume_gain, non_dominated
 from automc.search.random_search import fill
 
 CHILDREN = 4
@@ -36,11 +36,12 @@ class EcoSearch(Searcher):
     """Evolution on three levels: a third of the length, two, and all of it.
 
     When CHILDREN schemes of the first level have been told, the best two of all alive there are trained on, and of
-    those alive at the second level the best one. Best is who meets γ (and the least accuracy), then the Pareto rank in
-    accuracy and size among its level, then accuracy; who meets nothing is ranked by how much is missing. Children
-    extend or change a parent that has won a tournament by Pareto rank in its level, whatever its size, since a scheme
-    that removes too little may be extended. Accuracies of two levels are never compared. EcoNAS has accuracy alone, as
-    its networks need not be small.
+    those alive at the second level the best one. Best is who meets γ (and the least accuracy) and adds most
+    hypervolume to those of its level that have moved up, so that the last level gets a front and not its accurate
+    end alone; who meets nothing is ranked by how much is missing. Children extend or change a parent that has won a
+    tournament by Pareto rank in its level, whatever its size, since a scheme that removes too little may be
+    extended. Accuracies of two levels are never compared. EcoNAS has accuracy alone, as its networks need not be
+    small.
     """
 
     name: ClassVar[str] = "eco"
@@ -87,10 +88,9 @@ class EcoSearch(Searcher):
             begun = len(self._told[level]) + sum(level_of(scheme) == level for scheme in under_way)
             members = [o for o in self._alive(level - 1) if (*o.scheme, MORE) not in under_way]
             if begun < self._cycle * share and members:
-                return (
-                    *min(zip(self._standing(members), members, strict=True), key=lambda one: one[0])[1].scheme,
-                    MORE,
-                )
+                above = {*self._told[level], *under_way}
+                moved = [o for scheme, o in self._told[level - 1].items() if (*scheme, MORE) in above]
+                return (*members[self._best(members, moved)].scheme, MORE)
         return None
 
     def _alive(self, level: int) -> list[Outcome]:
@@ -101,18 +101,17 @@ class EcoSearch(Searcher):
             if o.status == "ok" and (*scheme, MORE) not in above and self._cycle - self._born[scheme] <= LIFE
         ]  # fmt: skip
 
-    def _standing(self, members: Sequence[Outcome]) -> list[tuple[float, int, float]]:
-        """Return by what members of a level are ordered for promotion, the best least."""
-        gamma = self.limits.gamma
-        return [
-            (
-                (0.0 if meets(o.size or 0.0, gamma) else gamma - (o.size or 0.0))
-                + self.limits.accuracy_short(o.accuracy or 0.0),
-                int(rank),
-                -(o.accuracy or 0.0),
-            )
-            for o, rank in zip(members, ranks(members), strict=True)
-        ]
+    def _best(self, members: Sequence[Outcome], moved: Sequence[Outcome]) -> int:
+        """Return the place of the member to promote; `moved` are those of its level that were promoted before."""
+        gamma, base = self.limits.gamma, self.limits.base_accuracy
+        gains = hypervolume_gain(points(members), points(moved), (0.5 * base, gamma))
+
+        def standing(place: int) -> tuple[float, float, float]:
+            size, accuracy = members[place].size or 0.0, members[place].accuracy or 0.0
+            missing = 0.0 if meets(size, gamma) else gamma - size
+            return missing + self.limits.accuracy_short(accuracy), -float(gains[place]), -accuracy
+
+        return min(range(len(members)), key=standing)
 
     def _child(self, rng: np.random.Generator) -> SchemeIndices | None:
         """Return a new scheme of the first level: a parent's child, or one drawn at random; None if all are known."""

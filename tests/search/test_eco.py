@@ -33,10 +33,10 @@ def test_of_four_two_are_trained_on_and_one_for_all_its_length(new_space, new_ta
     assert thirds <= 3 * 0.59 * (levels[1] + CHILDREN), "what a cycle costs at most, in full lengths"
 
 
-def test_who_meets_the_target_moves_up_first_then_by_rank_and_accuracy(new_space):
+def test_who_meets_the_target_and_adds_most_to_the_front_moves_up_first(new_space):
     search = EcoSearch(new_space(), LIMITS, 1)
     told(search, ((0,), 0.89, 0.1), ((1,), 0.8, 0.35), ((2,), 0.7, 0.3), ((3,), 0.75, 0.5))
-    assert promoted(search) == [(1, MORE), (3, MORE)], "not the most accurate one, and not the dominated one"
+    assert promoted(search) == [(3, MORE), (1, MORE)], "not the most accurate one, and not the dominated one"
     told(search, ((1, MORE), 0.81, 0.35), ((3, MORE), 0.83, 0.5))
     assert promoted(search) == [(3, MORE, MORE)]
 

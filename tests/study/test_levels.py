@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from automc import knowledge
 from automc.cli.main import app
-from automc.report.why import why
+from automc.report.why import text, why
 from automc.study import Study
 from automc.study.forecast import Forecast
 from automc.study.protocol import highest
@@ -71,6 +71,7 @@ def _check_what_is_shown(study: str, trials: tuple[Trial, ...]) -> None:
     account = why(study, str(last.ordinal))
     assert [step["trial"] for step in account["steps"]][-1] == last.ordinal
     assert "trained on" in account["steps"][-1]["how"]
+    assert "trained 3/3 of its length" in text(account)
     shown = CliRunner().invoke(app, ["show", study, "--trials", "--format", "csv"]).output
     assert "@3/3" in shown
     assert ",level" in shown.splitlines()[0]
