@@ -44,10 +44,12 @@ def onnx_kernels(calls: Sequence[Call]) -> list[Kernel]:
         return last if len(readers[place]) == 1 and calls[last].kernel.kind in kinds else None
 
     for place, call in enumerate(calls):
-        if place in gone:
-            continue
+        if place in gone or not call.sources:
+            continue  # what is computed of parameters alone belongs to the layer that multiplies with it
         kernel, last = call.kernel, place
-        if kernel.kind in CONVOLUTIONS:
+        if call.dequantised:
+            kernel = replace(kernel, kind=f"{kernel.kind}+dequantised")
+        if call.kernel.kind in CONVOLUTIONS:
             for kinds in (_NORMS, _ADDS, _ACTIVATIONS):
                 then = next_of(last, kinds)
                 if then is None or then in gone:

@@ -34,8 +34,8 @@ Argument = Any
 class Kernel:
     """One operation on tensors of one shape; numbers of channels, pixels and elements.
 
-    `kind` is "conv", "depthwise", "grouped" or "linear", with "+add" where a runtime adds a shortcut on the way, or the
-    operation's name.
+    `kind` is "conv", "depthwise", "grouped" or "linear", or the operation's name; with "+add" where a runtime adds a
+    shortcut on the way, and "+dequantised" where the weight is stored in fewer bits.
     """
 
     kind: str
@@ -95,7 +95,9 @@ class Call:
 
     kernel: Kernel
     sources: tuple[int, ...]
-    """Places of the calls whose results it reads, -1 for the model's input."""
+    """Places of the calls whose results it reads, -1 for the model's input; none where it reads parameters alone."""
+    dequantised: bool = False
+    """Whether it multiplies with a weight that other calls make of the model's parameters."""
 
 
 def calls_of(model: nn.Module, images: Tensor) -> list[Call]:
@@ -127,6 +129,8 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._made: dict[int, int] = {}
         self._alive: list[Tensor] = []
         self._own = {id(t) for t in (*model.parameters(), *model.buffers())}
+        self._weights: set[int] = set()
+        """What was computed of parameters alone."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -140,13 +144,19 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for tensor in results:
                 if given and all(id(t) in self._own for t in given):
                     self._own.add(id(tensor))
+                    self._weights |= {id(tensor)} if {id(t) for t in given} & self._weights else set()
                 else:
                     self._made[id(tensor)] = origin
             return result
+        alone = all(id(t) in self._own for t in given)
         kernel = _kernel(name, args, given, [t for t in given if id(t) not in self._own], results[0])
+        low = kernel.multiplies and bool({id(t) for t in given[1:]} & self._weights)
         for tensor in results:
             self._made[id(tensor)] = len(self.calls)
-        self.calls.append(Call(kernel, tuple(sources)))
+            if alone and given:
+                self._own.add(id(tensor))
+                self._weights.add(id(tensor))
+        self.calls.append(Call(kernel, tuple(sources), low))
         return result
 
 

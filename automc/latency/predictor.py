@@ -18,6 +18,8 @@ LANES = 16
 """Numbers in a register, at most: widths cost in steps of it."""
 _LEAST = 12
 """Of fewer samples of a kind nothing is learned beyond their mean and the bytes that they touch."""
+_FITS, _GOOD = 4, 0.05
+"""Rounds of leaving out networks, and the relative error of those that always stay."""
 OTHERS = "others"
 """Of all kinds without a weight together, for a kind that was not measured."""
 
@@ -53,9 +55,12 @@ class KindModel:
     def __init__(self, kernels: Sequence[Kernel], seconds: Sequence[float]) -> None:
         from sklearn.ensemble import HistGradientBoostingRegressor
         from sklearn.linear_model import Ridge
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
 
         rows, times = _rows(kernels), np.log(np.asarray(seconds, dtype=float))
-        self._line = Ridge(alpha=1e-3).fit(rows, times)
+        # The line keeps to what varies: of a form that was hardly measured it must not run away.
+        self._line = make_pipeline(StandardScaler(), Ridge(alpha=0.3)).fit(rows, times)
         self._trees: Any = None
         if len(rows) >= _LEAST:
             self._trees = HistGradientBoostingRegressor(
@@ -85,7 +90,7 @@ class Fit:
 
     @classmethod
     def of(cls, sums: Sequence[float], numbers: Sequence[int], measured: Sequence[float]) -> Fit:
-        """Fit measured networks, each one's relative error alike."""
+        """Fit measured networks, each one's relative error alike; those that fit the others badly are left out."""
         from scipy.optimize import nnls
 
         ms = np.asarray(measured, dtype=float)
@@ -95,8 +100,13 @@ class Fit:
         if len(ms) < 3:
             return cls(sums=float(np.mean(ms / rows[:, 0])))
         # Columns of about the same size, which nnls needs to stop where it should.
-        scale = (rows / ms[:, None]).mean(axis=0)
-        found = nnls(rows / ms[:, None] / scale, np.ones(len(ms)))[0] / scale
+        rows = rows / ms[:, None]
+        scale = rows.mean(axis=0)
+        kept = np.ones(len(ms), dtype=bool)
+        for _ in range(_FITS):
+            found = nnls(rows[kept] / scale, np.ones(int(kept.sum())))[0] / scale
+            error = np.abs(rows @ found - 1)
+            kept = error <= max(_GOOD, 2.5 * float(np.median(error)))
         return cls(*map(float, found))
 
     def ms(self, total: float, number: int) -> float:

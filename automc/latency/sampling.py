@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import exp, log
 
 import numpy as np
@@ -26,6 +27,7 @@ def drawn(own: Sequence[Kernel], brought: Sequence[Kernel] = (), seed: int = 0, 
         share: of the numbers of samples, for a quick look.
     """
     random = np.random.default_rng(seed)
+    brought = [*brought, *(half for kernel in own for half in _halves(kernel))]
     forms = {kernel.form for kernel in own}
     new = _distinct([kernel for kernel in brought if kernel.form not in forms])
     found = _distinct(own)
@@ -38,6 +40,32 @@ def drawn(own: Sequence[Kernel], brought: Sequence[Kernel] = (), seed: int = 0, 
         more = _variants(mine, others, random)
         found += [next(more) for _ in range(max(1, round(share * number / (3 if "+" in kind else 1))))]
     return _distinct(found)
+
+
+def _halves(kernel: Kernel) -> list[Kernel]:
+    """Return what a convolution becomes as a product of two: k×1 and 1×k, and 1×1."""
+    if kernel.kind != "conv" or max(kernel.size) == 1:
+        return []
+    (high, wide), (down, right), padding = kernel.size, kernel.stride, kernel.padding
+    forms = (
+        ((high, 1), (down, 1), (padding[0], 0)),
+        ((1, wide), (1, right), (0, padding[1])),
+        ((1, 1), (1, 1), (0, 0)),
+    )
+    found = []
+    for size, stride, pads in forms:
+        given = list(kernel.arguments)
+        given[1] = {**given[1], "shape": [*given[1]["shape"][:2], *size]}
+        given[3], given[4] = list(stride), list(pads)
+        images = given[0]["shape"]
+        height, width = (1 + (n + 2 * p - s) // t for n, p, s, t in zip(images[2:], pads, size, stride, strict=True))
+        written = kernel.batch * kernel.outputs * height * width
+        found.append(
+            replace(
+                kernel, size=size, stride=stride, arguments=tuple(given), height=height, width=width, written=written
+            )
+        )
+    return found
 
 
 def _distinct(kernels: Sequence[Kernel]) -> list[Kernel]:

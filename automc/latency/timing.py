@@ -165,7 +165,8 @@ def _graph(kernel: Kernel) -> tuple[bytes, np.ndarray] | None:
     """Return an ONNX file that runs a kernel, and its images; None for a kind that is not known there."""
     from onnx import helper
 
-    kind, _, added = kernel.kind.partition("+")
+    kind, *more = kernel.kind.split("+")
+    low = "dequantised" in more
     random = np.random.default_rng(0)
     build = _Graph(random)
     sides: tuple[int, ...] = (
@@ -175,10 +176,10 @@ def _graph(kernel: Kernel) -> tuple[bytes, np.ndarray] | None:
         build.convolution("images", "before", kernel.inputs, _AROUND)
         build.convolution(
             "before", "made", kernel.outputs, kernel.inputs // kernel.groups, kernel.size, kernel.stride,
-            kernel.padding, kernel.groups,
+            kernel.padding, kernel.groups, low=low,
         )  # fmt: skip
         last = "made"
-        if added:
+        if "add" in more:
             build.convolution("images", "shortcut", kernel.outputs, _AROUND, stride=kernel.stride)
             build.node("Add", ["made", "shortcut"], "summed")
             last = "summed"
@@ -186,16 +187,18 @@ def _graph(kernel: Kernel) -> tuple[bytes, np.ndarray] | None:
         build.convolution("lit", "logits", _AROUND, kernel.outputs)
     elif kind == "linear":
         sides = (kernel.batch, kernel.inputs)
-        weight, bias = build.weight(kernel.outputs, kernel.inputs), build.weight(kernel.outputs)
+        stored = build.levels if low else build.weight
+        weight, bias = stored(kernel.outputs, kernel.inputs), build.weight(kernel.outputs)
         build.node("Gemm", ["images", weight, bias], "made", transB=1)
         build.node("Identity", ["made"], "logits")
     elif kind in _POINTWISE or kind in _BINARY or kind in _POOLS:
         channels = kernel.inputs
         build.convolution("images", "before", channels, _AROUND)
         if kind in _BINARY:
-            build.convolution("images", "shortcut", channels, _AROUND)
-            build.node("Sigmoid", ["before"], "behind")  # so that it is not added by the convolution
-            build.node(_BINARY[kind], ["behind", "shortcut"], "made")
+            # Activations between, so that no convolution takes the sum with it.
+            build.node("Sigmoid", ["before"], "behind")
+            build.node("Tanh", ["before"], "behind2")
+            build.node(_BINARY[kind], ["behind", "behind2"], "made")
         elif kind in _POOLS:
             side = max(1, round((kernel.read / kernel.batch / channels) ** 0.5))
             sides = (kernel.batch, _AROUND, side, side)
@@ -233,6 +236,16 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
+    def levels(self, *shape: int) -> str:
+        """A weight of bytes with a scale for each output channel."""
+        from onnx import numpy_helper
+
+        name = f"weight{len(self.weights)}"
+        values = self._random.integers(-127, 128, shape).astype(np.int8)
+        self.weights.append(numpy_helper.from_array(values, name))
+        self.node("DequantizeLinear", [name, self.weight(shape[0])], f"levels{name}", axis=0)
+        return f"levels{name}"
+
     def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
         from onnx import helper
 
@@ -240,9 +253,10 @@ class _Graph:
 
     def convolution(
         self, read: str, made: str, outputs: int, inputs: int, size: tuple[int, int] = (1, 1),
-        stride: tuple[int, int] = (1, 1), padding: tuple[int, int] = (0, 0), groups: int = 1,
+        stride: tuple[int, int] = (1, 1), padding: tuple[int, int] = (0, 0), groups: int = 1, low: bool = False,
     ) -> None:  # fmt: skip
-        names = [read, self.weight(outputs, inputs, *size), self.weight(outputs)]
+        stored = self.levels if low else self.weight
+        names = [read, stored(outputs, inputs, *size), self.weight(outputs)]
         self.node(
             "Conv", names, made, kernel_shape=list(size), pads=[*padding, *padding], strides=list(stride), group=groups
         )
