@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from automc.errors import MethodError
 from automc.execution.cluster import RayWorkers
+from automc.execution.dry import Dry, run_dry
 from automc.execution.final import Final, accuracy_on_test, final, run_final
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
@@ -19,6 +20,7 @@ from automc.surgery.diagnosis import diagnose
 from kg.schema import Scheme
 
 __all__ = [
+    "Dry",
     "Final",
     "Inspection",
     "Job",
@@ -42,8 +44,8 @@ class Inspection:
     """A job: look at M's layers one by one; the outcome's details hold the `report`, a ModelReport."""
 
 
-Job = Scheme | Probe | Final | Inspection
-"""A Scheme: its last step; a Probe: a method tried on M; a Final: a whole scheme, saved."""
+Job = Scheme | Probe | Dry | Final | Inspection
+"""A Scheme: its last step; a Probe: a method tried on M; Dry: without training; a Final: a whole scheme, saved."""
 
 
 def run_job(bench: Bench, job: Job, monitor: Monitor) -> StepOutcome:
@@ -53,6 +55,8 @@ def run_job(bench: Bench, job: Job, monitor: Monitor) -> StepOutcome:
             return execute(bench, job, monitor)
         case Probe():
             return probe_method(bench, job, monitor)
+        case Dry():
+            return run_dry(bench, job, monitor)
         case Final():
             return run_final(bench, job, monitor)
         case Inspection():

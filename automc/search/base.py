@@ -18,6 +18,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from automc.search.pace import Pace
 from kg.schema import Status
 
 FloatArray = npt.NDArray[np.floating]
@@ -78,6 +79,9 @@ class Space:
     factors: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
     """True where a strategy's method writes layers as products, which quantised ones cannot be, (n,)."""
 
+    pace: Pace | None = None
+    """How long models are predicted to take, where that is limited; None: nobody knows, or nobody asks."""
+
     def __post_init__(self) -> None:
         """Fill in that no strategy is closing, and none a quantiser.
 
@@ -114,11 +118,41 @@ class Space:
         has made smaller; what a quantiser leaves is known. A closing strategy where nothing is missing plans 0.
         """
         before, grain = sizes(prefixes)[:, None], grains(prefixes)[:, None]
-        found = np.where(self.closing, np.maximum(gamma - before, 0.0), self.hp2 * grain)
+        missing = np.maximum(gamma - before, 0.0)
+        if self.pace is not None:
+            missing = np.array([self.missing(outcome, gamma) for outcome in prefixes])
+            missing = np.where(np.isfinite(missing), missing, 1 - before)
+        found = np.where(self.closing, missing, self.hp2 * grain)
         if self.kept:
             kept = np.array([self.kept_of(outcome) for outcome in prefixes])[:, self.kind]
             found = np.where(self.quantises, (1 - before) * (1 - kept), found)
         return found
+
+    def missing(self, outcome: Outcome, gamma: float) -> FloatArray:
+        """Return the share of M's size that a last step must remove after a measured prefix, by its method; (n,).
+
+        What is missing to γ, or more where a limited time needs it; infinite where a method never meets that.
+        """
+        before, grain = float(sizes([outcome])[0]), float(grains([outcome])[0])
+        found = np.full(len(self.method), max(gamma - before, 0.0))
+        if self.pace is None:
+            return found
+        needed = self.pace.missing(self.pace_of(outcome), 1 - (outcome.pr or 0.0))
+        return np.asarray(np.maximum(found, needed[self.method] * grain))
+
+    def pace_of(self, outcome: Outcome) -> float:
+        """Return the predicted time of a measured model, or where nobody predicted it that of its last method."""
+        if outcome.pace is not None or self.pace is None or not outcome.scheme:
+            return 1.0 if outcome.pace is None else outcome.pace
+        return float(self.pace.at(int(self.method[outcome.scheme[-1]]), 1 - (outcome.pr or 0.0)))
+
+    def paces(self, outcome: Outcome, gamma: float) -> FloatArray | None:
+        """Return the predicted time after each strategy, as a share of M's, (n,); None where time is not limited."""
+        if self.pace is None:
+            return None
+        gone = self.planned([outcome], gamma)[0] / float(grains([outcome])[0])
+        gone = np.where(self.quantises, 0.0, gone)
+        return self.pace.after(self.pace_of(outcome), 1 - (outcome.pr or 0.0), gone, self.method)
 
     def kept_of(self, outcome: Outcome) -> tuple[float, ...]:
         """Return the shares that quantisers leave of a prefix's bits; those of M where they were not counted."""
@@ -182,6 +216,8 @@ class Outcome:
     sr: float | None = None
     kept: tuple[float, ...] = ()
     """Share of its stored bits that a quantiser of each kind would leave, (kinds,); () where that was not counted."""
+    pace: float | None = None
+    """Its predicted time as a share of M's; None where nobody predicted it."""
 
     @property
     def size(self) -> float | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Space, grains, meets
+from automc.search.pace import NEAR
 from automc.search.pareto import non_dominated
 
 START: SchemeIndices = ()
@@ -51,6 +52,9 @@ class History:
     With quantisers γ is a size. One of the further steps may be a quantiser: of a prefix without one, what is left
     after σ shrinks to the smallest share that they leave. There is one in a scheme at most, after it HP2 counts as
     parameters have become smaller, and no method that factors follows.
+
+    Where a time is limited and can be predicted, a closing strategy removes as much as that takes, and a step after
+    which the limit is out of reach, for it and for what may follow, is not admissible.
     """
 
     def __init__(self, space: Space, limits: Limits) -> None:
@@ -162,7 +166,7 @@ class History:
             allowed[own] = not quantised and self._reaches_after(prefix, int(np.argmax(own)), room, further)
         if quantised:
             allowed &= ~self.space.factors
-        allowed &= self.space.mask
+        allowed &= self.space.mask & self._in_time(prefix, room)
         for (under, method, _), count in self._failures.items():
             if under == prefix and count >= _ALIKE:
                 allowed &= self.space.method != method
@@ -214,9 +218,22 @@ class History:
     def _closing(self, prefix: SchemeIndices) -> npt.NDArray[np.bool_]:
         """Tell of each strategy, were it closing, whether something is missing to γ that it may remove; (n,)."""
         now = self.foreseen(prefix)
-        missing = (self.limits.gamma - (now.size or 0.0)) / float(grains([now])[0])
+        missing = self.space.missing(now, self.limits.gamma) / float(grains([now])[0])
         fits = self._used(prefix) + missing <= self.limits.max_removed + _EPS
-        return (missing > _LEAST) & fits & (missing <= self._reach)
+        return np.asarray((missing > _LEAST) & fits & (missing <= self._reach))
+
+    def _in_time(self, prefix: SchemeIndices, room: int) -> npt.NDArray[np.bool_]:
+        """Tell of each strategy whether the time asked for may be met after it, or by the steps for which room is."""
+        now = self.foreseen(prefix)
+        times = self.space.paces(now, self.limits.gamma)
+        if times is None or self.space.pace is None:
+            return np.ones(len(self.space.mask), dtype=bool)
+        if room:
+            gone = self.space.planned([now], self.limits.gamma)[0] / float(grains([now])[0])
+            left = 1 - (now.pr or 0.0) - np.where(self.space.quantises, 0.0, gone)
+            fastest = self.space.pace.fastest(left, 1 - self.limits.max_removed)
+            times = np.where(self.space.closing, times, times * fastest)
+        return np.asarray(times <= NEAR * self.space.pace.limit)
 
 
 def points(outcomes: Sequence[Outcome]) -> FloatArray:

@@ -237,7 +237,8 @@ class ProgressiveSearch(Searcher):
         total = len(candidates.strategy)
         kind = self._kind[candidates.strategy]
         alike, foreseen = self._foreseen()
-        seen = np.concatenate([points(self.history.frontier()), foreseen])
+        predicted = self._credited(candidates)
+        seen = np.concatenate([self._met(self.history.frontier()), foreseen])
         shuffled = rng.permutation(total)
         hurry = np.ones(total)
         if self.limits.timed:
@@ -250,13 +251,34 @@ class ProgressiveSearch(Searcher):
                 # Kinds first: a method with a thousand strategies is no likelier than one with fifty.
                 pick = rng.choice(rest[kind[rest] == rng.choice(np.unique(kind[rest]))])
             else:
-                gain = self._gain(candidates.predicted[rest], candidates.spread[rest], seen)
+                gain = self._gain(predicted[rest], candidates.spread[rest], seen)
                 repeats = np.bincount(alike, minlength=self._kind.max() + 1)[kind[rest]]
                 pick = rest[np.argmax((gain + 1e-9) * self.choice.repeat**repeats * hurry[rest])]
             picked[int(pick)] = drawn
             alike = np.append(alike, kind[pick])
-            seen = np.concatenate([seen, candidates.predicted[[pick]]])
+            seen = np.concatenate([seen, predicted[[pick]]])
         return picked
+
+    def _credited(self, candidates: Candidates) -> FloatArray:
+        """Return what is predicted of candidates, (c, 2); those that will take too long do not count as meeting γ."""
+        pace = self.space.pace
+        if pace is None or not candidates.prefixes:
+            return candidates.predicted
+        times = np.array([self.space.paces(o, self.limits.gamma) for o in candidates.prefixes])
+        late = times[candidates.prefix, candidates.strategy] > pace.limit
+        return self._late(candidates.predicted, late)
+
+    def _met(self, outcomes: Sequence[Outcome]) -> FloatArray:
+        """Return `points`, (n, 2), of which those that take too long do not count as meeting γ."""
+        pace = self.space.pace
+        if pace is None:
+            return points(outcomes)
+        return self._late(points(outcomes), np.array([self.space.pace_of(o) > pace.limit for o in outcomes]))
+
+    def _late(self, rows: FloatArray, late: npt.NDArray[np.bool_]) -> FloatArray:
+        """Return (ACC, removed) with less than γ removed where that is late."""
+        most = np.where(late, self.limits.gamma - 2 * NEAR, np.inf)
+        return np.stack([rows[:, 0], np.minimum(rows[:, 1], most)], axis=1)
 
 
 def expected(prefixes: FloatArray, steps: FloatArray) -> FloatArray:

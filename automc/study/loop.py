@@ -96,13 +96,14 @@ class Loop:
         self, spec: StudySpec, subject: Subject, space: StrategySpace, forecast: Forecast, trials: Sequence[Trial],
         elapsed: float, listener: Listener, keep_models: Callable[[list[Scheme]], None], outbox: Outbox,
         protocol: Protocol, gauge: Callable[[Trial], Trial], first: Sequence[Scheme] = (),
+        foresee: Callable[[Trial], Trial] = lambda trial: trial,
     ) -> None:  # fmt: skip
         """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds.
 
         `keep_models` is called with the schemes of the front, whose models must not be evicted, when they change;
         `outbox` takes trials to the graph; `gauge` returns a trial with what the protocol needs of it beyond its step's
         outcome, and is called while no step runs where that is a latency; `first` is executed before the searcher is
-        asked for anything.
+        asked for anything; `foresee` returns a finished trial with what is predicted of its latency.
         """
         self.spec = spec
         self.subject = subject
@@ -114,6 +115,7 @@ class Loop:
         self.protocol = protocol
         self._gauge = gauge
         self._first = first
+        self._foresee = foresee
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
         self._timed = protocol.limited("latency_ms")
         self._measured = -1
@@ -183,7 +185,7 @@ class Loop:
     def _limits(self) -> Limits:
         """Return what the searcher is told of the target: it plans in sizes and accuracy."""
         length = self.spec.max_length
-        aim, least = self.protocol.aim(self.space.reachable(length)), self.protocol.least_accuracy
+        aim, least = self.protocol.aim(self.space.reachable(length), self.space.in_time), self.protocol.least_accuracy
         timed = self.spec.budget.seconds is not None
         return Limits(aim, self.base.accuracy, length, MAX_REMOVED, least, front=self.spec.front, timed=timed)
 
@@ -227,7 +229,7 @@ class Loop:
         expected = of_round.expected if scheme.id == of_round.target else {}
         grid = self.space.on_grid(scheme)
         trial = replace(trial, told=of_round.told, target=of_round.target, grid=grid, **expected)
-        trial = trial if self._timed else self._gauge(trial)
+        trial = self._foresee(trial) if self._timed else self._gauge(trial)
         if outcome.cached:
             self._charged += outcome.seconds / beside
         else:

@@ -130,7 +130,8 @@ class Schedule:
         if not asked:
             return Scheme(), {}
         before = self._trials.get(self._space.scheme(asked[0][:-1]))
-        sizes = (before.removed, before.grain) if before else (0.0, 1.0)
+        known = self._space.outcome(before) if before else None
+        sizes = (before.removed, before.grain, known) if before else (0.0, 1.0, None)
         return self._space.scheme(asked[0], *sizes), self._space.expected(self._searcher.why(asked[0]), *sizes)
 
     def _planned(self, target: Scheme) -> dict[Scheme, int]:

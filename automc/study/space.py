@@ -13,6 +13,7 @@ import numpy.typing as npt
 from automc import methods
 from automc.models.stored import FLOAT, Stored
 from automc.search.base import MORE, FloatArray, Outcome, Reason, Space, bare, level_of
+from automc.search.pace import Pace
 from automc.study.bits import Kinds, Way, factoring, widening
 from automc.study.closing import DIGITS, siblings, solved, straight, template
 from automc.study.limits import MAX_GAMMA
@@ -172,7 +173,9 @@ class StrategySpace:
         """
         floats, order, ways = self.runnable(), self.promising(), self.ways(aim)
         if not ways:
-            return straight(floats, aim, reach, seconds, most, order)
+            needed = dict(zip(self.space.methods, self._needed(), strict=True))
+            aims = {name: max(aim, float(needed[name])) for name in self.space.methods}
+            return straight(floats, aims, reach, seconds, most, order)
         alone = [Scheme((self._longest(way.kind),)) for way in ways if not way.removed][:1]
         ahead = [way for way in ways if way.removed][:1]
         if not ahead:
@@ -277,28 +280,61 @@ class StrategySpace:
         """The most that a step of a strategy's method can remove."""
         return 1.0 if self.space.reach is None else float(self.space.reach[self.space.method[place]])
 
-    def step(self, index: int, removed: float = 0.0, grain: float = 1.0) -> Strategy:
+    def with_pace(self, pace: Pace) -> StrategySpace:
+        """Return this space, whose closing steps meet a limit on time too, where it is predicted."""
+        more = copy.copy(self)
+        more.space = replace(self.space, pace=pace)
+        return more
+
+    @property
+    def in_time(self) -> float | None:
+        """The least share of M's size with whose removal a step is predicted to meet the limit on time.
+
+        None where nothing is predicted, or none does.
+        """
+        if self.space.pace is None:
+            return None
+        need = self._needed()
+        able = np.zeros(len(need), dtype=bool)
+        able[self.space.method[: len(self.strategies)][self._runs]] = True
+        least = float(need[able & (need <= MAX_GAMMA)].min(initial=np.inf))
+        return least if np.isfinite(least) else None
+
+    def _needed(self) -> FloatArray:
+        """What one step of each method must remove of M to meet the limit on time, 0 without one; (methods,)."""
+        pace = self.space.pace
+        return np.zeros(len(self.space.methods)) if pace is None else pace.missing(1.0, 1.0)
+
+    def step(self, index: int, removed: float = 0.0, grain: float = 1.0, before: Outcome | None = None) -> Strategy:
         """Return the strategy behind an index; one that closes removes what `removed` has left of the aim.
 
         Args:
             removed: share of M's size that the steps before have removed, as measured.
             grain: mean bits of a parameter then, as a share of a float's.
+            before: outcome of those steps, None for none; only a limit on time asks for it.
         """
         if index < len(self.strategies):
             return self.strategies[index]
         if index >= len(self.strategies) + len(self._templates):
             return self._ahead[index - len(self.strategies) - len(self._templates)]
         missing = max(0.0, self._aim - removed) / grain
+        if self.space.pace is not None:
+            start = Outcome((), "ok", None, 0.0)
+            missing = float(self.space.missing(before or start, self._aim)[index]) / grain
         strategy = solved(self._templates[index - len(self.strategies)], missing)
         # On the grid it would be that strategy, of which the searcher was told under another index.
         return solved(strategy, missing + 10.0**-DIGITS) if strategy in self._index else strategy
 
-    def scheme(self, indices: tuple[int, ...], removed: float = 0.0, grain: float = 1.0) -> Scheme:
-        """Return the scheme behind indices; `removed` and `grain` of all but its last step, see `step`."""
+    def scheme(
+        self, indices: tuple[int, ...], removed: float = 0.0, grain: float = 1.0, before: Outcome | None = None
+    ) -> Scheme:
+        """Return the scheme behind indices; `removed`, `grain` and `before` of all but its last step, see `step`."""
         level = level_of(indices) if self._levels else 0
-        return Scheme(tuple(self.step(i, removed, grain) for i in bare(indices))).at(level)
+        return Scheme(tuple(self.step(i, removed, grain, before) for i in bare(indices))).at(level)
 
-    def expected(self, reason: Reason | None, removed: float = 0.0, grain: float = 1.0) -> dict[str, Any]:
+    def expected(
+        self, reason: Reason | None, removed: float = 0.0, grain: float = 1.0, before: Outcome | None = None
+    ) -> dict[str, Any]:
         """Return what a searcher expected of a step as fields of its trial; none where it predicts nothing."""
         if reason is None:
             return {}
@@ -306,7 +342,7 @@ class StrategySpace:
             "predicted_step_ar": reason.step_ar,
             "predicted_step_pr": reason.step_pr,
             "drawn": reason.drawn,
-            "rivals": tuple((self.step(i, removed, grain).id, ar, pr) for i, ar, pr in reason.rivals),
+            "rivals": tuple((self.step(i, removed, grain, before).id, ar, pr) for i, ar, pr in reason.rivals),
         }
 
     def indices(self, scheme: Scheme) -> tuple[int, ...]:

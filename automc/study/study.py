@@ -24,6 +24,7 @@ from automc.study import pulse
 from automc.study.closing import SHARE, closes
 from automc.study.ending import Ending
 from automc.study.forecast import Forecast
+from automc.study.foresight import Curves, in_words, open_foresight, paced
 from automc.study.gauge import gauge_with
 from automc.study.listening import Beating
 from automc.study.loop import Listener, Loop, Plan
@@ -217,6 +218,14 @@ class Study:
             else:
                 loop.note(status=status, elapsed_seconds=loop.seconds, updated=now())
 
+    def _curves(
+        self, workers: Workers, strategies: list[Strategy], reach: dict[str, float], listener: Listener
+    ) -> Curves:
+        """Return what is predicted of each method on this model, where the study limits latency; kept by the study."""
+        bench = self.setup.open()
+        foresight = open_foresight(self.spec, bench.model, bench.example, listener.say)
+        return {} if foresight is None else foresight.curves(workers, widest(strategies).values(), reach)
+
     def _loop(self, infeasible: dict[str, str], forecast: Forecast, listener: Listener) -> Loop:
         """Return the loop at the point that the graph's trials have reached, after telling the plan."""
         space = StrategySpace(
@@ -224,6 +233,11 @@ class Study:
             reach=self.record["probe"].get("reach"), model=counts(self.spec, self.subject, self.setup.keep),
             levels=searcher_named(self.spec.searcher).levels,
         )  # fmt: skip
+        foresight, bench = None, self.setup.open()
+        if curves := self.record.get("pace"):
+            foresight = open_foresight(self.spec, bench.model, bench.example, listener.say)
+            space = paced(space, curves, self.subject.params, self.spec.limits, self.protocol.base)
+            listener.say(in_words(space.space))
         opening = time.monotonic() - self._began
         self._save_at_last(listener, opening_seconds=opening + float(self.record.get("opening_seconds") or 0.0))
         space, first = self._beyond_the_grid(space, forecast, listener)
@@ -239,7 +253,6 @@ class Study:
                 self.spec, space.admissible(), self.protocol.base, self.record["probe"].get("reach"),
                 model=counts(self.spec, self.subject, self.setup.keep),
             )  # fmt: skip
-        bench = self.setup.open()
 
         def keep_models(schemes: list[Scheme]) -> None:
             bench.cache.pin((bench.key(scheme) for scheme in schemes), owner=self.spec.id)
@@ -248,6 +261,7 @@ class Study:
         loop = Loop(
             spec, self.subject, space, forecast, trials, elapsed, listener, keep_models, outbox,
             self.protocol, gauge_with(bench, self.protocol), first,
+            foresight.foresee(bench) if foresight else lambda trial: trial,
         )  # fmt: skip
         listener.plan(self._plan(space, first, forecast, infeasible, trials, elapsed))
         return loop
@@ -258,7 +272,7 @@ class Study:
         """Return the space with strategies that close at the target, and the first trials, which the study keeps."""
         if not closes(self.spec):
             return space, ()
-        aim = self.protocol.aim(space.reachable(self.spec.max_length))
+        aim = self.protocol.aim(space.reachable(self.spec.max_length), space.in_time)
         if self.record.get("first") is None:
             seconds = self._spending.search.seconds
             most = None if seconds is None else SHARE * (seconds - self._opening) * self.spec.workers
@@ -287,7 +301,7 @@ class Study:
                 "overhead": found.overhead_seconds,
                 "reach": found.reach,
             }
-            self._save_at_last(listener, probe=probe)
+            self._save_at_last(listener, probe=probe, pace=self._curves(workers, strategies, found.reach, listener))
         known = self.record["probe"]
         infeasible = known["infeasible"] | unasked(self.spec.limits, known["per_iteration"])
         if not set(known["per_iteration"]) - set(infeasible):

@@ -79,6 +79,8 @@ class Trial:
     """Its spread: upper minus lower quartile."""
     base_latency_ms: float | None = None
     """Of the base model, timed in turns with this one."""
+    pace: float | None = None
+    """Predicted time of one forward pass, as a share of M's; None where nobody predicted it."""
     grid: bool = True
     """False: a step's HP2 was solved for the target, and is not on the paper's grid."""
 
@@ -162,6 +164,7 @@ class Trial:
             self.reason,
             self.sr,
             kept,
+            self.pace,
         )
 
 

@@ -1,0 +1,40 @@
+"""What a step makes of M as to its structure: the step without its training, and the kernels of its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from automc.execution.monitor import Monitor
+from automc.execution.outcome import StepOutcome
+from automc.execution.setup import Bench
+from automc.execution.step import run_step
+from automc.latency.fused import kernels_of
+from automc.models.measure import one_image
+from automc.models.pace import Runtime
+from kg.schema import Scheme, Strategy
+
+_IMAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Dry:
+    """A job: a step on M of which each phase of training is one iteration on a few images."""
+
+    strategy: Strategy
+    runtime: Runtime
+
+
+def run_dry(bench: Bench, job: Dry, monitor: Monitor) -> StepOutcome:
+    """Run one; the outcome's details hold the `kernels` of its result. Nothing enters the prefix cache."""
+    monitor.begin()
+    few = bench.train.subset(torch.arange(min(_IMAGES, bench.train.n), device=bench.train.y.device))
+    context = bench.context(Scheme((job.strategy,)), monitor)
+    recipe = replace(context.recipe, batch=min(context.recipe.batch, _IMAGES), recalibration_images=_IMAGES)
+    context = replace(context, data=few, recipe=recipe, max_iterations=1)
+    outcome, model = run_step(bench.model, job.strategy, context, replace(bench, validation=few), monitor)
+    if model is None:
+        return outcome
+    images = one_image(bench.model, bench.example).to(memory_format=torch.channels_last)
+    return replace(outcome, details={"kernels": kernels_of(model, images, job.runtime)})

@@ -1,0 +1,73 @@
+"""How long models are predicted to take, where a study limits that: what is missing, and what cannot get there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+
+NEAR = 1.1
+"""What is predicted to take this many times the limit at most may come near: a prediction is no verdict."""
+AIM = 0.95
+"""Share of the limit that closing steps aim at: a measured time counts with half of its spread on top."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pace:
+    """Predicted times as shares of M's, by method and by the parameters that are left.
+
+    What a step makes of a model is predicted from the model's own time, by the ratio of two points of the curve.
+    """
+
+    left: FloatArray
+    """Shares of M's parameters, ascending up to 1, (k,)."""
+    curves: FloatArray
+    """Time of what a method makes of M when it leaves so much, as a share of M's, (methods, k)."""
+    limit: float
+    """The longest time asked for, as a share of M's."""
+
+    def at(self, method: int, left: FloatArray | float) -> FloatArray:
+        """Return a method's curve where so many parameters are left."""
+        return np.asarray(np.interp(left, self.left, self.curves[method]))
+
+    def missing(self, now: float, left: float) -> FloatArray:
+        """Return the parameters that one step of each method must remove to meet the limit, as shares of M's.
+
+        Args:
+            now: time of the step's input as a share of M's; `left`: the parameters that it has.
+
+        Returns:
+            (methods,), 0 where nothing is missing, infinite for a method that never gets there.
+        """
+        found = np.full(len(self.curves), np.inf)
+        if now <= self.limit:
+            return np.zeros(len(self.curves))
+        below = self.left < left
+        for method in range(len(self.curves)):
+            times = now * self.curves[method] / self.at(method, left)
+            (enough,) = np.nonzero(below & (times <= AIM * self.limit))
+            if len(enough):
+                found[method] = left - self.left[enough[-1]]
+        return found
+
+    def after(self, now: float, left: float, gone: FloatArray, method: npt.NDArray[np.int64]) -> FloatArray:
+        """Return the time after each strategy, (n,), that removes `gone`, (n,), from a model; as shares of M's."""
+        found = np.full(len(method), now)
+        for one in np.unique(method):
+            mine = method == one
+            found[mine] = now * self.at(int(one), left - gone[mine]) / self.at(int(one), left)
+        return found
+
+    def fastest(self, left: FloatArray, least: float) -> FloatArray:
+        """Return what one more step can make of the time at best, as a factor of at most 1, where so much is left.
+
+        Args:
+            least: parameters that are left at least.
+        """
+        reachable = np.where(self.left >= least - 1e-9, self.curves, np.inf)
+        best = np.minimum.accumulate(reachable, axis=1)
+        ratio = np.min(best / self.curves, axis=0)
+        return np.minimum(1.0, np.interp(left, self.left, np.where(np.isfinite(ratio), ratio, 1.0)))

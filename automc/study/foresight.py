@@ -1,0 +1,162 @@
+"""Latencies that a study predicts before it measures: of the trials' models, and of what each method could make of M.
+
+It needs a calibration of M (`automc latency calibrate`). Without one a study is as it would be without predictions: it
+plans in sizes, and hears of latencies only by measuring them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from automc.errors import ArtefactError, ModelError
+from automc.execution.jobs import Dry
+from automc.execution.outcome import StepOutcome
+from automc.execution.setup import Bench
+from automc.execution.workers import Workers
+from automc.latency import calibration
+from automc.latency.fused import kernels_of
+from automc.latency.kernels import torch_kernels
+from automc.latency.predictor import Predictor
+from automc.models import structure
+from automc.models.measure import one_image
+from automc.models.pace import Runtime
+from automc.search.base import Space
+from automc.search.pace import Pace
+from automc.study.latency import folder, place
+from automc.study.limits import Limit
+from automc.study.space import StrategySpace
+from automc.study.spec import StudySpec
+from automc.study.trial import Trial
+from kg.schema import Strategy, Value
+
+LEVELS = (0.12, 0.25, 0.4, 0.55, 0.7, 0.84)
+"""Shares of M's parameters that dry runs of each method remove, as far as the method gets."""
+_POINTS = np.linspace(0.1, 1.0, 361)
+_TIMEOUT = 300.0
+Curves = Mapping[str, Sequence[Sequence[float]]]
+"""By method: (share of M's parameters that is left, time as a share of M's), of its dry runs."""
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """Predicts the times of models as shares of M's."""
+
+    predictor: Predictor
+    images: Tensor
+    runtime: Runtime
+    base_ms: float
+    """Predicted of M."""
+
+    def pace(self, model: nn.Module) -> float:
+        """Return the predicted time of a model, as a share of M's.
+
+        Raises:
+            ModelError: it does not run.
+        """
+        return self.predictor.ms(kernels_of(model, self.images, self.runtime)) / self.base_ms
+
+    def curves(self, workers: Workers, strategies: Iterable[Strategy], reach: Mapping[str, float]) -> Curves:
+        """Try steps of each method dry, one strategy a method, and predict what they make of M.
+
+        No other job may be under way.
+        """
+        sized = [one for one in strategies if one.get("HP2") is not None]
+        jobs = [step for one in sized for step in _levels(one, reach.get(one.method, 1.0))]
+        tickets = {workers.submit(Dry(step, self.runtime), _TIMEOUT): step for step in jobs}
+        found: dict[str, list[list[float]]] = {step.method: [[1.0, 1.0]] for step in jobs}
+        left = len(tickets)
+        outcomes: list[tuple[Strategy, StepOutcome]] = []
+        while len(outcomes) < left:
+            outcomes += [(tickets[ticket], outcome) for ticket, outcome in workers.collect()]
+        for step, outcome in outcomes:
+            if outcome.status == "ok" and outcome.params:
+                pace = self.predictor.ms(outcome.details["kernels"]) / self.base_ms
+                found[step.method].append([float(outcome.params), pace])
+        return found
+
+    def foresee(self, bench: Bench) -> Callable[[Trial], Trial]:
+        """Return a function that adds the prediction to a trial whose model is in the cache."""
+
+        def foreseen(trial: Trial) -> Trial:
+            file = bench.cache.model_path(bench.key(trial.scheme)) if trial.status == "ok" else None
+            with suppress(OSError, ArtefactError, ModelError):  # then it is not predicted
+                if file is not None:
+                    return replace(trial, pace=self.pace(structure.read(file).model))
+            return trial
+
+        return foreseen
+
+
+def open_foresight(spec: StudySpec, model: nn.Module, example: Tensor, say: Callable[[str], None]) -> Foresight | None:
+    """Return what predicts the latencies of a study; None where it limits none, or nothing was calibrated.
+
+    Args:
+        say: hears why there is none where a latency is limited.
+    """
+    if not any(limit.figure == "latency_ms" for limit in spec.limits) or example.device.type != "cpu":
+        return None
+    images = one_image(model, example).to(memory_format=torch.channels_last)
+    here = place(spec.runtime, len(images))
+    try:
+        known = calibration.load(folder(), calibration.identity(torch_kernels(model, images)), here)
+    except ModelError as stale:
+        say(f"{stale} Until then this study predicts no latency.")
+        return None
+    if known is None:
+        runtime = " --runtime onnx" if spec.runtime == "onnx" else ""
+        say(
+            f"No latency is predicted: automc latency calibrate {spec.model}{runtime}, once, lets a search ask only "
+            "for what comes near --max-latency."
+        )
+        return None
+    predictor = known.predictor()
+    return Foresight(predictor, images, spec.runtime, predictor.ms(kernels_of(model, images, spec.runtime)))
+
+
+def paced(
+    space: StrategySpace, curves: Curves, params: int, limits: Sequence[Limit], base: Mapping[str, float]
+) -> StrategySpace:
+    """Return a space that knows how long models are predicted to take.
+
+    Args:
+        curves: of `Foresight.curves`, in parameters that are left.
+        params: of M.
+        base: figures of M, `latency_ms` among them.
+    """
+    (limit,) = (one for one in limits if one.figure == "latency_ms")
+    most = limit.most(base["latency_ms"]) / base["latency_ms"]
+    rows = [_curve(curves.get(name, ()), params) for name in space.space.methods]
+    return space.with_pace(Pace(_POINTS, np.array(rows), most))
+
+
+def _curve(points: Sequence[Sequence[float]], params: int) -> np.ndarray:
+    """A method's curve through its dry runs; beyond them as at the last. Without any, nothing becomes faster."""
+    found = sorted((left / params if left > 1 else left, pace) for left, pace in points) or [(1.0, 1.0)]
+    return np.asarray(np.interp(_POINTS, *np.array(found).T))
+
+
+def _levels(strategy: Strategy, reach: float) -> list[Strategy]:
+    levels = [level for level in LEVELS if level < reach] + ([round(reach, 4)] if 0 < reach < LEVELS[-1] else [])
+    return [_removing(strategy, level) for level in levels]
+
+
+def _removing(strategy: Strategy, share: Value) -> Strategy:
+    return Strategy(strategy.method, tuple((n, share if n == "HP2" else v) for n, v in strategy.settings))
+
+
+def in_words(space: Space) -> str:
+    """Say at what sizes one step of each method is predicted to meet the limit on latency."""
+    assert space.pace is not None
+    need = space.pace.missing(1.0, 1.0)
+    able = [f"{space.methods[m]} {need[m]:.0%}" for m in np.argsort(need, kind="stable") if np.isfinite(need[m])]
+    never = [name for name, share in zip(space.methods, need, strict=True) if not np.isfinite(share)]
+    if not able:
+        return "No single step is predicted to meet --max-latency."
+    rest = f"; none with {', '.join(never)}" if never else ""
+    return f"Predicted to meet --max-latency: one step that removes of the parameters with {', '.join(able)}{rest}."
