@@ -28,7 +28,7 @@ from automc.models.pace import NAMES, Runtime
 from automc.study import latency
 from automc.study.limits import asked
 from automc.study.spec import Budget
-from automc.study.study import Listener, Study
+from automc.study import Listener, Study
 from automc.training.recipe import Recipe
 from benchmarks.resumable import append, claim, rows
 
