@@ -28,12 +28,12 @@ from automc.models.measure import one_image
 from automc.models.pace import Runtime
 from automc.search.base import Space
 from automc.search.pace import Pace
-from automc.study.latency import folder, place
+from automc.study.latency import briefly, folder, place
 from automc.study.limits import Limit
 from automc.study.space import StrategySpace
 from automc.study.spec import StudySpec
 from automc.study.trial import Trial
-from kg.schema import Strategy, Value
+from kg.schema import Strategy
 
 LEVELS = (0.12, 0.25, 0.4, 0.55, 0.7, 0.84)
 """Shares of M's parameters that dry runs of each method remove, as far as the method gets."""
@@ -143,11 +143,7 @@ def _curve(points: Sequence[Sequence[float]], params: int) -> np.ndarray:
 
 def _levels(strategy: Strategy, reach: float) -> list[Strategy]:
     levels = [level for level in LEVELS if level < reach] + ([round(reach, 4)] if 0 < reach < LEVELS[-1] else [])
-    return [_removing(strategy, level) for level in levels]
-
-
-def _removing(strategy: Strategy, share: Value) -> Strategy:
-    return Strategy(strategy.method, tuple((n, share if n == "HP2" else v) for n, v in strategy.settings))
+    return [briefly(strategy, level) for level in levels]
 
 
 def in_words(space: Space) -> str:
