@@ -25,10 +25,9 @@ from automc.datasets import DataRef
 from automc.latency import calibration
 from automc.latency.kernels import torch_kernels
 from automc.models.pace import NAMES, Runtime
-from automc.study import latency
+from automc.study import Listener, Study, latency
 from automc.study.limits import asked
 from automc.study.spec import Budget
-from automc.study import Listener, Study
 from automc.training.recipe import Recipe
 from benchmarks.resumable import append, claim, rows
 

@@ -144,7 +144,7 @@ class Space:
         """Return the predicted time of a measured model, or where nobody predicted it that of its last method."""
         if outcome.pace is not None or self.pace is None or not outcome.scheme:
             return 1.0 if outcome.pace is None else outcome.pace
-        return float(self.pace.at(int(self.method[outcome.scheme[-1]]), 1 - (outcome.pr or 0.0)))
+        return float(self.pace.at(int(self.method[bare(outcome.scheme)[-1]]), 1 - (outcome.pr or 0.0)))
 
     def paces(self, outcome: Outcome, gamma: float) -> FloatArray | None:
         """Return the predicted time after each strategy, as a share of M's, (n,); None where time is not limited."""
