@@ -28,7 +28,7 @@ ALLOWED = {
                      "automc.training", "automc.surgery", "automc.models", "automc.datasets", "automc.home", "kg"},
     "automc.knowledge": {"automc.methods", "automc.models", "automc.home", "kg"},
     "automc.search": {"kg.schema"},
-    "automc.execution": {"automc.methods", "automc.training", "automc.surgery", "automc.models", "automc.datasets",
+    "automc.execution": {"automc.methods", "automc.latency", "automc.training", "automc.surgery", "automc.models", "automc.datasets",
                          "kg.schema"},
     "automc.methods": {"automc.training", "automc.surgery", "automc.models", "automc.datasets", "kg.schema"},
     "automc.training": {"automc.surgery", "automc.models", "automc.datasets", "automc.places", "automc.userfiles",
