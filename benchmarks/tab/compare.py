@@ -102,7 +102,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = Table.load(options.table)
-    names = options.searchers or sorted(set(searchers()) - ({KNOWING} if table.slopes is None else set()))
+    whole = {name for name, made in searchers().items() if not getattr(made, "levels", False)}
+    names = options.searchers or sorted(whole - ({KNOWING} if table.slopes is None else set()))
     began = time.perf_counter()
     runs = compare(table, names, options.seeds, options.budget, options.gamma, options.jobs)
     about = {
