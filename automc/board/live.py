@@ -62,11 +62,12 @@ def _study(name: str, told: pulse.Pulse | None, stamp: str) -> Seen:
     if old is not None and old.stamp == stamp:
         _seen.move_to_end(name)
         return old
-    record = load_record(name)
-    # A study that has ended, or of which limits are measured later, may have changed what was read before.
-    goes_on = old is not None and told is not None and told.get("phase") == "searching"
-    known = {t.ordinal: t for t in old.trials} if goes_on and old is not None and not old.protocol.limits else {}
-    known |= {t.ordinal: t for t in load_trials(name, but=known)}
+    with knowledge.graph(create=False):  # opened once for all that is read
+        record = load_record(name)
+        # A study that has ended, or of which limits are measured later, may have changed what was read before.
+        goes_on = old is not None and told is not None and told.get("phase") == "searching"
+        known = {t.ordinal: t for t in old.trials} if goes_on and old is not None and not old.protocol.limits else {}
+        known |= {t.ordinal: t for t in load_trials(name, but=known)}
     protocol = Protocol.of(StudySpec.from_dict(record["spec"]), record)
     _seen[name] = found = Seen(name, stamp, record, protocol, [known[n] for n in sorted(known)])
     _seen.move_to_end(name)

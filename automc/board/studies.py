@@ -23,9 +23,9 @@ from kg.schema import STATUSES
 SILENT_SECONDS = 30.0
 """After so long without a word, the page says since when a study has been silent."""
 
-SPARING = 50.0
-"""What a running study has found is shown anew only after so many times the processor time that showing it took: that
-is 2% of one core at most."""
+SPARING, LONGEST = 200.0, 30.0
+"""What a running study has found is shown anew only after so many times the processor time that showing it took, which
+is half a percent of one core; and after so many seconds at the latest: the first look takes what later ones do not."""
 _due: dict[str, float] = {}
 """By study, when that is, by the monotonic clock."""
 
@@ -92,7 +92,7 @@ def _parts(name: str, before: str, *, everything: bool = False) -> tuple[str, di
         study = live.study(name, told)
         parts["found"] = pages.text("found.html.j2", **_found(study, running=told is not None))
         parts["trials"] = pages.text("trials.html.j2", study=name, trials=study.trials, protocol=study.protocol)
-        _due[name] = time.monotonic() + SPARING * (time.thread_time() - began)
+        _due[name] = time.monotonic() + min(LONGEST, SPARING * (time.thread_time() - began))
     if everything or way != old_way:
         parts["way"] = pages.text("way.html.j2", study=name, live=told, waiting=wait, silent=_silence(told))
     return f"{way}-{found}", parts, study

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from automc import knowledge
 from automc.board import live, pages
 from automc.board.reading import read
 from automc.cli.figures import shown
@@ -41,13 +42,14 @@ async def one(request: Request) -> Response:
 
 
 def _account(study: str, ordinal: int) -> tuple[live.Seen, Trial, dict[str, Any], list[tuple[str, ...]], str]:
-    seen, trial = find(study, ordinal)
-    layers, missing = [], ""
-    try:
-        layers = tables.rows(tables.layers(study, str(ordinal)))
-    except StudyError as error:
-        missing = str(error)
-    return seen, trial, accounts.why(study, str(ordinal)), layers, missing
+    with knowledge.graph(create=False):  # opened once for all that is read
+        seen, trial = find(study, ordinal)
+        layers, missing = [], ""
+        try:
+            layers = tables.rows(tables.layers(study, str(ordinal)))
+        except StudyError as error:
+            missing = str(error)
+        return seen, trial, accounts.why(study, str(ordinal)), layers, missing
 
 
 def find(study: str, ordinal: int) -> tuple[live.Seen, Trial]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import os
 import re
 import socket
@@ -103,6 +104,7 @@ def test_a_running_study_is_read_as_far_as_it_is_new(board: Client, monkeypatch:
         assert set(second["parts"]) == {"way"}, "only what it does has changed"
         assert asked == []
         pulse.write(pulse.place(STUDY), {**told, "updated": time.time() + 2, "trials": 6})
+        monkeypatch.setattr("automc.board.studies._due", {STUDY: math.inf})
         sparing = board.get(f"/live/{STUDY}", params={"seen": second["seen"]}).json()
         assert set(sparing["parts"]) == {"way"}, "what was found is shown anew a little later"
         monkeypatch.setattr("automc.board.studies._due", {})
