@@ -74,9 +74,9 @@ class Recorded(Searcher):
         self._told = 0
 
     def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
-        """Return the next scheme: a strategy of its own, repeated."""
+        """Return the next schemes: a strategy of its own each, repeated."""
         number = self._told + len({scheme[0] for scheme in pending})
-        return [(number,) * self._lengths[number]] if number < len(self._lengths) else []
+        return [(n,) * self._lengths[n] for n in range(number, min(number + k, len(self._lengths)))]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Count the asks that were told."""

@@ -111,21 +111,29 @@ class Space:
         """
         return np.where(self.quantises, 3 * 4.0**-self.bits, 0.0)
 
-    def planned(self, prefixes: Sequence[Outcome], gamma: float) -> FloatArray:
-        """Return the size that each strategy plans to remove after measured prefixes, up to γ if closing; (p, n).
+    def planned(
+        self, prefixes: Sequence[Outcome], gamma: float, strategy: npt.NDArray[np.intp] | None = None
+    ) -> FloatArray:
+        """Return the size that strategies plan to remove after measured prefixes, up to γ if closing; (p, n) or (p, s).
 
         Sizes are shares of M's bits; in a model of floats these are parameters. HP2 are parameters, which a quantiser
         has made smaller; what a quantiser leaves is known. A closing strategy where nothing is missing plans 0.
+
+        Args:
+            strategy: which strategies, for each prefix, (p, s); None: all, for each.
         """
+        which = slice(None) if strategy is None else strategy
         before, grain = sizes(prefixes)[:, None], grains(prefixes)[:, None]
         missing = np.maximum(gamma - before, 0.0)
         if self.pace is not None:
             missing = np.array([self.missing(outcome, gamma) for outcome in prefixes])
             missing = np.where(np.isfinite(missing), missing, 1 - before)
-        found = np.where(self.closing, missing, self.hp2 * grain)
+            missing = missing if strategy is None else np.take_along_axis(missing, strategy, axis=1)
+        found = np.where(self.closing[which], missing, self.hp2[which] * grain)
         if self.kept:
-            kept = np.array([self.kept_of(outcome) for outcome in prefixes])[:, self.kind]
-            found = np.where(self.quantises, (1 - before) * (1 - kept), found)
+            kept = np.array([self.kept_of(outcome) for outcome in prefixes])
+            left = np.take_along_axis(kept, np.broadcast_to(self.kind[which], found.shape), axis=1)
+            found = np.where(self.quantises[which], (1 - before) * (1 - left), found)
         return found
 
     def missing(self, outcome: Outcome, gamma: float) -> FloatArray:
@@ -160,7 +168,7 @@ class Space:
 
     def after(self, outcome: Outcome, step: int, gamma: float) -> Outcome:
         """Return what is planned of a step after a measured or planned outcome: its sizes."""
-        gone = float(self.planned([outcome], gamma)[0, step])
+        gone = float(self.planned([outcome], gamma, np.array([[step]]))[0, 0])
         removed, grain = outcome.size or 0.0, float(grains([outcome])[0])
         pr = (outcome.pr or 0.0) + (0.0 if self.kind[step] >= 0 else gone / grain)
         return replace(outcome, scheme=(*outcome.scheme, step), pr=pr, sr=removed + gone)

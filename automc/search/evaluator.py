@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from automc.search.base import FloatArray, Limits, Outcome, Space
 from automc.search.linear import LinearModel
@@ -24,6 +25,9 @@ class StepModel(Protocol):
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
+
+    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+        """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
 
     def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return how far each step's AR may lie from what is predicted, a deviation; 0 where unknown; (p, n)."""
@@ -58,6 +62,13 @@ class Evaluator:
         found = self.linear.predict(prefixes)
         if self.with_net:
             found[..., 0] = self.net.predict(prefixes)[..., 0]
+        return found
+
+    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+        """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
+        found = self.linear.pairs(prefixes, strategies)
+        if self.with_net:
+            found[:, 0] = self.net.pairs(prefixes, strategies)[:, 0]
         return found
 
     def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:

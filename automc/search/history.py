@@ -65,8 +65,14 @@ class History:
         """In the order told."""
         self.pending: dict[SchemeIndices, None] = {}
         """What was asked and not told yet, as of the last `expect`."""
+        self.tally: npt.NDArray[np.int64] = np.zeros((2, len(space.methods)), dtype=np.int64)
+        """Steps of each method that went well, and that failed; (2, methods)."""
+        self._measured: list[Outcome] = []
+        self._frontier: list[Outcome] = []
         self._children: dict[SchemeIndices, list[int]] = {}
-        self._failures: Counter[tuple[SchemeIndices, int, str]] = Counter()
+        self._failures: dict[SchemeIndices, Counter[tuple[int, str]]] = {}
+        self._awaited: dict[SchemeIndices, list[int]] = {}
+        self._count([start])
         hp2 = np.where(space.closing, 0.0, space.hp2)
         self._floats = space.mask & ~space.closing & ~space.quantises
         self._kinds = np.unique(space.kind[space.mask & space.quantises])
@@ -82,19 +88,35 @@ class History:
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Add outcomes; one that is told again replaces what was known."""
-        for outcome in outcomes:
+        told = [outcome for outcome in outcomes if outcome.scheme != START]
+        again = any(outcome.scheme in self.outcomes for outcome in told)
+        for outcome in told:
             scheme = outcome.scheme
-            if scheme == START:
-                continue
             if scheme not in self.outcomes:
                 self._children.setdefault(scheme[:-1], []).append(scheme[-1])
                 if outcome.status != "ok":
-                    self._failures[scheme[:-1], int(self.space.method[scheme[-1]]), outcome.status] += 1
+                    failed = self._failures.setdefault(scheme[:-1], Counter())
+                    failed[int(self.space.method[scheme[-1]]), outcome.status] += 1
             self.outcomes[scheme] = outcome
+        if again:
+            self._measured, self._frontier, self.tally[:] = [], [], 0
+        self._count(list(self.outcomes.values()) if again else told)
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        """Add outcomes to what is kept of all: a long history is not looked through anew at each ask."""
+        for outcome in outcomes:
+            if outcome.scheme:
+                self.tally[int(outcome.status != "ok"), self.space.method[outcome.scheme[-1]]] += 1
+        new = [outcome for outcome in outcomes if is_measured(outcome)]
+        self._measured += new
+        self._frontier = _best(self._frontier + new)
 
     def expect(self, pending: Sequence[SchemeIndices]) -> None:
         """Take note of what is under way: it is not new, though nothing is known of it."""
         self.pending = dict.fromkeys(pending)
+        self._awaited = {}
+        for scheme in self.pending:
+            self._awaited.setdefault(scheme[:-1], []).append(scheme[-1])
 
     def generator(self, seed: int, *use: int) -> np.random.Generator:
         """Return what the next ask draws from: another one for everything that was told, and that is pending."""
@@ -106,18 +128,15 @@ class History:
 
     def measured(self) -> list[Outcome]:
         """Return the outcomes that have figures, START first, then as told."""
-        known = self.outcomes.values()
-        return [o for o in known if o.status == "ok" and o.accuracy is not None and o.size is not None]
+        return self._measured
 
     def frontier(self) -> list[Outcome]:
         """Return the non-dominated of everything measured, START included (Algorithm 2, line 4)."""
-        measured = self.measured()
-        return _pick(measured, non_dominated(points(measured)))
+        return self._frontier
 
     def front(self) -> list[Outcome]:
         """Return the non-dominated of what meets the target γ: what the user gets."""
-        meeting = [o for o in self.measured() if o.size is not None and meets(o.size, self.limits.gamma)]
-        return _pick(meeting, non_dominated(points(meeting)))
+        return _best([o for o in self._measured if o.size is not None and meets(o.size, self.limits.gamma)])
 
     def removed(self, scheme: SchemeIndices) -> float:
         """Return the size that a scheme removes: measured, or that of its longest measured part and the plan."""
@@ -145,7 +164,7 @@ class History:
         """Tell which next strategies are admissible and lead to a scheme that is neither told nor pending; (n,)."""
         allowed = self.admissible(prefix)
         allowed[self._children.get(prefix, [])] = False
-        allowed[[scheme[-1] for scheme in self.pending if scheme[:-1] == prefix]] = False
+        allowed[self._awaited.get(prefix, [])] = False
         return allowed
 
     def admissible(self, prefix: SchemeIndices, further: int | None = None) -> npt.NDArray[np.bool_]:
@@ -167,8 +186,8 @@ class History:
         if quantised:
             allowed &= ~self.space.factors
         allowed &= self.space.mask & self._in_time(prefix, room)
-        for (under, method, _), count in self._failures.items():
-            if under == prefix and count >= _ALIKE:
+        for (method, _), count in self._failures.get(prefix, Counter[tuple[int, str]]()).items():
+            if count >= _ALIKE:
                 allowed &= self.space.method != method
         for child in self._children.get(prefix, []):
             if self.outcomes[(*prefix, child)].status != "ok":
@@ -236,10 +255,16 @@ class History:
         return np.asarray(times <= NEAR * self.space.pace.limit)
 
 
+def is_measured(outcome: Outcome) -> bool:
+    """Tell whether an outcome has figures."""
+    return outcome.status == "ok" and outcome.accuracy is not None and outcome.size is not None
+
+
 def points(outcomes: Sequence[Outcome]) -> FloatArray:
     """Return (accuracy, size removed) of measured outcomes, (n, 2)."""
     return np.array([(o.accuracy, o.size) for o in outcomes], dtype=float).reshape(-1, 2)
 
 
-def _pick(outcomes: Iterable[Outcome], mask: npt.NDArray[np.bool_]) -> list[Outcome]:
-    return [outcome for outcome, kept in zip(outcomes, mask, strict=True) if kept]
+def _best(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the non-dominated, in the order given."""
+    return [outcome for outcome, kept in zip(outcomes, non_dominated(points(outcomes)), strict=True) if kept]

@@ -31,28 +31,61 @@ def odds(share: FloatArray) -> FloatArray:
 class Ridge:
     """Weights with a standard normal prior in units of the noise, whose variance is learned too; closed form.
 
-    The normal-inverse-gamma posterior of a linear model: before `fit` the prior itself.
+    The normal-inverse-gamma posterior of a linear model: before `fit` the prior itself. Beside the weights of features
+    that rows share there may be groups, each with a weight of its own: of rows of one group only that feature is not 0.
+    Only the shared weights' covariance is inverted, so groups may be thousands.
     """
 
     def __init__(self, size: int, noise: tuple[float, float]) -> None:
-        """Begin with `size` weights, and noise that counts as (n measurements, with this deviation)."""
+        """Begin with `size` shared weights, and noise that counts as (n measurements, with this deviation)."""
         self._count, deviation = noise
         self._squares = self._count * deviation**2
         self.mean: FloatArray = np.zeros(size)
+        self.own: FloatArray = np.zeros(0)
+        """Weights of the groups, (groups,)."""
         self._covariance: FloatArray = np.eye(size)
+        self._with_own: FloatArray = np.zeros((size, 0))
+        self._of_own: FloatArray = np.zeros(0)
         self.noise = deviation
 
-    def fit(self, rows: FloatArray, values: FloatArray) -> None:
-        """Learn rows of features, (b, size), and what was measured there, (b,); replaces what was learned before."""
-        self._covariance = np.linalg.inv(rows.T @ rows + np.eye(rows.shape[1]))
-        self.mean = self._covariance @ (rows.T @ values)
-        error = values - rows @ self.mean
-        squares = self._squares + error @ error + self.mean @ self.mean
+    def fit(
+        self, rows: FloatArray, values: FloatArray, group: npt.NDArray[np.intp] | None = None, scale: float = 1.0
+    ) -> None:
+        """Learn rows of features, (b, size), and what was measured there, (b,); replaces what was learned before.
+
+        Args:
+            group: of each row, from 0, (b,); None: there are no groups.
+            scale: the value of a group's own feature in its rows.
+        """
+        group = np.zeros(0, dtype=np.intp) if group is None else group
+        groups = int(group.max(initial=-1)) + 1
+        # Blocks of the precision matrix; that of the groups is diagonal.
+        own = 1 + scale**2 * np.bincount(group, minlength=groups)
+        between: FloatArray = np.zeros((rows.shape[1], groups))
+        sums: FloatArray = np.zeros(groups)
+        if groups:
+            between = scale * np.stack([np.bincount(group, column, groups) for column in rows.T])
+            sums = scale * np.bincount(group, values, groups)
+        self._covariance = np.linalg.inv(rows.T @ rows + np.eye(rows.shape[1]) - (between / own) @ between.T)
+        self._with_own = -self._covariance @ between / own
+        self._of_own = (1 - (between * self._with_own).sum(axis=0)) / own
+        self.mean = self._covariance @ (rows.T @ values - between @ (sums / own))
+        self.own = (sums - between.T @ self.mean) / own
+        error = values - self.predict(rows, group, scale)
+        squares = self._squares + error @ error + self.mean @ self.mean + self.own @ self.own
         self.noise = float(np.sqrt(squares / (self._count + len(values))))
 
-    def covariance(self) -> FloatArray:
-        """Return the weights' covariance, (size, size)."""
-        return self._covariance * self.noise**2
+    def predict(self, rows: FloatArray, group: npt.NDArray[np.intp] | None = None, scale: float = 1.0) -> FloatArray:
+        """Return the expected values of rows, (b,); arguments as of `fit`."""
+        shared = rows @ self.mean
+        return np.asarray(shared if group is None or not len(group) else shared + scale * self.own[group])
+
+    def covariance(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the covariance of shared weights, theirs with groups', and groups' variances.
+
+        (size, size), (size, groups), (groups,).
+        """
+        return self._covariance * self.noise**2, self._with_own * self.noise**2, self._of_own * self.noise**2
 
 
 def removed(prefixes: Sequence[Outcome]) -> FloatArray:
@@ -60,13 +93,17 @@ def removed(prefixes: Sequence[Outcome]) -> FloatArray:
     return np.array([min(o.pr or 0.0, 0.99) for o in prefixes], dtype=float)
 
 
-def cut(space: Space, prefixes: Sequence[Outcome], gone: FloatArray) -> FloatArray:
-    """Return what steps that remove `gone` of M's size, (p, n), take of what accuracy hangs on, of M's; (p, n).
+def cut(
+    space: Space, prefixes: Sequence[Outcome], gone: FloatArray, strategy: npt.NDArray[np.intp] | None = None
+) -> FloatArray:
+    """Return what steps that remove `gone` of M's size take of what accuracy hangs on, of M's; shaped like `gone`.
 
-    That is parameters; of a quantiser, which leaves all, what the rounding of weights is in their squares.
+    That is parameters; of a quantiser, which leaves all, what the rounding of weights is in their squares. `strategy`
+    says which steps, as of `Space.planned`.
     """
+    which = slice(None) if strategy is None else strategy
     left = 1 - removed(prefixes)[:, None]
-    return np.where(space.quantises, space.rounding * left, gone / grains(prefixes)[:, None])
+    return np.where(space.quantises[which], space.rounding[which] * left, gone / grains(prefixes)[:, None])
 
 
 class FirstGuess:
@@ -83,13 +120,16 @@ class FirstGuess:
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        gone = self.space.planned(prefixes, self.gamma)
-        ar = self.after(removed(prefixes)[:, None], cut(self.space, prefixes, gone), np.arange(len(self.space.mask)))
-        return np.stack([ar, gone / (1 - sizes(prefixes)[:, None])], axis=-1)
+        return self._of(prefixes, np.arange(len(self.space.mask))[None, :])
 
     def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
-        return np.asarray(self.predict(prefixes)[np.arange(len(strategies)), strategies])
+        return self._of(prefixes, strategies[:, None])[:, 0]
+
+    def _of(self, prefixes: Sequence[Outcome], strategy: npt.NDArray[np.intp]) -> FloatArray:
+        gone = self.space.planned(prefixes, self.gamma, strategy)
+        ar = self.after(removed(prefixes)[:, None], cut(self.space, prefixes, gone, strategy), strategy)
+        return np.stack([ar, gone / (1 - sizes(prefixes)[:, None])], axis=-1)
 
     def after(self, before: FloatArray, gone: FloatArray, strategy: npt.NDArray[np.intp]) -> FloatArray:
         """Return the step AR of strategies that take away so much of M, as of `cut`, after prefixes; as they are."""
@@ -113,14 +153,19 @@ class SizeModel:
         """Learn what (parent, step) removed."""
         prefixes, last = [p for p, _ in steps], np.array([o.scheme[-1] for _, o in steps], dtype=np.intp)
         before = sizes(prefixes)
-        planned = self._space.planned(prefixes, self._gamma)[np.arange(len(last)), last]
+        planned = self._space.planned(prefixes, self._gamma, last[:, None])[:, 0]
         missed = np.array([o.size for _, o in steps], dtype=float) - before - planned
         self._ridge.fit(self._features(before, planned, self._space.method[last]), missed)
 
-    def expected(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return what every strategy will remove of M's size after measured prefixes; (p, n), never negative."""
-        before, planned = sizes(prefixes), self._space.planned(prefixes, self._gamma)
-        missed = self._features(before[:, None], planned, self._space.method) @ self._ridge.mean
+    def expected(self, prefixes: Sequence[Outcome], strategy: npt.NDArray[np.intp] | None = None) -> FloatArray:
+        """Return what strategies will remove of M's size after measured prefixes, never negative; (p, n) or (p, s).
+
+        Args:
+            strategy: which strategies, for each prefix, (p, s); None: all, for each.
+        """
+        which = slice(None) if strategy is None else strategy
+        before, planned = sizes(prefixes), self._space.planned(prefixes, self._gamma, strategy)
+        missed = self._features(before[:, None], planned, self._space.method[which]) @ self._ridge.mean
         return np.clip(planned + missed, 0.0, 1 - before[:, None])
 
     def _features(self, before: FloatArray, planned: FloatArray, method: npt.NDArray[np.int64]) -> FloatArray:
@@ -148,74 +193,79 @@ class LinearModel:
         self._shared = 7 + 2 * len(space.methods)
         self._ridge = Ridge(self._shared, _NOISE)
         self._tried: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+        self._latest: tuple[list[Outcome], tuple[FloatArray, FloatArray]] | None = None
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        found, features = self._seen(prefixes, self._every())
-        found[..., 0] += features @ self._ridge.mean[: self._shared] + self._own()
+        guess, features = self._everywhere(prefixes)
+        found = guess.copy()
+        found[..., 0] += features @ self._ridge.mean + self._own()
         return found
 
     def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
         found, features = self._seen(prefixes, strategies[:, None])
-        found[..., 0] += features @ self._ridge.mean[: self._shared] + self._own()[strategies[:, None]]
+        found[..., 0] += features @ self._ridge.mean + self._own()[strategies[:, None]]
         return found[:, 0]
 
     def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return the posterior deviation of every step's AR, measurement noise apart; (p, n)."""
-        _, features = self._seen(prefixes, self._every())
-        covariance = self._ridge.covariance()
-        shared = covariance[: self._shared, : self._shared]
-        variance = np.einsum("pnd,pnd->pn", features @ shared, features)
+        _, features = self._everywhere(prefixes)
+        shared, with_own, of_own = self._ridge.covariance()
+        weighted = features @ shared
+        weighted[:, self._tried] += 2 * _STRATEGY * with_own.T
         own = np.full(len(self.space.mask), (_STRATEGY * self._ridge.noise) ** 2)
-        own[self._tried] = _STRATEGY**2 * np.diag(covariance)[self._shared :]
-        variance += own
-        with_shared = covariance[: self._shared, self._shared :]
-        variance[:, self._tried] += 2 * _STRATEGY * np.einsum("pnd,dn->pn", features[:, self._tried], with_shared)
+        own[self._tried] = _STRATEGY**2 * of_own
+        variance = np.einsum("pnd,pnd->pn", weighted, features) + own
         return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Learn all (parent, step) outcomes told so far; return the mean absolute error of AR, 0 without steps."""
         if not steps:
             return 0.0
+        self._latest = None
         self.sizes.learn(steps)
         last = np.array([o.scheme[-1] for _, o in steps], dtype=np.intp)
         guess, features = self._seen([p for p, _ in steps], last[:, None])
-        self._tried, column = np.unique(last, return_inverse=True)
-        own = np.eye(len(self._tried))[column.reshape(-1)] * _STRATEGY
-        rows = np.concatenate([features[:, 0], own], axis=1)
+        self._tried, group = np.unique(last, return_inverse=True)
+        rows, group = features[:, 0], group.reshape(-1)
         missing = np.array([o.step_ar for _, o in steps], dtype=float) - guess[:, 0, 0]
-        self._ridge = Ridge(rows.shape[1], _NOISE)
-        self._ridge.fit(rows, missing)
-        return float(np.abs(missing - rows @ self._ridge.mean).mean())
-
-    def _every(self) -> npt.NDArray[np.intp]:
-        return np.arange(len(self.space.mask))[None, :]
+        self._ridge.fit(rows, missing, group, _STRATEGY)
+        return float(np.abs(missing - self._ridge.predict(rows, group, _STRATEGY)).mean())
 
     def _own(self) -> FloatArray:
         """Return what was learned of each strategy itself; (n,)."""
         own = np.zeros(len(self.space.mask))
-        own[self._tried] = _STRATEGY * self._ridge.mean[self._shared :]
+        own[self._tried] = _STRATEGY * self._ridge.own
         return own
 
-    def _seen(self, prefixes: Sequence[Outcome], strategy: npt.NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+    def _everywhere(self, prefixes: Sequence[Outcome]) -> tuple[FloatArray, FloatArray]:
+        """Return `_seen` of every strategy; what is predicted and how surely is asked of the same prefixes in turn."""
+        if self._latest is None or self._latest[0] != list(prefixes):
+            self._latest = (list(prefixes), self._seen(prefixes))
+        return self._latest[1]
+
+    def _seen(
+        self, prefixes: Sequence[Outcome], strategy: npt.NDArray[np.intp] | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """Return (step AR, step PR) before accuracies were learned, and features, of strategies after prefixes.
 
-        `strategy` is (p or 1, s); (p, s, 2) and (p, s, features).
+        (p, s, 2) and (p, s, features); `strategy` is (p, s), None for all of them after each.
         """
-        gone = self.sizes.expected(prefixes)
-        strategy = np.broadcast_to(strategy, (len(prefixes), strategy.shape[1]))
-        step = np.take_along_axis(cut(self.space, prefixes, gone), strategy, axis=1)
+        gone = self.sizes.expected(prefixes, strategy)
+        step = cut(self.space, prefixes, gone, strategy)
+        strategy = np.arange(len(self.space.mask))[None, :] if strategy is None else strategy
         rows, left = removed(prefixes)[:, None], 1 - sizes(prefixes)[:, None]
-        shrinks = np.take_along_axis(gone, strategy, axis=1) / left
-        guess = np.stack([self.guess.after(rows, step, strategy), shrinks], axis=-1)
+        guess = np.stack([self.guess.after(rows, step, strategy), gone / left], axis=-1)
         share, total = odds(step / (1 - rows)), rows + step
         ar = np.array([(o.accuracy or 0.0) / self._base - 1 for o in prefixes])[:, None]
         length, one = self._length[strategy], np.ones_like(share)
         columns = [
-            _CONSTANT * one, _SHARE * share, _GROWTH * (odds(total) - odds(rows)), _LENGTH * length,
+            _CONSTANT * one, _SHARE * share, _GROWTH * (odds(total) - odds(rows)), _LENGTH * length * one,
             _SHARE_LENGTH * length * share, _BEFORE * ar * one, _REMOVED * rows * one,
         ]  # fmt: skip
-        method = np.eye(len(self.space.methods))[self.space.method[strategy]]
+        method = np.broadcast_to(
+            np.eye(len(self.space.methods))[self.space.method[strategy]], (*share.shape, len(self.space.methods))
+        )
         own = np.concatenate([_METHOD * method, _METHOD_SHARE * share[..., None] * method], axis=-1)
         return guess, np.concatenate([np.stack(columns, axis=-1), own], axis=-1)

@@ -48,11 +48,19 @@ def hypervolume(points: FloatArray, reference: tuple[float, float]) -> float:
 
 def hypervolume_gain(candidates: FloatArray, points: FloatArray, reference: tuple[float, float]) -> FloatArray:
     """Return what each candidate, (n, 2), alone would add to the hypervolume of the points; (n,), never negative."""
-    candidates = np.asarray(candidates, dtype=float).reshape(-1, 2)
-    stairs = staircase(points, reference)
-    left = np.concatenate(([reference[0]], stairs[:, 0]))
-    right = np.concatenate((stairs[:, 0], [np.inf]))
-    height = np.concatenate((stairs[:, 1], [reference[1]]))
-    # Column by column of the staircase: how far the candidate reaches into it, times how far above it.
-    width = np.clip(np.minimum(candidates[:, :1], right) - left, 0, None)
-    return np.asarray((width * np.clip(candidates[:, 1:] - height, 0, None)).sum(axis=1))
+    candidates = np.asarray(candidates, dtype=float).reshape(-1, 2) - reference
+    stairs = staircase(points, reference) - reference
+    left = np.concatenate(([0.0], stairs[:, 0]))
+    height = np.concatenate((stairs[:, 1], [0.0]))
+    # Whole columns of the staircase between where the candidate rises above it and where the candidate ends, by sums
+    # up to each column; and the part of the column in which it ends.
+    widths = np.diff(left)
+    width = np.concatenate(([0.0], np.cumsum(widths)))
+    area = np.concatenate(([0.0], np.cumsum(widths * height[:-1])))
+    x, y = candidates[:, 0], candidates[:, 1]
+    ends = np.searchsorted(stairs[:, 0], x)
+    rises = np.searchsorted(-height, -y, side="right")
+    above = np.minimum(rises, ends)
+    whole = y * (width[ends] - width[above]) - (area[ends] - area[above])
+    gain = whole + (x - left[ends]) * (y - height[ends])
+    return np.where((rises <= ends) & (x > 0), np.maximum(gain, 0.0), 0.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from automc.search import register
 from automc.search.base import FloatArray, Limits, Outcome, Reason, SchemeIndices, Searcher, Space
 from automc.search.evaluator import Evaluator, StepModel
-from automc.search.history import History, points
+from automc.search.history import History, is_measured, points
 from automc.search.linear import SizeModel
 from automc.search.pareto import hypervolume_gain, non_dominated
 
@@ -20,6 +20,10 @@ LEAST_DROP = 0.001
 """A drop of accuracy below this counts as this."""
 NEAR = 0.005
 """A predicted PR that misses γ by this share may meet it."""
+EACH, SELDOM = 200, 20
+"""Outcomes up to which the evaluator learns at each tell; then once there are a twentieth of the further ones more."""
+FEW = 512
+"""Candidates that are looked at anew together."""
 RIVALS = 3
 """Other next steps that are remembered beside each one that is asked for."""
 
@@ -90,6 +94,7 @@ class ProgressiveSearch(Searcher):
         self.choice = choice or Choice()
         self._sizes = None if own_size else SizeModel(space, limits)
         self._reasons: dict[SchemeIndices, Reason] = {}
+        self._due = 0
         pairs = np.stack([space.method, np.where(space.closing, -1.0, space.hp2), space.kind], axis=1)
         self._kind = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
@@ -110,9 +115,15 @@ class ProgressiveSearch(Searcher):
         return self._reasons.get(scheme)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Add the outcomes to the tree and train the evaluator on all steps told so far (Eq. 5)."""
+        """Add the outcomes to the tree and train the evaluator on all steps told so far (Eq. 5).
+
+        What is known of `EACH` steps hardly changes by one more: from there on it is trained when there are enough.
+        """
         self.history.record(outcomes)
         known = self.history.outcomes
+        if len(known) < self._due:
+            return
+        self._due = len(known) + max(1, (len(known) - EACH) // SELDOM)
         steps = [(known[o.scheme[:-1]], o) for o in self.history.measured() if o.scheme and o.scheme[:-1] in known]
         steps = [(parent, o) for parent, o in steps if o.step_ar is not None and o.step_pr is not None]
         self.evaluator.learn(steps)
@@ -138,21 +149,25 @@ class ProgressiveSearch(Searcher):
     def _expected(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (ACC, removed) of every strategy after each measured prefix; (p, n, 2)."""
         steps = self.evaluator.predict(prefixes).astype(float)
+        return self._after(prefixes, steps, self._sizes.expected(prefixes) if self._sizes else None)
+
+    def _after(self, prefixes: Sequence[Outcome], steps: FloatArray, removed: FloatArray | None) -> FloatArray:
+        """Return (ACC, removed) of steps, (p, s, 2), with the sizes that they are planned to remove, if any, (p, s)."""
         measured = points(prefixes)
-        if self._sizes:
-            steps[..., 1] = self._sizes.expected(prefixes) / np.maximum(1 - measured[:, 1:], 1e-6)
+        if removed is not None:
+            steps[..., 1] = removed / np.maximum(1 - measured[:, 1:], 1e-6)
         return expected(measured, steps)
 
     def _foreseen(self) -> tuple[npt.NDArray[np.intp], FloatArray]:
         """Return of each pending step after a measured prefix its kind, (q,), and what is expected of it, (q, 2)."""
-        before = {o.scheme: o for o in self.history.measured()}
-        steps = [scheme for scheme in self.history.pending if scheme[:-1] in before]
-        if not steps:
+        pending = [(self.history.outcomes.get(scheme[:-1]), scheme[-1]) for scheme in self.history.pending]
+        found = [(o, step) for o, step in pending if o is not None and is_measured(o)]
+        if not found:
             return np.zeros(0, dtype=np.intp), np.zeros((0, 2))
-        prefixes = list(dict.fromkeys(scheme[:-1] for scheme in steps))
-        predicted = self._expected([before[prefix] for prefix in prefixes])
-        last = np.array([scheme[-1] for scheme in steps])
-        return self._kind[last], predicted[[prefixes.index(scheme[:-1]) for scheme in steps], last]
+        prefixes, last = [o for o, _ in found], np.array([step for _, step in found], dtype=np.intp)
+        predicted = self.evaluator.pairs(prefixes, last).astype(float)
+        removed = self._sizes.expected(prefixes, last[:, None]) if self._sizes else None
+        return self._kind[last], self._after(prefixes, predicted[:, None], removed)[:, 0]
 
     def _sample(self, rng: np.random.Generator) -> tuple[list[Outcome], npt.NDArray[np.bool_]]:
         """Draw prefixes that can be extended, from the frontier first, then from all; (p), (p, n)."""
@@ -206,11 +221,7 @@ class ProgressiveSearch(Searcher):
         The share of its steps that did not fail, one imagined success included, halved for each failure that
         outnumbers the successes: F_mo learns nothing from failures, so a method that always fails stays promising.
         """
-        good = np.zeros(len(self.space.methods))
-        bad = np.zeros(len(self.space.methods))
-        for scheme, outcome in self.history.outcomes.items():
-            if scheme:
-                (good if outcome.status == "ok" else bad)[self.space.method[scheme[-1]]] += 1
+        good, bad = self.history.tally
         return np.asarray((1 + good) / (1 + good + bad) * 0.5 ** np.maximum(bad - good, 0))
 
     def _reason(self, candidates: Candidates, chosen: dict[int, bool]) -> dict[SchemeIndices, Reason]:
@@ -243,17 +254,16 @@ class ProgressiveSearch(Searcher):
         hurry = np.ones(total)
         if self.limits.timed:
             hurry = np.maximum(self.space.cost[candidates.strategy], 1e-3) ** -self.choice.hurry
+        worth = Worth(self._gain, replace(candidates, predicted=predicted), shuffled, kind, hurry, self.choice.repeat)
         picked: dict[int, bool] = {}
         while len(picked) < min(k, total):
-            rest = shuffled[~np.isin(shuffled, list(picked))]
             drawn = bool(rng.random() < self.choice.explore)
             if drawn:
                 # Kinds first: a method with a thousand strategies is no likelier than one with fifty.
+                rest = shuffled[~np.isin(shuffled, list(picked))]
                 pick = rng.choice(rest[kind[rest] == rng.choice(np.unique(kind[rest]))])
             else:
-                gain = self._gain(predicted[rest], candidates.spread[rest], seen)
-                repeats = np.bincount(alike, minlength=self._kind.max() + 1)[kind[rest]]
-                pick = rest[np.argmax((gain + 1e-9) * self.choice.repeat**repeats * hurry[rest])]
+                pick = worth.best(picked, seen, np.bincount(alike, minlength=self._kind.max() + 1))
             picked[int(pick)] = drawn
             alike = np.append(alike, kind[pick])
             seen = np.concatenate([seen, predicted[[pick]]])
@@ -279,6 +289,48 @@ class ProgressiveSearch(Searcher):
         """Return (ACC, removed) with less than γ removed where that is late."""
         most = np.where(late, self.limits.gamma - 2 * NEAR, np.inf)
         return np.stack([rows[:, 0], np.minimum(rows[:, 1], most)], axis=1)
+
+
+class Worth:
+    """What candidates are worth beside what is seen, repeats counting less; that of each only falls with more picks.
+
+    So after the first pick only those are looked at anew that were worth most before, until one stays ahead of all.
+    """
+
+    def __init__(
+        self, gain: Callable[[FloatArray, FloatArray, FloatArray], FloatArray], candidates: Candidates,
+        order: npt.NDArray[np.intp], kind: npt.NDArray[np.intp], hurry: FloatArray, repeat: float,
+    ) -> None:  # fmt: skip
+        """Of equal candidates the first in `order`, (c,), is the best; `hurry`, (c,), is a factor of each."""
+        self._gain, self._candidates, self._order, self._repeat = gain, candidates, order, repeat
+        self._kind, self._hurry = kind[order], hurry[order]
+        self._bound: FloatArray = np.full(len(order), np.inf)
+
+    def best(self, picked: Container[int], seen: FloatArray, repeats: npt.NDArray[np.intp]) -> int:
+        """Return the candidate that is worth most, none of those picked; `repeats` is the number of each kind."""
+        fresh = np.zeros(len(self._order), dtype=bool)
+        while True:
+            first = int(np.argmax(self._bound))
+            if self._order[first] in picked:
+                self._bound[first] = -np.inf
+            elif fresh[first]:
+                return int(self._order[first])
+            else:
+                some = self._next(fresh)
+                which = self._order[some]
+                gain = self._gain(self._candidates.predicted[which], self._candidates.spread[which], seen)
+                gone = self._bound[some] == -np.inf
+                worth = (gain + 1e-9) * self._repeat ** repeats[self._kind[some]] * self._hurry[some]
+                self._bound[some] = np.where(gone, -np.inf, worth)
+                fresh[some] = True
+
+    def _next(self, fresh: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+        """Return those to look at anew: at first all, then the most promising of the others."""
+        if np.isinf(self._bound).all():
+            return np.arange(len(self._bound))
+        stale = np.flatnonzero(~fresh)
+        few = min(FEW, len(stale))
+        return stale[np.argpartition(-self._bound[stale], few - 1)[:few]]
 
 
 def expected(prefixes: FloatArray, steps: FloatArray) -> FloatArray:

@@ -37,6 +37,12 @@ class StrategyMeans:
         size = (self._removed + guess[..., 1]) / (self._count + 1)
         return np.stack([guess[..., 0] + self._residual, size], axis=-1)
 
+    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+        """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
+        guess = self._guess.pairs(prefixes, strategies)
+        size = (self._removed[strategies] + guess[:, 1]) / (self._count[strategies] + 1)
+        return np.stack([guess[:, 0] + self._residual[strategies], size], axis=-1)
+
     def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return no deviation: a mean is taken at its word; (p, n)."""
         return np.zeros((len(prefixes), len(self._residual)))

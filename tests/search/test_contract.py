@@ -13,6 +13,7 @@ import pytest
 from automc.errors import StudyError
 from automc.search import get, register, registered
 from automc.search.base import MORE, Limits, Outcome, Searcher, bare
+from automc.study import schedule
 from benchmarks.tab.measures import searchers
 
 LIMITS = Limits(gamma=0.3, base_accuracy=0.9, max_length=4)
@@ -169,6 +170,25 @@ def test_workers_and_stops_change_nothing_and_the_budget_is_kept(searcher, new_s
     assert run((8, None)) == reference
     assert run((2, 3), (1, 6), (4, 11), (3, None)) == reference
     assert run((3, 1), *((2, n) for n in range(2, 14)), (3, None)) == reference, "stopped after every trial"
+
+
+def test_where_an_answer_gives_several_rounds_stops_change_nothing_either(
+    searcher, new_space, new_table, new_study, monkeypatch
+):
+    monkeypatch.setattr(schedule, "PART", 3)
+
+    def run(*legs):
+        study = new_study(new_table(new_space(), LIMITS), budget=30, window=9)
+        for workers, stop in legs:
+            study.run(searcher(study.table.space, LIMITS, 5), workers, stop)
+        return study.trials
+
+    reference = run((8, None))
+    told = sorted({t.told for t in reference.values()})
+    assert len(reference) == 30
+    assert told[:2] == [0, 3]
+    assert run((2, None)) == reference
+    assert run((3, 2), *((4, n) for n in range(3, 30)), (3, None)) == reference, "stopped after every trial"
 
 
 @pytest.mark.parametrize("workers", [1, 3, 8])

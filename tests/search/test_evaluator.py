@@ -26,13 +26,38 @@ def test_the_posterior_is_bayes_rule():
     rng = np.random.default_rng(0)
     rows, values = rng.normal(size=(9, 4)), rng.normal(size=9)
     ridge = Ridge(4, (3.0, 0.5))
-    np.testing.assert_array_equal(ridge.covariance(), 0.25 * np.eye(4))
+    np.testing.assert_array_equal(ridge.covariance()[0], 0.25 * np.eye(4))
     ridge.fit(rows, values)
-    gram = rows @ rows.T + np.eye(9)
-    np.testing.assert_allclose(ridge.mean, rows.T @ np.linalg.solve(gram, values))
-    covariance = np.eye(4) - rows.T @ np.linalg.solve(gram, rows)
+    mean, covariance = by_conditioning(rows, values)
+    np.testing.assert_allclose(ridge.mean, mean)
+    np.testing.assert_allclose(ridge.covariance()[0], covariance)
+
+
+def test_groups_have_weights_of_their_own_as_if_their_features_were_columns():
+    rng = np.random.default_rng(0)
+    rows, values, group = (
+        rng.normal(size=(30, 4)),
+        rng.normal(size=30),
+        np.append(np.arange(7), rng.integers(7, size=23)),
+    )
+    ridge = Ridge(4, (3.0, 0.5))
+    ridge.fit(rows, values, group, 0.6)
+    whole = np.concatenate([rows, 0.6 * np.eye(7)[group]], axis=1)
+    mean, covariance = by_conditioning(whole, values)
+    np.testing.assert_allclose(np.append(ridge.mean, ridge.own), mean)
+    np.testing.assert_allclose(ridge.predict(rows, group, 0.6), whole @ mean)
+    shared, between, own = ridge.covariance()
+    np.testing.assert_allclose(shared, covariance[:4, :4])
+    np.testing.assert_allclose(between, covariance[:4, 4:])
+    np.testing.assert_allclose(own, np.diag(covariance)[4:])
+
+
+def by_conditioning(rows, values):
+    """Mean and covariance of weights, whose noise counts as 3 measurements with deviation 0.5, as it is learned."""
+    gram = rows @ rows.T + np.eye(len(rows))
+    covariance = np.eye(rows.shape[1]) - rows.T @ np.linalg.solve(gram, rows)
     squares = 3.0 * 0.25 + values @ np.linalg.solve(gram, values)
-    np.testing.assert_allclose(ridge.covariance(), covariance * squares / 12)
+    return rows.T @ np.linalg.solve(gram, values), covariance * squares / (3 + len(values))
 
 
 def test_the_first_guess_is_the_slope_at_each_prefix(new_space):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from automc.search import get
+from automc.search import get, progressive
 from automc.search.base import Limits, Outcome
 from automc.search.history import points
 from automc.search.linear import FirstGuess
@@ -164,6 +164,35 @@ def test_every_admissible_next_step_of_a_sampled_prefix_is_scored(new_space, new
     for number, prefix in enumerate(found.prefixes):
         scored = set(found.strategy[found.prefix == number])
         assert scored == set(np.flatnonzero(search.history.unexplored(prefix.scheme)))
+
+
+def test_looking_at_few_again_gives_what_looking_at_all_does(new_space, new_table, monkeypatch):
+    """Several schemes of one ask: only the most promising of the others are weighed anew after each."""
+    table = new_table(new_space(), LIMITS)
+    rounds = table.search(get("random")(table.space, LIMITS, 4), 4, 6)
+
+    def asked(few):
+        monkeypatch.setattr(progressive, "FEW", few)
+        made = [ProgressiveSearch(table.space, LIMITS, seed) for seed in range(3)]
+        for searcher in made:
+            for _, outcomes in rounds:
+                searcher.tell(outcomes)
+        return [searcher.ask(20, [(1,), (2, 3)]) for searcher in made]
+
+    assert asked(1) == asked(7) == asked(10**6)
+    assert [len(schemes) for schemes in asked(7)] == [20, 20, 20]
+
+
+def test_a_long_search_learns_seldom_and_what_it_learned_is_all(new_space, new_table, monkeypatch):
+    monkeypatch.setattr(progressive, "EACH", 10)
+    monkeypatch.setattr(progressive, "SELDOM", 2)
+    table = new_table(new_space(), LIMITS)
+    searcher, learned = ProgressiveSearch(table.space, LIMITS, 0), []
+    monkeypatch.setattr(searcher.evaluator, "learn", lambda steps: learned.append(len(steps)))
+    table.search(searcher, 1, 60)
+    assert learned[:9] == list(range(1, 10))
+    assert len(learned) < 20
+    assert 30 < learned[-1] <= len(searcher.history.outcomes) - 1
 
 
 def test_a_method_that_keeps_failing_is_asked_less(new_space, new_table):
