@@ -129,22 +129,25 @@ def add_strategies(store: GraphStore, strategies: Iterable[Strategy]) -> None:
     store.upsert_rels("HAS_SETTING", "Strategy", "Setting", links)
 
 
-def add_scheme(store: GraphStore, scheme: Scheme) -> None:
-    """Make sure that a scheme and all its beginnings, START included, are in the graph.
+def add_schemes(store: GraphStore, schemes: Iterable[Scheme]) -> None:
+    """Make sure that schemes and all their beginnings, START included, are in the graph.
 
     Each has a STEP with its position, from 1, to every strategy, and EXTENDS the one without its last step.
     """
-    chain = [Scheme(scheme.steps[:length]) for length in range(len(scheme) + 1)]
-    known = store.read("UNWIND $ids AS id MATCH (s:Scheme {id: id}) RETURN s.id AS id", {"ids": [s.id for s in chain]})
-    if len(known) == len(chain):
+    beginnings = (Scheme(scheme.steps[:length]) for scheme in schemes for length in range(len(scheme) + 1))
+    parts = {part.id: part for part in beginnings}
+    known = store.read("UNWIND $ids AS id MATCH (s:Scheme {id: id}) RETURN s.id AS id", {"ids": list(parts)})
+    there = set(known.column("id"))
+    new = {id: part for id, part in parts.items() if id not in there}
+    if not new:
         return
-    add_strategies(store, scheme.steps)
-    store.upsert_nodes("Scheme", [{"id": part.id, "length": len(part)} for part in chain])
+    add_strategies(store, (step for part in new.values() for step in part.steps))
+    store.upsert_nodes("Scheme", [{"id": id, "length": len(part)} for id, part in new.items()])
     steps = [
-        {"from": part.id, "to": step.id, "key": {"position": position}}
-        for part in chain
+        {"from": id, "to": step.id, "key": {"position": position}}
+        for id, part in new.items()
         for position, step in enumerate(part.steps, 1)
     ]
     store.upsert_rels("STEP", "Scheme", "Strategy", steps)
-    extends = [{"from": part.id, "to": part.parent.id} for part in chain[1:]]
+    extends = [{"from": id, "to": part.parent.id} for id, part in new.items() if part.steps]
     store.upsert_rels("EXTENDS", "Scheme", "Scheme", extends)

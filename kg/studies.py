@@ -188,43 +188,72 @@ def _sweep(store: GraphStore, label: str, condition: str, *users: str) -> None:
 def save_trial(
     store: GraphStore, study_id: str, trial: Properties, *, task: Task | None = None, layers: Properties | None = None
 ) -> None:  # fmt: skip
-    """Write a trial with its scheme, the scheme's beginnings and their strategies, all together or not at all.
+    """Write one trial; see `save_trials`."""
+    save_trials(store, study_id, [trial], task=task, layers=[layers])
+
+
+def save_trials(
+    store: GraphStore, study_id: str, trials: Sequence[Properties], *, task: Task | None = None,
+    layers: Sequence[Properties | None] = (),
+) -> None:  # fmt: skip
+    """Write trials with their schemes, the schemes' beginnings and their strategies, all together or not at all.
 
     Args:
         study_id: of a study in the graph.
-        trial: "ordinal", "scheme" (a Scheme or its id), "status", and any properties.
-        task: what it was measured on; None takes the study's.
-        layers: columns of its model's layer table, each a list of numbers or of texts; None leaves what is there.
+        trials: "ordinal", "scheme" (a Scheme or its id), "status", and any properties, of each.
+        task: what they were measured on; None takes the study's.
+        layers: columns of each one's layer table, each a list of numbers or of texts; None, or none at all, leaves
+            what is there.
 
     The scheme's level becomes a property of the trial: the graph's schemes have none.
 
     Raises:
         NotInGraph: the study, or a strategy's method, is not in the graph.
-        SchemaInvalid: the status is unknown, or another trial of this study has this scheme at this level.
+        SchemaInvalid: a status is unknown, or another trial of this study has the same scheme at the same level.
     """
-    scheme = trial["scheme"] if isinstance(trial["scheme"], Scheme) else Scheme.parse(trial["scheme"])
-    if trial["status"] not in STATUSES:
-        raise SchemaInvalid(f"'{trial['status']}' is not a status of a trial: {', '.join(STATUSES)}.")
-    id = f"{study_id}/{trial['ordinal']}"
+    schemes: dict[str, Scheme] = {}
+    for trial in trials:
+        if trial["status"] not in STATUSES:
+            raise SchemaInvalid(f"'{trial['status']}' is not a status of a trial: {', '.join(STATUSES)}.")
+        given = trial["scheme"]
+        schemes[f"{study_id}/{trial['ordinal']}"] = given if isinstance(given, Scheme) else Scheme.parse(given)
     with store.transaction():
         on = task.id if task is not None else load_study(store, study_id).get("task")
-        others = store.read(
-            "MATCH (:Study {id: $study})<-[:IN_STUDY]-(t:Trial)-[:OF_SCHEME]->(:Scheme {id: $scheme}) "
-            "WHERE t.id <> $id AND t.level = $level RETURN t.id AS id",
-            {"study": study_id, "scheme": scheme.full.id, "id": id, "level": scheme.level},
-        ).column("id")
-        if others:
-            raise SchemaInvalid(f"{id} repeats the scheme of {others[0]}: {scheme.id}.")
-        nodes.add_scheme(store, scheme)
-        properties = {name: value for name, value in trial.items() if name != "scheme"} | {"level": scheme.level}
-        store.upsert_nodes("Trial", [{**nodes.encode(properties), "id": id}])
-        store.upsert_rels("OF_SCHEME", "Trial", "Scheme", [{"from": id, "to": scheme.full.id}])
-        store.upsert_rels("IN_STUDY", "Trial", "Study", [{"from": id, "to": study_id}])
+        _insist_new(store, study_id, schemes)
+        nodes.add_schemes(store, schemes.values())
+        made = zip(schemes.items(), trials, strict=True)
+        store.upsert_nodes("Trial", [_trial_row(id, scheme, trial) for (id, scheme), trial in made])
         if task is not None:
             store.upsert_nodes("Task", [nodes.task_row(task)])
+        links = [("OF_SCHEME", "Scheme", [scheme.full.id for scheme in schemes.values()])]
+        links.append(("IN_STUDY", "Study", [study_id] * len(schemes)))
         if on is not None:
-            store.upsert_rels("ON_TASK", "Trial", "Task", [{"from": id, "to": on}])
-        _save_layers(store, "Trial", id, layers)
+            links.append(("ON_TASK", "Task", [on] * len(schemes)))
+        for type, label, ends in links:
+            rows = [{"from": id, "to": end} for id, end in zip(schemes, ends, strict=True)]
+            store.upsert_rels(type, "Trial", label, rows)
+        for id, table in zip(schemes, layers, strict=False):
+            _save_layers(store, "Trial", id, table)
+
+
+def _trial_row(id: str, scheme: Scheme, trial: Properties) -> dict[str, Any]:
+    """The properties of a Trial node."""
+    plain = {name: value for name, value in trial.items() if name != "scheme"}
+    return {**nodes.encode({**plain, "level": scheme.level}), "id": id}
+
+
+def _insist_new(store: GraphStore, study: str, schemes: Mapping[str, Scheme]) -> None:
+    """Refuse a scheme that another trial of the study has: by scheme, since a study has many more trials than that."""
+    found = store.read(
+        "UNWIND $ids AS id MATCH (c:Scheme {id: id})<-[:OF_SCHEME]-(t:Trial)-[:IN_STUDY]->(:Study {id: $study}) "
+        "RETURN c.id AS scheme, t.level AS level, t.id AS trial",
+        {"study": study, "ids": list({scheme.full.id for scheme in schemes.values()})},
+    )
+    trial_of = {(scheme, level or 0): trial for scheme, level, trial in found.rows}
+    for trial, scheme in schemes.items():
+        other = trial_of.setdefault((scheme.full.id, scheme.level), trial)
+        if other != trial:
+            raise SchemaInvalid(f"{trial} repeats the scheme of {other}: {scheme.id}.")
 
 
 def _save_layers(store: GraphStore, label: str, id: str, layers: Properties | None) -> None:
@@ -274,6 +303,8 @@ def save_trial_experience(store: GraphStore, study_id: str, experiences: Iterabl
         NotInGraph: the study, or a strategy's method, is not in the graph.
     """
     records = list(experiences)
+    if not records:
+        return
     with store.transaction():
         taken = store.read(
             "UNWIND $ids AS id MATCH (e:Experience {id: id}) WHERE e.origin = 'paper' "
@@ -308,7 +339,7 @@ def save_replay(store: GraphStore, replay: Properties, *, task: Task, trial: str
     scheme = replay["scheme"] if isinstance(replay["scheme"], Scheme) else Scheme.parse(replay["scheme"])
     id = replay["id"]
     with store.transaction():
-        nodes.add_scheme(store, scheme)
+        nodes.add_schemes(store, [scheme])
         store.upsert_nodes("Task", [nodes.task_row(task)])
         store.upsert_nodes("Replay", [nodes.encode({n: v for n, v in replay.items() if n != "scheme"})])
         store.upsert_rels("OF_SCHEME", "Replay", "Scheme", [{"from": id, "to": scheme.id}])

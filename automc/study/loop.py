@@ -119,6 +119,7 @@ class Loop:
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
         self._timed = protocol.limited("latency_ms")
         self._measured = -1
+        self._front: list[Trial] = []
         self._pinned: list[Scheme] = []
         self.base = Figures(subject.accuracy, subject.params, subject.flops)
         self._elapsed_before = elapsed
@@ -171,8 +172,8 @@ class Loop:
     def _collect(self, workers: Workers, running: dict[int, tuple[Scheme, Round]]) -> None:
         """Wait for outcomes, half a second at most, and bring them to the graph."""
         beside = len(running)
-        for ticket, outcome in workers.collect(0.5):
-            self._commit(*running.pop(ticket), outcome, beside)
+        found = [(*running.pop(ticket), outcome) for ticket, outcome in workers.collect(0.5)]
+        self._commit([(self._made(scheme, of_round, outcome, beside), outcome) for scheme, of_round, outcome in found])
         now = workers.running()
         self.listener.under_way([self._under_way(running[r.ticket][0], r) for r in now if r.ticket in running])
         parts = sum(r.done / r.of for r in now if r.of)
@@ -198,12 +199,13 @@ class Loop:
                 self.trials[found.scheme] = found
                 self._outbox.deliver(entry(found, self._figures(found.scheme.parent), self.seconds))
         self._measured = len(self.trials)
+        self._front = self.protocol.front(list(self.trials.values())) if due else self._front
         self._pin()
         return due
 
     def _pin(self) -> None:
         """Keep the models of the front from eviction."""
-        front = [t.scheme for t in self.front()]
+        front = [t.scheme for t in self._front]
         if front != self._pinned:
             self._keep_models(front)
             self._pinned = front
@@ -219,8 +221,8 @@ class Loop:
         budget = self.spec.budget.seconds
         return budget is None or self.seconds + self.forecast.seconds(scheme) <= budget
 
-    def _commit(self, scheme: Scheme, of_round: Round, outcome: StepOutcome, beside: int) -> None:
-        """Bring a trial and its experience to the graph, then tell the listener; the searcher hears of it later.
+    def _made(self, scheme: Scheme, of_round: Round, outcome: StepOutcome, beside: int) -> Trial:
+        """Make a trial of an outcome.
 
         `beside`: steps that were under way, this one included; they share the recorded cost of a cached one.
         """
@@ -229,16 +231,27 @@ class Loop:
         expected = of_round.expected if scheme.id == of_round.target else {}
         grid = self.space.on_grid(scheme)
         trial = replace(trial, told=of_round.told, target=of_round.target, grid=grid, **expected)
-        trial = self._foresee(trial) if self._timed else self._gauge(trial)
         if outcome.cached:
             self._charged += outcome.seconds / beside
         else:
             self.forecast.observe(scheme, outcome.seconds, outcome.status)
-        self._outbox.deliver(entry(trial, parent, self.seconds, outcome.details.get("layers")))
-        self.trials[scheme] = trial
-        if trial.status == "ok":
-            self._pin()
-        self.listener.trial(trial, len(self.trials), self.seconds)
+        return self._foresee(trial) if self._timed else self._gauge(trial)
+
+    def _commit(self, made: Sequence[tuple[Trial, StepOutcome]]) -> None:
+        """Bring trials and their experience to the graph, then tell the listener; the searcher hears of it later.
+
+        What has finished together goes together: with many workers that is all there is time for.
+        """
+        if not made:
+            return
+        told = [(trial, self._figures(trial.scheme.parent), outcome.details.get("layers")) for trial, outcome in made]
+        self._outbox.deliver(*(entry(trial, parent, self.seconds, layers) for trial, parent, layers in told))
+        for trial, _ in made:
+            self.trials[trial.scheme] = trial
+            self.listener.trial(trial, len(self.trials), self.seconds)
+        # What is dominated stays so, so the others need not be looked at again.
+        self._front = self.protocol.front([*self._front, *(trial for trial, _ in made)])
+        self._pin()
 
     def _figures(self, scheme: Scheme) -> Figures:
         if not scheme.steps:

@@ -10,11 +10,12 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,10 @@ Entry = dict[str, Any]
 STUDY = "study"
 Say = Callable[[str], None]
 
+Write = Callable[[Sequence[Entry]], None]
+
+PAGE = 100
+"""Outcomes that are written together at most."""
 LIMIT = 1000
 """Outcomes that may wait; then the study pauses."""
 PATIENCE_SECONDS = 600.0
@@ -46,12 +51,12 @@ _LONGEST_PAUSE_SECONDS = 30.0
 class Outbox:
     """Takes outcomes to the graph in the order in which they came, each until it has arrived."""
 
-    def __init__(self, path: Path, write: Callable[[Entry], None], say: Say) -> None:
+    def __init__(self, path: Path, write: Write, say: Say) -> None:
         """Take up what an earlier process left in `path`.
 
         Args:
             path: the file; it exists only while something waits.
-            write: puts an outcome into the graph; raises GraphUnavailable where that is away.
+            write: puts outcomes into the graph, all or none; raises GraphUnavailable where that is away.
             say: told when the graph goes away and when it is back.
 
         Raises:
@@ -74,15 +79,18 @@ class Outbox:
         """Whether as many wait as may."""
         return len(self._waiting) >= LIMIT
 
-    def deliver(self, outcome: Entry) -> None:
-        """Write an outcome to the graph, or keep it for later.
+    def deliver(self, *outcomes: Entry) -> None:
+        """Write outcomes to the graph, together, or keep them for later.
 
         Raises:
             EnvironmentFault: the graph is away and the file cannot be written.
         """
-        if not self._waiting and self._try(outcome):
+        while outcomes and not self._waiting and self._try(outcomes[:PAGE]):
+            outcomes = outcomes[PAGE:]
+        if not outcomes:
             return
-        self._keep(outcome)
+        for outcome in outcomes:
+            self._keep(outcome)
         if self.full:
             self._say(f"{LIMIT:,} outcomes wait for the graph: the study pauses until it is back.")
         self.replay()
@@ -91,8 +99,8 @@ class Outbox:
         """Write what waits, if it is time to try again."""
         if self._waiting and time.monotonic() >= self._due:
             before, outcomes = len(self._waiting), len(self)
-            while self._waiting and self._try(self._waiting[0]):
-                self._waiting.popleft()
+            while self._waiting and self._try(self._page()):
+                self._taken()
             if len(self._waiting) < before:
                 self._store()
             if not self._waiting:
@@ -107,8 +115,8 @@ class Outbox:
 
         def all_of_it() -> None:
             while self._waiting:
-                self._write(self._waiting[0])
-                self._waiting.popleft()
+                self._write(self._page())
+                self._taken()
 
         if self._waiting:
             try:
@@ -116,11 +124,19 @@ class Outbox:
             finally:
                 self._store()
 
-    def _try(self, outcome: Entry) -> bool:
+    def _page(self) -> list[Entry]:
+        return list(islice(self._waiting, PAGE))
+
+    def _taken(self) -> None:
+        """Forget the page that the graph has."""
+        for _ in self._page():
+            self._waiting.popleft()
+
+    def _try(self, outcomes: Sequence[Entry]) -> bool:
         try:
             # Others may hold the graph for long, and the workers want their next steps: try again later.
             with lock.patient(lock.WAIT_SECONDS):
-                self._write(outcome)
+                self._write(outcomes)
         except GraphUnavailable as error:
             if not self._away:
                 self._say(f"{error} The search goes on; what it finds waits in {self.path}.")
@@ -194,7 +210,7 @@ def insist(work: Callable[[], T], say: Say) -> T:
 
 def open_outbox(spec: StudySpec, subject: Subject, say: Say) -> Outbox:
     """Return the outbox of a study."""
-    return Outbox(folder(spec.id) / "outbox.jsonl", partial(write_outcome, spec, subject), say)
+    return Outbox(folder(spec.id) / "outbox.jsonl", partial(write_outcomes, spec, subject), say)
 
 
 def entry(
@@ -208,27 +224,33 @@ def entry(
     return told if layers is None else {**told, "layers": dict(layers)}
 
 
-def write_outcome(spec: StudySpec, subject: Subject, outcome: Entry) -> None:
-    """Write a trial and what it teaches to the graph, or what is said of the study, all or nothing; twice is once.
+def write_outcomes(spec: StudySpec, subject: Subject, outcomes: Sequence[Entry]) -> None:
+    """Write trials and what they teach to the graph, and what is said of the study, all or nothing; twice is once.
 
     Raises:
         GraphUnavailable: the graph is away or locked.
         NotInGraph: the study is gone.
     """
-    if STUDY in outcome:
-        with knowledge.graph() as store:
-            studies.load_study(store, spec.id)
-            studies.save_study(store, {**outcome[STUDY], "id": spec.id})
-        return
-    trial, parent = Trial.from_row(outcome["trial"]), Figures(**outcome["parent"])
-    clock = {name: outcome[name] for name in ("elapsed_seconds", "updated")}
+    entries = [outcome for outcome in outcomes if STUDY not in outcome]
+    trials = [Trial.from_row(outcome["trial"]) for outcome in entries]
+    taught = [
+        _experience(spec, subject, trial, Figures(**outcome["parent"]))
+        for trial, outcome in zip(trials, entries, strict=True)
+        if trial.status == "ok" and trial.scheme.level <= 1  # no step has the schedule of what is trained on
+    ]
+    said: dict[str, Any] = {}
+    for outcome in outcomes:
+        said |= outcome[STUDY] if STUDY in outcome else {n: outcome[n] for n in ("elapsed_seconds", "updated")}
     with knowledge.graph() as store:
 
         def work() -> None:
-            studies.save_trial(store, spec.id, trial.as_row(), task=subject.task(), layers=outcome.get("layers"))
-            if trial.status == "ok" and trial.scheme.level <= 1:  # no step has the schedule of what is trained on
-                studies.save_trial_experience(store, spec.id, [_experience(spec, subject, trial, parent)])
-            studies.save_study(store, {"id": spec.id, **clock})
+            if trials:
+                rows, layers = [trial.as_row() for trial in trials], [outcome.get("layers") for outcome in entries]
+                studies.save_trials(store, spec.id, rows, task=subject.task(), layers=layers)
+                studies.save_trial_experience(store, spec.id, taught)
+            else:
+                studies.load_study(store, spec.id)
+            studies.save_study(store, {"id": spec.id, **said})
 
         store.atomically(work)
 

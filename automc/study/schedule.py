@@ -2,8 +2,10 @@
 
 A round is one ask: a scheme, and the parents that it needs. Up to `window` rounds are under way, so that all workers
 have something to do. They are told whole, in the order in which they were asked, and only when the window is full, so
-what a searcher knows when it is asked depends on outcomes alone. A trial holds its round, how many rounds had been told
-before, and the scheme that was asked for; from these a stopped study is taken up without asking again what was asked.
+what a searcher knows when it is asked depends on outcomes alone. In a wide window several rounds come of one answer of
+the searcher, so that a thousand workers need not wait for a thousand answers. A trial holds its round, how many rounds
+had been told before, and the scheme that was asked for; from these a stopped study is taken up without asking again
+what was asked.
 """
 
 from __future__ import annotations
@@ -11,21 +13,38 @@ from __future__ import annotations
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from automc.search.base import Searcher
+from automc.search.base import SchemeIndices, Searcher
 from automc.study.space import StrategySpace
 from automc.study.spec import LEAST_WINDOW
 from automc.study.trial import Trial
 from kg.embedding.threads import one_thread
 from kg.schema import Scheme
 
+Target = tuple[Scheme, Mapping[str, Any]]
+"""A scheme asked for, and what the searcher expected of it, as fields of its trial."""
+
+PART = 64
+"""In a window of so many rounds, or of more, one answer of the searcher gives as many rounds as that part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a searcher said when it was asked for one or more schemes."""
+
+    first: int
+    """Number of the first round that came of it."""
+    told: int
+    targets: tuple[Target, ...] | None
+    """One for each of its rounds; None: not asked yet, or not asked again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One ask, made when `told` rounds had been told."""
+    """One scheme asked for, when `told` rounds had been told."""
 
     number: int
     told: int
@@ -58,6 +77,8 @@ class Schedule:
         self._window = window
         self._steps = steps
         self._first = first
+        self._batch = max(1, window // PART)
+        self._answer = Answer(0, 0, ())
         self._under_way: deque[Round] = deque()
         self._asked = self._told = self._ordinal = self._executed = 0
         self._taken = {t.ordinal for t in trials.values()}
@@ -68,7 +89,7 @@ class Schedule:
     def advance(self, may_ask: bool) -> None:
         """Ask as far as the window and the budget of steps allow, and tell what must be told for that."""
         while may_ask:
-            if not self._dry and self._left() > 0 and self._asked - self._told < self._window and self._in_turn():
+            if not self._dry and self._left() > 0 and self._in_turn():
                 self._dry = not self._ask()
             elif self._under_way and self._done(self._under_way[0]):
                 self._tell()
@@ -76,12 +97,22 @@ class Schedule:
                 return
 
     def _in_turn(self) -> bool:
-        """Whether the searcher may be asked, or first schemes are left.
+        """Whether the window has room for what is asked next.
 
-        It hears of all first schemes before, unless that would leave workers without work: then there are many.
+        The searcher hears of all first schemes before it is asked, unless that would leave workers without work: then
+        there are many.
         """
-        begun = self._asked < len(self._first) or self._told >= len(self._first)
-        return begun or self._window > LEAST_WINDOW
+        number, room = self._asked + 1, self._window - (self._asked - self._told)
+        if number <= len(self._first):
+            return room > 0
+        heard = self._told >= len(self._first) or self._window > LEAST_WINDOW
+        return heard and (number < self._answer_ends or room >= self._batch)
+
+    @property
+    def _answer_ends(self) -> int:
+        """Number of the first round after those of the latest answer."""
+        targets = self._answer.targets
+        return self._answer.first + (self._batch if targets is None else len(targets))
 
     def waiting(self) -> Iterator[tuple[Scheme, Round]]:
         """Yield what can be executed now: planned, not executed, and its parent is ok; in ordinal order."""
@@ -102,37 +133,58 @@ class Schedule:
                 self._add(self._told, Scheme(), {}, {t.scheme: t.ordinal for t in found})
                 self._tell_up_to(number)
                 continue
-            self._tell_up_to(found[0].told if found else number - self._window)
+            self._tell_up_to(found[0].told if found else self._told_at(number))
             target = Scheme.parse(found[0].target) if found else None
             expected: Mapping[str, Any] = {}
+            if number > len(self._first) and (self._told != self._answer.told or number >= self._answer_ends):
+                self._answer = Answer(number, self._told, None)
             if target is None or self._status(target) == "open":
                 # The same answer as before: it tells what was asked where no trial does, and what was expected of it.
-                again, why = self._asked_for()
+                again, why = self._asked_for(number)
                 if target is None or target == again:
                     target, expected = again, why
             self._add(self._told, target, expected, self._planned(target))
 
+    def _told_at(self, number: int) -> int:
+        """Return how many rounds had been told when a round was asked for of which no trial is left."""
+        if number < self._answer_ends:
+            return self._answer.told
+        return max(0, number - 1 - self._window + self._batch)
+
     def _ask(self) -> bool:
         """Ask for one more round; False where the searcher has nothing new."""
-        target, expected = self._asked_for()
-        planned = self._planned(target)
-        if planned:
-            self._add(self._told, target, expected, planned)
-        return bool(planned)
+        number = self._asked + 1
+        if number > len(self._first) and number >= self._answer_ends:
+            self._answer = Answer(number, self._told, None)
+        target, expected = self._asked_for(number)
+        if target.steps:
+            self._add(self._told, target, expected, self._planned(target))
+        return bool(target.steps)
 
-    def _asked_for(self) -> tuple[Scheme, Mapping[str, Any]]:
-        """Return what comes now, START for nothing, and the searcher's reason. On one thread, like `_tell`."""
-        if self._asked < len(self._first):
-            return self._first[self._asked], {}
-        pending = [self._space.indices(scheme) for of_round in self._under_way for scheme in of_round.planned]
+    def _asked_for(self, number: int) -> Target:
+        """Return what a round is for, START for nothing, and the searcher's reason."""
+        if number <= len(self._first):
+            return self._first[number - 1], {}
+        targets = self._answer.targets
+        if targets is None:
+            targets = self._answered(self._answer.first)
+            self._answer = replace(self._answer, targets=targets)
+        place = number - self._answer.first
+        return targets[place] if place < len(targets) else (Scheme(), {})
+
+    def _answered(self, first: int) -> tuple[Target, ...]:
+        """Ask the searcher for as many schemes as rounds come of an answer. On one thread, like `_tell`."""
+        before = [of_round for of_round in self._under_way if of_round.number < first]
+        pending = [self._space.indices(scheme) for of_round in before for scheme in of_round.planned]
         with one_thread():
-            asked = self._searcher.ask(1, pending)
-        if not asked:
-            return Scheme(), {}
-        before = self._trials.get(self._space.scheme(asked[0][:-1]))
+            asked = self._searcher.ask(self._batch, pending)
+        return tuple(self._target(scheme) for scheme in asked)
+
+    def _target(self, asked: SchemeIndices) -> Target:
+        before = self._trials.get(self._space.scheme(asked[:-1]))
         known = self._space.outcome(before) if before else None
         sizes = (before.removed, before.grain, known) if before else (0.0, 1.0, None)
-        return self._space.scheme(asked[0], *sizes), self._space.expected(self._searcher.why(asked[0]), *sizes)
+        return self._space.scheme(asked, *sizes), self._space.expected(self._searcher.why(asked), *sizes)
 
     def _planned(self, target: Scheme) -> dict[Scheme, int]:
         """Return what the target takes and no earlier round has, as far as the budget goes, with ordinals."""
@@ -158,6 +210,9 @@ class Schedule:
 
     def _tell(self) -> None:
         """Tell the oldest round. On one thread: what is learnt must not depend on who resumes where."""
+        if self._asked + 1 < self._answer_ends:
+            # The budget had no room for the rest of it; should there be some again, the searcher knows more by then.
+            self._answer = Answer(0, 0, ())
         oldest = self._under_way.popleft()
         executed = [self._trials[scheme] for scheme in oldest.planned if scheme in self._trials]
         self._told = oldest.number

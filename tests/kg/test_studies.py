@@ -106,6 +106,18 @@ def test_trials_twice_are_the_same_as_once(study: GraphStore) -> None:
     ]
 
 
+def test_trials_together_are_the_same_as_one_by_one(study: GraphStore) -> None:
+    rows = [trial(0, A), trial(1, A, OFF), trial(2, A, B, A), trial(3, B, status="crashed")]
+    studies.save_trials(study, "net-digits-1", rows, task=TASK)
+    together = everything(study)
+    for row in rows:
+        studies.save_trial(study, "net-digits-1", row, task=TASK)
+    assert everything(study) == together
+    with pytest.raises(SchemaInvalid, match="net-digits-1/5 repeats the scheme of net-digits-1/4"):
+        studies.save_trials(study, "net-digits-1", [trial(4, B, A), trial(5, B, A)])
+    assert everything(study) == together
+
+
 def test_steps_and_parents_tell_the_same_scheme(study: GraphStore) -> None:
     schemes = [Scheme((A, B, A)), Scheme((A, OFF)), Scheme((B,))]
     for ordinal, scheme in enumerate(schemes):

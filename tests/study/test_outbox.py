@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -29,11 +29,11 @@ class Graph:
         self.taken: list[int] = []
         self.asked = 0
 
-    def write(self, outcome: Entry) -> None:
+    def write(self, outcomes: Sequence[Entry]) -> None:
         self.asked += 1
         if not self.there:
             raise GraphUnavailable("No graph answers.")
-        self.taken.append(outcome["n"])
+        self.taken += [outcome["n"] for outcome in outcomes]
 
 
 @pytest.fixture
@@ -114,10 +114,14 @@ def test_the_next_process_takes_up_what_waits(graph: Graph, path: Path) -> None:
     assert len(Outbox(path, graph.write, pytest.fail)) == 0
 
 
-def test_a_graph_that_goes_away_in_the_middle_keeps_what_it_took(graph: Graph, path: Path, quick: None) -> None:
+def test_a_graph_that_goes_away_in_the_middle_keeps_what_it_took(
+    graph: Graph, path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "PAGE", 1)
+
     class Leaves(Graph):
-        def write(self, outcome: Entry) -> None:
-            super().write(outcome)
+        def write(self, outcomes: Sequence[Entry]) -> None:
+            super().write(outcomes)
             self.there = len(self.taken) % 2 > 0
 
     leaves = Leaves()
