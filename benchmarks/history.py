@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,29 +122,36 @@ def record() -> dict[str, Any]:
 
 
 def fill(store: GraphStore, n: int) -> None:
-    """Write a study of n trials in pages, the rows that `kg.studies` writes trial by trial."""
+    """Write a study of n trials in pages."""
     studies.save_study(store, record(), task=TASK)
-    store.upsert_nodes("Scheme", [{"id": Scheme().id}])
     made = list(trials(n))
-    for start in range(0, n, 500):
+    write(store, STUDY, TASK.id, made, [lesson(trial) for trial in made])
+
+
+def write(
+    store: GraphStore, study: str, task: str, made: Sequence[dict[str, Any]], lessons: Sequence[Experience]
+) -> None:
+    """Write trials in pages, the rows that `kg.studies` writes trial by trial, and what they teach."""
+    store.upsert_nodes("Scheme", [{"id": Scheme().id, "length": 0}])
+    for start in range(0, len(made), 500):
         page = made[start : start + 500]
         with store.transaction():
             schemes = [trial["scheme"] for trial in page]
-            store.upsert_nodes("Scheme", [{"id": s.id} for s in schemes])
+            store.upsert_nodes("Scheme", [{"id": s.id, "length": len(s)} for s in schemes])
             store.upsert_rels("EXTENDS", "Scheme", "Scheme", [{"from": s.id, "to": s.parent.id} for s in schemes])
-            steps = [(s.id, step.id, position) for s in schemes for position, step in enumerate(s.steps)]
+            steps = [(s.id, step.id, position) for s in schemes for position, step in enumerate(s.steps, 1)]
             rows = [{"from": a, "to": b, "key": {"position": position}} for a, b, position in steps]
             store.upsert_rels("STEP", "Scheme", "Strategy", rows)
-            plain = [{**t, "id": f"{STUDY}/{t['ordinal']}"} for t in page]
+            plain = [{**t, "id": f"{study}/{t['ordinal']}"} for t in page]
             store.upsert_nodes("Trial", [nodes.encode({k: v for k, v in t.items() if k != "scheme"}) for t in plain])
             for type, label, to in (
                 ("OF_SCHEME", "Scheme", None),
-                ("IN_STUDY", "Study", STUDY),
-                ("ON_TASK", "Task", TASK.id),
+                ("IN_STUDY", "Study", study),
+                ("ON_TASK", "Task", task),
             ):
                 store.upsert_rels(type, "Trial", label, [{"from": t["id"], "to": to or t["scheme"].id} for t in plain])
-            studies.save_trial_experience(store, STUDY, map(lesson, page))
-        print(f"{start + len(page)}/{n}", file=sys.stderr)
+            studies.save_trial_experience(store, study, lessons[start : start + 500])
+        print(f"{start + len(page)}/{len(made)}", file=sys.stderr)
 
 
 def home_of(folder: Path, n: int) -> Path:
