@@ -34,10 +34,12 @@ from automc.execution.workers import Result, Running, Workers
 from automc.search import get as searcher_named
 from automc.study import outbox
 from automc.study.loop import Listener, Loop
+from automc.study.schedule import PART
 from automc.study.space import StrategySpace
-from automc.study.spec import Budget
+from automc.study.spec import Budget, window_for
 from automc.study.study import Study
 from automc.study.trial import Figures, Trial
+from automc.training.precision import cpu_name
 from benchmarks.history import write
 from benchmarks.workers import chains
 from kg.schema import Scheme
@@ -204,26 +206,23 @@ def parts(home: Path, trials: int, workers: int, repeats: int, graph: bool) -> C
             searcher.tell([space.outcome(trial)])
         with clock.part("ask"):
             searcher.ask(1, pending)
-    if hasattr(searcher, "_due"):
-        _seldom(clock, searcher, trials, [space.outcome(trial) for trial in more[repeats : repeats + 1]])
-        batch = max(1, 2 * workers // 64)
-        with clock.part(f"ask, {batch} at a time", batch):
-            searcher.ask(batch, pending)
+    _seldom(clock, searcher, trials, [space.outcome(trial) for trial in more[repeats : repeats + 1]])
+    batch = max(1, window_for(workers) // PART)
+    with clock.part(f"ask, {batch} at a time", batch):
+        searcher.ask(batch, pending)
     done = {trial.scheme: trial for trial in (*made, *more)}
     entries = [outbox.entry(t, _figures(done, loop.base, t.scheme.parent), 1.0) for t in more[: 17 * repeats]]
     for one in entries[:repeats] if graph else ():
         with clock.part("graph write, one at a time"):
-            _write(study, [one])
-    together = getattr(outbox, "write_outcomes", None)
-    if together is not None and graph:
-        for start in range(repeats, len(entries), 17):
-            with clock.part("graph write, 17 at a time", len(entries[start : start + 17])):
-                _write(study, entries[start : start + 17])
+            outbox.write_outcomes(study.spec, study.subject, [one])
+    for start in range(repeats, len(entries) if graph else 0, 17):
+        some = entries[start : start + 17]
+        with clock.part("graph write, 17 at a time", len(some)):
+            outbox.write_outcomes(study.spec, study.subject, some)
     for trial in more[:repeats]:
         loop.trials[trial.scheme] = trial
         with clock.part("front"):
-            if hasattr(loop, "_front"):
-                loop._front = loop.protocol.front([*loop._front, trial])
+            loop._front = loop.protocol.front([*loop._front, trial])
             loop._pin()
     return clock
 
@@ -237,13 +236,6 @@ def _seldom(clock: Clock, searcher: Any, trials: int, told: list[Any]) -> None:
     clock.spent["learning, when it is due"] = [1, *spent]
     n, share = clock.spent["tell"][0], 1 / (searcher._due - trials)
     clock.spent["tell"] = [n, *(old + n * share * new for old, new in zip(clock.spent["tell"][1:], spent, strict=True))]
-
-
-def _write(study: Study, entries: list[outbox.Entry]) -> None:
-    if hasattr(outbox, "write_outcomes"):
-        outbox.write_outcomes(study.spec, study.subject, entries)
-    else:
-        outbox.write_outcome(study.spec, study.subject, entries[0])
 
 
 def paced(home: Path, trials: int, workers: int, seconds: float, last: float) -> Clock:
@@ -325,6 +317,44 @@ def add(out: Path, given: argparse.Namespace, trials: int, clock: Clock) -> None
             print(*row, f"{1000 * cpu / each:.1f} {1000 * wall / each:.1f}", flush=True)
 
 
+def page(path: Path) -> str:
+    """Return the page of a CSV."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "# How many outcomes a second a search can take", "",
+        "Written by `python -m benchmarks.throughput page` from `throughput.csv`: processor milliseconds of the process that",
+        "searches, 4,525 strategies, a study that has n trials already (figures made up by a law), twice as many steps asked",
+        f"for as there are workers ({cpu_name()}, one thread, one run; other work ran on the machine, which stretches figures). Before: commit c3961cc.", "",
+        "| part | store | workers | trials | before | after |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    kinds = dict.fromkeys((r["part"], r["store"], r["workers"], int(r["trials"])) for r in rows if r["mode"] == "parts")
+    for kind in sorted(kinds):
+        cells = [
+            next((f"{float(r['cpu_ms']):,.1f} ms" for r in rows if _kind(r) == kind and r["label"] == label), "—")
+            for label in ("before", "after")
+        ]
+        lines.append(f"| {kind[0]} | {kind[1]} | {kind[2]} | {kind[3]:,} | {' | '.join(cells)} |")
+    paced = [r for r in rows if r["mode"] == "paced"]
+    if paced:
+        lines += [
+            "",
+            "The loop itself, with workers that wait as long as steps of a recorded study took, scaled to a mean of a minute:",
+            "",
+        ]
+        lines += [
+            "| store | workers | trials | part | n | processor ms each | wall-clock ms each |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        names = ("store", "workers", "trials", "part", "n", "cpu_ms", "wall_ms")
+        lines += [f"| {' | '.join(r[name] for name in names)} |" for r in paced]
+    return "\n".join([*lines, ""])
+
+
+def _kind(row: dict[str, str]) -> tuple[str, str, str, int]:
+    return row["part"], row["store"], row["workers"], int(row["trials"])
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -347,6 +377,7 @@ def main() -> None:
             else:
                 clock = paced(home, trials, given.workers, given.seconds, given.last)
             add(given.out, given, trials, clock)
+    given.out.with_suffix(".md").write_text(page(given.out))
 
 
 if __name__ == "__main__":
