@@ -157,9 +157,12 @@ class Schedule:
         if number > len(self._first) and number >= self._answer_ends:
             self._answer = Answer(number, self._told, None)
         target, expected = self._asked_for(number)
-        if target.steps:
-            self._add(self._told, target, expected, self._planned(target))
-        return bool(target.steps)
+        planned = self._planned(target)
+        # Of several schemes of an answer one may have come with another: its round is empty, and the next is as before.
+        new = bool(planned or (target.steps and self._batch > 1))
+        if new:
+            self._add(self._told, target, expected, planned)
+        return new
 
     def _asked_for(self, number: int) -> Target:
         """Return what a round is for, START for nothing, and the searcher's reason."""
