@@ -176,7 +176,7 @@ def main() -> None:
         page = [
             "# How steps an hour grow with workers", "",
             "Simulated: steps as long as those of the recorded study in resnet20-cifar10, progressive search, the real schedule with its window of two asks a",
-            f"worker, and a searching process that takes {options.parent:g} s for each outcome, one after another ([throughput.md](throughput.md)); written by `python -m benchmarks.workers --parent {options.parent:g}`.",
+            f"worker, and a searching process that takes {options.parent:g} s for each outcome, one after another (with an ask and a write of its own each, see [throughput.md](throughput.md)); written by `python -m benchmarks.workers --parent {options.parent:g}`.",
             "Measured, with processes: 99.9, 99.7, 99.7 and 99.3% of the ideal with 1, 2, 4 and 8 workers and steps of 2 s ([cluster.md](cluster.md)).", "",
             *growth(options.parent),
         ]  # fmt: skip
