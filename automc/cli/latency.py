@@ -43,6 +43,7 @@ def calibrate(
 
     bounded("--batch", batch)
     bounded("--networks", networks)
+    bounded("--seed", seed)
     place = checked(runtime)
     found = latency.calibrate(
         model, weights=weights, runtime=place, size=o.image_size(size), batch=batch, networks=networks, seed=seed,
@@ -84,6 +85,7 @@ def check(
 
     bounded("--batch", batch)
     bounded("--networks", networks)
+    bounded("--seed", seed)
     with progress("measuring") as bar:
         found = latency.check(
             model, weights=weights, runtime=checked(runtime), size=o.image_size(size), batch=batch, networks=networks,

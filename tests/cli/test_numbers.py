@@ -51,6 +51,9 @@ BASE: dict[tuple[str, ...], tuple[str, ...]] = {
     ("kg", "up"): ("--no-docker",),
     ("kg", "logs"): (),
     ("cache", "prune"): (),
+    ("board",): ("--no-open",),
+    ("latency", "calibrate"): ("absent.am",),
+    ("latency", "check"): ("absent.am",),
 }
 """What each command with numbers needs besides. There is no absent.am, which is found out after the numbers."""
 
