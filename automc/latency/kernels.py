@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from automc.models.bits import bits_of
 from automc.models.modes import evaluating
 from automc.models.outputs import failed
 
@@ -97,7 +98,7 @@ class Call:
     sources: tuple[int, ...]
     """Places of the calls whose results it reads, -1 for the model's input; none where it reads parameters alone."""
     dequantised: bool = False
-    """Whether it multiplies with a weight that other calls make of the model's parameters."""
+    """Whether it multiplies with a weight that is stored in fewer bits, or that other calls make of parameters."""
 
 
 def calls_of(model: nn.Module, images: Tensor) -> list[Call]:
@@ -129,8 +130,8 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._made: dict[int, int] = {}
         self._alive: list[Tensor] = []
         self._own = {id(t) for t in (*model.parameters(), *model.buffers())}
-        self._weights: set[int] = set()
-        """What was computed of parameters alone."""
+        self._weights = {id(m.weight) for m in model.modules() if bits_of(m) is not None}
+        """What was computed of parameters alone, or is where the model is stored in fewer bits."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from automc.latency.fused import kernels_of
 from automc.latency.kernels import Kernel, resized, torch_kernels
 from automc.latency.sampling import drawn
 from automc.latency.timing import in_turns, seconds
+from automc.surgery.levels import uniform
+from automc.surgery.quantised import quantise
 
 IMAGES = torch.zeros(1, 3, 8, 8)
 
@@ -58,6 +62,15 @@ def test_onnxruntime_takes_norms_sums_and_activations_with_the_convolution(model
         "mean",
         "linear",
     ]
+
+
+def test_weights_of_fewer_bits_are_kernels_of_their_own_in_onnxruntime(model: nn.Module) -> None:
+    low = copy.deepcopy(model)
+    for name in ("narrow", "head"):
+        quantise(low.get_submodule(name), uniform(low.get_submodule(name).weight, 4))
+    kinds = [k.kind for k in kernels_of(low.eval(), IMAGES, "onnx")]
+    assert kinds == ["conv", "conv", "conv+dequantised+add", "depthwise", "mean", "linear+dequantised"]
+    assert [k.kind for k in torch_kernels(low, IMAGES)] == [k.kind for k in torch_kernels(model, IMAGES)]
 
 
 def test_what_is_read_twice_stays_a_kernel_of_its_own() -> None:
