@@ -122,7 +122,7 @@ def test_a_hang_is_killed_at_its_limit_and_replaced(workers: Workers) -> None:
     assert ticket == hang != drain_start
     assert outcome.status == "timeout"
     assert outcome.seconds >= 0.5
-    assert [job.ticket for job in workers.running()] == [patient]
+    assert under_way(workers, patient, 0).ticket == patient
     after = workers.submit(("echo", 5))
     [(ticket, outcome)] = workers.collect(GUARD)
     assert (ticket, outcome.status) == (after, "ok")
