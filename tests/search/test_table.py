@@ -82,6 +82,25 @@ def test_a_search_sees_one_seed_and_is_judged_by_the_mean(tmp_path):
     assert math.isnan(table.best_accuracy([(0,)], 0.5))
 
 
+def test_times_of_a_busy_machine_are_medians_of_the_strategy(tmp_path):
+    rows = [row([0], 0.7, 800, t=9.0), row([1], 0.7, 700, t=1.0), row([1, 0], 0.6, 600, t=3.0), row([0, 0], 0.6, 600)]
+    path = small(tmp_path, rows)
+    assert Table.load(path).outcome((0,), 0).seconds == 9.0
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": "medians"}))
+    table = Table.load(path)
+    assert [table.outcome(s, 0).seconds for s in ((0,), (1, 0), (1,))] == [3.0, 3.0, 1.0]
+
+
+def test_what_experience_says_is_known_of_our_own_methods_alone():
+    """A dearer method, and one that trains for less, is expected to lose more; none of the tree's methods is ours."""
+    assert Table.load(TREE).slopes is None
+    table = Table.load(TREE.with_name("grey6-k12.json"))
+    assert table.slopes is not None
+    assert table.slopes.shape == (len(table.space.methods),)
+    assert (table.slopes > 0).all()
+    assert len(set(table.slopes)) > 1
+
+
 def test_a_line_that_a_crash_cut_off_is_left_out(tmp_path):
     path = small(tmp_path, [row([0], 0.72, 800)])
     with path.with_suffix(".jsonl").open("a") as stream:
