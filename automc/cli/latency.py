@@ -37,13 +37,9 @@ def calibrate(
 
     Example: automc latency calibrate digits.am --runtime onnx
     """
-    from automc.bounds import check as bounded
     from automc.models.pace import checked
     from automc.study import latency
 
-    bounded("--batch", batch)
-    bounded("--networks", networks)
-    bounded("--seed", seed)
     place = checked(runtime)
     found = latency.calibrate(
         model, weights=weights, runtime=place, size=o.image_size(size), batch=batch, networks=networks, seed=seed,
@@ -79,13 +75,9 @@ def check(
 
     Example: automc latency check digits.am --networks 12
     """
-    from automc.bounds import check as bounded
     from automc.models.pace import checked
     from automc.study import latency
 
-    bounded("--batch", batch)
-    bounded("--networks", networks)
-    bounded("--seed", seed)
     with progress("measuring") as bar:
         found = latency.check(
             model, weights=weights, runtime=checked(runtime), size=o.image_size(size), batch=batch, networks=networks,

@@ -61,8 +61,10 @@ class Foresight:
         """
         return self.predictor.ms(kernels_of(model, self.images, self.runtime)) / self.base_ms
 
-    def curves(self, workers: Workers, strategies: Iterable[Strategy], reach: Mapping[str, float]) -> Curves:
-        """Try steps of each method dry, one strategy a method, and predict what they make of M.
+    def curves(
+        self, workers: Workers, strategies: Iterable[Strategy], reach: Mapping[str, float], params: int
+    ) -> Curves:
+        """Try steps of each method dry, one strategy a method, and predict what they make of M, of `params`.
 
         No other job may be under way.
         """
@@ -70,14 +72,13 @@ class Foresight:
         jobs = [step for one in sized for step in _levels(one, reach.get(one.method, 1.0))]
         tickets = {workers.submit(Dry(step, self.runtime), _TIMEOUT): step for step in jobs}
         found: dict[str, list[list[float]]] = {step.method: [[1.0, 1.0]] for step in jobs}
-        left = len(tickets)
         outcomes: list[tuple[Strategy, StepOutcome]] = []
-        while len(outcomes) < left:
+        while len(outcomes) < len(tickets):
             outcomes += [(tickets[ticket], outcome) for ticket, outcome in workers.collect()]
         for step, outcome in outcomes:
             if outcome.status == "ok" and outcome.params:
                 pace = self.predictor.ms(outcome.details["kernels"]) / self.base_ms
-                found[step.method].append([float(outcome.params), pace])
+                found[step.method].append([outcome.params / params, pace])
         return found
 
     def foresee(self, bench: Bench) -> Callable[[Trial], Trial]:
@@ -119,26 +120,21 @@ def open_foresight(spec: StudySpec, model: nn.Module, example: Tensor, say: Call
     return Foresight(predictor, images, spec.runtime, predictor.ms(kernels_of(model, images, spec.runtime)))
 
 
-def paced(
-    space: StrategySpace, curves: Curves, params: int, limits: Sequence[Limit], base: Mapping[str, float]
-) -> StrategySpace:
+def paced(space: StrategySpace, curves: Curves, limits: Sequence[Limit], base: Mapping[str, float]) -> StrategySpace:
     """Return a space that knows how long models are predicted to take.
 
     Args:
-        curves: of `Foresight.curves`, in parameters that are left.
-        params: of M.
         base: figures of M, `latency_ms` among them.
     """
     (limit,) = (one for one in limits if one.figure == "latency_ms")
     most = limit.most(base["latency_ms"]) / base["latency_ms"]
-    rows = [_curve(curves.get(name, ()), params) for name in space.space.methods]
+    rows = [_curve(curves.get(name, ())) for name in space.space.methods]
     return space.with_pace(Pace(_POINTS, np.array(rows), most))
 
 
-def _curve(points: Sequence[Sequence[float]], params: int) -> np.ndarray:
+def _curve(points: Sequence[Sequence[float]]) -> np.ndarray:
     """A method's curve through its dry runs; beyond them as at the last. Without any, nothing becomes faster."""
-    found = sorted((left / params if left > 1 else left, pace) for left, pace in points) or [(1.0, 1.0)]
-    return np.asarray(np.interp(_POINTS, *np.array(found).T))
+    return np.asarray(np.interp(_POINTS, *np.array(sorted(map(tuple, points)) or [(1.0, 1.0)]).T))
 
 
 def _levels(strategy: Strategy, reach: float) -> list[Strategy]:

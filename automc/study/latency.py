@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automc import knowledge, methods
+from automc import bounds, knowledge, methods
 from automc.bounds import Size, sides
 from automc.datasets.base import TrainData
 from automc.errors import EnvironmentFault, ModelError, StudyError
@@ -151,8 +151,10 @@ def calibrate(
         say: hears what goes on.
 
     Raises:
+        AutoMCError: a number is out of its range.
         ModelError: the model cannot be loaded, or does not run in the runtime.
     """
+    _bounded(batch, networks, seed)
     here = place(runtime, batch)
     subject = Subject.open(model, weights, size, batch)
     made = list(compressed(subject, networks, _CALIBRATED + seed))
@@ -206,9 +208,11 @@ def check(
     """Predict and measure compressed networks that the calibration has not seen.
 
     Raises:
+        AutoMCError: a number is out of its range.
         StudyError: nothing was calibrated for this model and runtime.
         ModelError: the calibration is of another place; see `calibration.load`.
     """
+    _bounded(batch, networks, seed)
     subject = Subject.open(model, weights, size, batch)
     here = place(runtime, batch)
     known = stored.load(folder(), stored.identity(torch_kernels(subject.model, subject.images)), here)
@@ -219,6 +223,12 @@ def check(
         )
     made = list(compressed(subject, networks, _HELD_OUT + seed))
     return checked(subject, known, made, progress)
+
+
+def _bounded(batch: int, networks: int, seed: int) -> None:
+    bounds.check("--batch", batch)
+    bounds.check("--networks", networks)
+    bounds.check("--seed", seed)
 
 
 def checked(

@@ -24,7 +24,7 @@ from automc.study import pulse
 from automc.study.closing import SHARE, closes
 from automc.study.ending import Ending
 from automc.study.forecast import Forecast
-from automc.study.foresight import Curves, in_words, open_foresight, paced
+from automc.study.foresight import Curves, Foresight, in_words, open_foresight, paced
 from automc.study.gauge import gauge_with
 from automc.study.listening import Beating
 from automc.study.loop import Listener, Loop, Plan
@@ -66,6 +66,7 @@ class Study:
         self.subject = subject
         self.vectors = vectors
         self.record = record
+        self._foresight: Foresight | None = None
         self.protocol = Protocol.of(spec, record)
         held = subject.hold(spec.keep, spec.keep_shape, spec.train_frozen)
         self.setup = Setup(
@@ -222,9 +223,17 @@ class Study:
         self, workers: Workers, strategies: list[Strategy], reach: dict[str, float], listener: Listener
     ) -> Curves:
         """Return what is predicted of each method on this model, where the study limits latency; kept by the study."""
-        bench = self.setup.open()
-        foresight = open_foresight(self.spec, bench.model, bench.example, listener.say)
-        return {} if foresight is None else foresight.curves(workers, widest(strategies).values(), reach)
+        foresight = self._open_foresight(listener)
+        if foresight is None:
+            return {}
+        return foresight.curves(workers, widest(strategies).values(), reach, self.subject.params)
+
+    def _open_foresight(self, listener: Listener) -> Foresight | None:
+        """Return what predicts latencies here, if anything does; it takes seconds to learn, so it is learned once."""
+        if self._foresight is None:
+            bench = self.setup.open()
+            self._foresight = open_foresight(self.spec, bench.model, bench.example, listener.say)
+        return self._foresight
 
     def _loop(self, infeasible: dict[str, str], forecast: Forecast, listener: Listener) -> Loop:
         """Return the loop at the point that the graph's trials have reached, after telling the plan."""
@@ -235,8 +244,8 @@ class Study:
         )  # fmt: skip
         foresight, bench = None, self.setup.open()
         if curves := self.record.get("pace"):
-            foresight = open_foresight(self.spec, bench.model, bench.example, listener.say)
-            space = paced(space, curves, self.subject.params, self.spec.limits, self.protocol.base)
+            foresight = self._open_foresight(listener)
+            space = paced(space, curves, self.spec.limits, self.protocol.base)
             listener.say(in_words(space.space))
         opening = time.monotonic() - self._began
         self._save_at_last(listener, opening_seconds=opening + float(self.record.get("opening_seconds") or 0.0))
