@@ -6,7 +6,6 @@ python -m benchmarks.amc --images CIFAR_FOLDER --weights resnet20.th --seeds 1 -
 from __future__ import annotations
 
 import itertools
-import platform
 from pathlib import Path
 from time import process_time
 
@@ -16,8 +15,7 @@ from automc.methods.base import Method, StepContext
 from automc.methods.ranking import narrowest
 from automc.methods.step import Step
 from automc.models.measure import count_flops, count_params
-from automc.study.study import versions
-from benchmarks.resumable import append, claim, rows
+from benchmarks.resumable import append, claim, made_with, rows
 from benchmarks.short_steps import Ground, ground, read, spread
 from benchmarks.single_methods import Magnitude
 from kg.schema import Strategy
@@ -84,7 +82,7 @@ def page(out: Path) -> str:
         f"highest) over n seeds. Each row is one step with {ITERATIONS} iterations of fine-tuning; LeGR spends 96 more, on its search and on",
         "more fine-tuning. Seconds are processor time. Before: the accuracy of the division on 900 training images before any training,",
         "with statistics estimated anew, beside those of one ratio and of one ranking.",
-        f"{', '.join(f'{k} {v}' for k, v in versions().items())}, one thread, {platform.machine()}.",
+        made_with(),
         "",
         "| removed | | n | FLOPs removed | seconds | before | one ratio, one ranking | validation | test |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -6,7 +6,6 @@ python -m benchmarks.operators --images CIFAR_FOLDER --weights resnet20.th --out
 from __future__ import annotations
 
 import itertools
-import platform
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
@@ -19,11 +18,10 @@ from automc.methods.operator_search import OperatorSearch
 from automc.methods.pco import PartialChannelOperators
 from automc.methods.step import Step
 from automc.models.measure import count_flops, count_params
-from automc.study.study import versions
 from automc.training.loop import Loss
 from automc.training.recipe import Recipe
 from automc.training.seeds import derived
-from benchmarks.resumable import append, claim, rows
+from benchmarks.resumable import append, claim, made_with, rows
 from benchmarks.short_steps import Ground, ground, read, spread
 from kg.schema import Strategy
 
@@ -110,7 +108,7 @@ def page(out: Path) -> str:
         "training images; 1,000 images each of validation and test (one standard error is about 1.3 points); accuracy in per cent, mean",
         f"(lowest to highest) over n seeds. Each row is one step of {ITERATIONS} iterations, of PCO two fifths search; seconds are processor time.",
         f"LFB's rows are those of `{place}`.",
-        f"{', '.join(f'{k} {v}' for k, v in versions().items())}, one thread, {platform.machine()}.",
+        made_with(),
         "",
         "| removed | | n | FLOPs removed | seconds | validation | test | operators of seed 0 |",
         "|---|---|---|---|---|---|---|---|",

@@ -9,17 +9,15 @@ ResNet-20 with its public weights, a tenth of CIFAR-10's training images; each r
 from __future__ import annotations
 
 import itertools
-import platform
 from functools import cache
 from pathlib import Path
 
 from torch import nn
 
 from automc import methods
-from automc.study.study import versions
 from automc.training.recover import Extent, recover
 from automc.training.seeds import derived
-from benchmarks.resumable import append, claim, rows
+from benchmarks.resumable import append, claim, made_with, rows
 from benchmarks.short_steps import ground, read, spread
 from kg.schema import Strategy
 
@@ -61,7 +59,7 @@ def page(out: Path) -> str:
         "training images; LFB in one step of 60 iterations, then recovery with the original's outputs at weight 0.5 and one cosine;",
         "1,000 images each of validation and test; accuracy in per cent, mean (lowest to highest) over n seeds. These rows kept the",
         "best of four looks at validation, as was done then, so that column is too kind; the test column is not.",
-        f"{', '.join(f'{k} {v}' for k, v in versions().items())}, one thread, {platform.machine()}.",
+        made_with(),
         "",
         "| removed | epochs | learning rate | n | validation before | test before | validation | test |",
         "|---|---|---|---|---|---|---|---|",

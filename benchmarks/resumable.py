@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import csv
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from automc.study.study import versions
+
+
+def made_with() -> str:
+    """What a page says its rows were made with."""
+    return f"{', '.join(f'{k} {v}' for k, v in versions().items())}, one thread, {platform.machine()}."
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -27,10 +26,9 @@ from automc import methods
 from automc.methods import legr, lfb
 from automc.methods.step import Step
 from automc.models.measure import count_flops, count_params
-from automc.study.study import versions
 from automc.surgery.lowrank import Site, matrix
 from automc.training.loop import FitReport
-from benchmarks.resumable import append, claim, rows
+from benchmarks.resumable import append, claim, made_with, rows
 from benchmarks.short_steps import Ground, ground, read, spread
 from kg.schema import Strategy
 
@@ -164,7 +162,7 @@ def page(out: Path) -> str:
         "",
         "Written by `benchmarks/step_choices.py` from `runs.csv`: ResNet-20 with its public weights, CIFAR-10 as JPEG, a tenth of the",
         "training images; 1,000 images each of validation and test; accuracy in per cent, mean (lowest to highest) over n seeds.",
-        f"{', '.join(f'{k} {v}' for k, v in versions().items())}, one thread, {platform.machine()}. With 0 iterations nothing is trained and",
+        f"{made_with()} With 0 iterations nothing is trained and",
         "nothing depends on the seed.",
         "",
         "| step | what | n | parameters removed | FLOPs removed | validation | test |",

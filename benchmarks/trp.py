@@ -6,15 +6,13 @@ python -m benchmarks.trp --images CIFAR_FOLDER --weights resnet20.th --out docs/
 from __future__ import annotations
 
 import itertools
-import platform
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
 
 from automc import methods
 from automc.models.measure import count_flops, count_params
-from automc.study.study import versions
-from benchmarks.resumable import append, claim, rows
+from benchmarks.resumable import append, claim, made_with, rows
 from benchmarks.short_steps import Ground, ground, read, spread
 from kg.schema import Strategy
 
@@ -72,7 +70,7 @@ def page(out: Path) -> str:
         "Written by `benchmarks/trp.py` from `runs.csv`: ResNet-20 with its public weights, CIFAR-10 as JPEG, a tenth of the training",
         "images; 1,000 images each of validation and test (one standard error is about 1.3 points); accuracy in per cent, mean (lowest to",
         "highest) over n seeds. Each row is one step of so many iterations, all phases together; seconds are processor time.",
-        f"{', '.join(f'{k} {v}' for k, v in versions().items())}, one thread, {platform.machine()}.",
+        made_with(),
         "",
         "| removed | iterations | | n | FLOPs removed | seconds | validation | test |",
         "|---|---|---|---|---|---|---|---|",
