@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import gc
 import os
 import shutil
 import signal
@@ -12,11 +14,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer.testing
 
 torch.set_num_threads(1)
+# The tree of all commands takes longer to build than most of them to run: once a process, not once a call.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C and hands that down; tests that press it need the usual answer.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what imports and collection made out of every later search for garbage: it stays until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
