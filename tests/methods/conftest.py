@@ -13,7 +13,7 @@ from automc.datasets.base import TrainData
 from automc.methods import StepContext
 from automc.training.recipe import Recipe
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "models")]
+sys.path[:0] = [str(Path(__file__).parent), *(str(Path(__file__).parents[1] / name) for name in ("models", "surgery"))]
 
 Make = Callable[..., StepContext]
 

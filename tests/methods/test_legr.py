@@ -243,7 +243,14 @@ def test_evolution_beats_a_misleading_norm(context) -> None:
     assert widths[1][1] < widths[2][1] <= widths[0][1]
 
 
-@pytest.mark.parametrize("name", ["resnet-a", "resnet-b", "vgg", "concat", "factored", "norms"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(net, marks=pytest.mark.slow) for net in ("resnet-a", "resnet-b", "concat", "factored")),
+        "vgg",
+        "norms",
+    ],
+)
 def test_every_criterion_meets_the_target_exactly(name: str, context, monkeypatch) -> None:
     monkeypatch.setattr(legr, "LEAST", 2)
     monkeypatch.setattr(legr, "HOPELESS", 9.0)

@@ -151,8 +151,13 @@ def test_a_second_step_keeps_the_activations_and_adds_none(context) -> None:
     assert report.target - count(fourth) < report.details["unit"]
 
 
-@pytest.mark.parametrize("other", ["NS", "SFP", "LFB"])
-@pytest.mark.parametrize("net", ["resnet-a", "vgg", "concat"])
+BESIDE = [(other, net) for other in ("NS", "SFP", "LFB") for net in ("resnet-a", "vgg", "concat")]
+AT_ONCE = [("LFB", "resnet-a"), ("NS", "vgg"), ("SFP", "concat")]
+
+
+@pytest.mark.parametrize(
+    ("other", "net"), [pytest.param(*one, marks=[] if one in AT_ONCE else [pytest.mark.slow]) for one in BESIDE]
+)
 def test_before_and_after_other_methods(other: str, net: str, context) -> None:
     start = build(net)
     step = context(count(start), max_iterations=2)

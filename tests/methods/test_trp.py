@@ -153,7 +153,7 @@ def test_the_result_is_ordinary_layers_of_either_form(context) -> None:
         assert report.params_out == count_params(out)
 
 
-@pytest.mark.parametrize("other", ["TRP", "LFB", "HOS"])
+@pytest.mark.parametrize("other", ["TRP", *(pytest.param(name, marks=pytest.mark.slow) for name in ("LFB", "HOS"))])
 def test_a_column_and_a_row_get_smaller_instead_of_more(other: str, context) -> None:
     once, _ = trained(context, build("resnet-a"), HP2=0.3, HP21="spatial")
     names = {name for name, module in once.named_modules() if type(module) is nn.Sequential}

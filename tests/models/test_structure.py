@@ -124,7 +124,7 @@ def test_remapped_gather_keeps_its_sources(tmp_path: Path) -> None:
 
 
 def test_a_removed_layer_of_a_sequential(tmp_path: Path) -> None:
-    loaded = load("vgg13")
+    loaded = load(f"{Path(__file__).parent / 'group_nets.py'}:Vgg")
     randomise(loaded.model)
     for module in loaded.model.modules():
         if isinstance(module, nn.Conv2d):
