@@ -5,12 +5,13 @@ have something to do. They are told whole, in the order in which they were asked
 what a searcher knows when it is asked depends on outcomes alone. In a wide window several rounds come of one answer of
 the searcher, so that a thousand workers need not wait for a thousand answers. A trial holds its round, how many rounds
 had been told before, and the scheme that was asked for; from these a stopped study is taken up without asking again
-what was asked.
+what was asked. A round of which nothing was executed leaves no trial: it is asked again by the rule it was asked by.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -82,19 +83,29 @@ class Schedule:
         self._under_way: deque[Round] = deque()
         self._asked = self._told = self._ordinal = self._executed = 0
         self._taken = {t.ordinal for t in trials.values()}
+        self._last_told = max((t.told for t in trials.values()), default=0)
         self._known: set[Scheme] = set()
         self._dry = False
         self._replay()
 
     def advance(self, may_ask: bool) -> None:
         """Ask as far as the window and the budget of steps allow, and tell what must be told for that."""
-        while may_ask:
-            if not self._dry and self._left() > 0 and self._in_turn():
-                self._dry = not self._ask()
-            elif self._under_way and self._done(self._under_way[0]):
-                self._tell()
-            else:
-                return
+        while may_ask and self._move():
+            pass
+
+    def _move(self, latest: float = math.inf) -> bool:
+        """Ask once, or tell a round where there is no asking; False where outcomes are awaited.
+
+        Args:
+            latest: no round after this one is told.
+        """
+        if not self._dry and self._left() > 0 and self._in_turn():
+            self._dry = not self._ask()
+        elif self._told < latest and self._under_way and self._done(self._under_way[0]):
+            self._tell()
+        else:
+            return False
+        return True
 
     def _in_turn(self) -> bool:
         """Whether the window has room for what is asked next.
@@ -126,30 +137,41 @@ class Schedule:
         stored: dict[int, list[Trial]] = defaultdict(list)
         for trial in sorted(self._trials.values(), key=lambda t: t.ordinal):
             stored[trial.round].append(trial)
-        for number in range(1, max(stored, default=0) + 1):
-            found = stored[number]
-            if found and not found[0].target:
+        numbers = sorted(stored)
+        for number in range(1, max(numbers, default=0) + 1):
+            found = stored.get(number)
+            if found is None:
+                self._ask_again(number, latest=stored[numbers[bisect(numbers, number)]][0].told)
+            elif found[0].target:
+                self._take_up(number, found[0])
+            else:
                 # Of a version that asked for several schemes in a round and told them together.
                 self._add(self._told, Scheme(), {}, {t.scheme: t.ordinal for t in found})
                 self._tell_up_to(number)
-                continue
-            self._tell_up_to(found[0].told if found else self._told_at(number))
-            target = Scheme.parse(found[0].target) if found else None
-            expected: Mapping[str, Any] = {}
-            if number > len(self._first) and (self._told != self._answer.told or number >= self._answer_ends):
-                self._answer = Answer(number, self._told, None)
-            if target is None or self._status(target) == "open":
-                # The same answer as before: it tells what was asked where no trial does, and what was expected of it.
-                again, why = self._asked_for(number)
-                if target is None or target == again:
-                    target, expected = again, why
-            self._add(self._told, target, expected, self._planned(target))
+        self._dry = False
 
-    def _told_at(self, number: int) -> int:
-        """Return how many rounds had been told when a round was asked for of which no trial is left."""
-        if number < self._answer_ends:
-            return self._answer.told
-        return max(0, number - 1 - self._window + self._batch)
+    def _take_up(self, number: int, trial: Trial) -> None:
+        """Ask for a round as one of its trials says that it was asked."""
+        self._tell_up_to(trial.told)
+        if number > len(self._first) and (self._told != self._answer.told or number >= self._answer_ends):
+            self._answer = Answer(number, self._told, None)
+        target = Scheme.parse(trial.target)
+        expected: Mapping[str, Any] = {}
+        if self._status(target) == "open":
+            # The same answer as before: it tells what was expected of it.
+            again, why = self._asked_for(number)
+            expected = why if target == again else {}
+        self._add(self._told, target, expected, self._planned(target))
+
+    def _ask_again(self, number: int, latest: int) -> None:
+        """Ask for a round of which no trial is left, by the rule: `latest` rounds had been told when the next one was.
+
+        Under another budget than then, or another window, the rule may not come to it: the round stays empty.
+        """
+        while self._asked < number and self._move(latest):
+            pass
+        if self._asked < number:
+            self._add(self._told, Scheme(), {}, {})
 
     def _ask(self) -> bool:
         """Ask for one more round; False where the searcher has nothing new."""
@@ -190,12 +212,20 @@ class Schedule:
         return self._space.scheme(asked, *sizes), self._space.expected(self._searcher.why(asked), *sizes)
 
     def _planned(self, target: Scheme) -> dict[Scheme, int]:
-        """Return what the target takes and no earlier round has, as far as the budget goes, with ordinals."""
+        """Return what the target takes and no earlier round has, as far as the budget goes, with ordinals.
+
+        Also of a round that is taken up: what it has no trial of and what could yet come, though it was told, or what
+        a later round has a trial of, was beyond the budget.
+        """
         planned: dict[Scheme, int] = {}
-        left, last = self._left(), self._ordinal
+        left, last, number = self._left(), self._ordinal, self._asked + 1
         for scheme in target.beginnings:
             trial = self._trials.get(scheme)
-            if scheme in self._known or (trial is None and len(planned) >= left):
+            if trial is None:
+                beyond = len(planned) >= left or (number <= self._last_told and self._status(scheme) == "open")
+            else:
+                beyond = trial.round > number
+            if scheme in self._known or beyond:
                 continue
             last = next(n for n in count(last + 1) if n not in self._taken) if trial is None else trial.ordinal
             planned[scheme] = last

@@ -36,6 +36,10 @@ def third_method_fails(scheme):
     return scheme[-1] >= 30
 
 
+def every_other_fails(scheme):
+    return bool(np.random.default_rng((3, *(step % 10**6 for step in scheme))).uniform() < 0.5)
+
+
 def admissible(told, space, limits, scheme):
     """Whether each step of a scheme may be asked, by the definition; what was never executed goes by plan.
 
@@ -189,6 +193,35 @@ def test_where_an_answer_gives_several_rounds_stops_change_nothing_either(
     assert told[:2] == [0, 3]
     assert run((2, None)) == reference
     assert run((3, 2), *((4, n) for n in range(3, 30)), (3, None)) == reference, "stopped after every trial"
+
+
+@pytest.mark.parametrize("window", [pytest.param(4, marks=pytest.mark.slow), 9])
+def test_rounds_that_leave_no_trial_are_asked_again_as_they_were(
+    searcher, new_space, new_table, new_study, window, monkeypatch
+):
+    """Half of the steps fail, so what should follow them is never executed, and near its end the budget grows again."""
+    monkeypatch.setattr(schedule, "PART", 3)
+
+    def run(*legs):
+        study = new_study(new_table(new_space(), LIMITS, every_other_fails), budget=14, window=window)
+        for budget, workers, stop in legs:
+            study.budget = budget
+            study.run(searcher(study.table.space, LIMITS, 5), workers, stop)
+        return study.trials
+
+    def numberless(trials):
+        return {scheme: replace(trial, ordinal=0) for scheme, trial in trials.items()}
+
+    reference = run((14, 3, None))
+    if searcher.name == "random":
+        rounds = {t.round for t in reference.values()}
+        assert rounds != set(range(1, max(rounds) + 1)), "some rounds leave nothing"
+    assert run(*((14, 2, n) for n in range(7, 14)), (14, 3, None)) == reference, "stopped after every trial"
+    # A larger budget goes on, and may be stopped too; only numbers that nothing has taken may differ.
+    larger = run((9, 3, None), (14, 2, None))
+    assert {t.scheme for t in larger.values()} >= set(run((9, 3, None)))
+    for stop in (10, 12):
+        assert numberless(run((9, 3, None), (14, 4, stop), (14, 2, None))) == numberless(larger)
 
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
