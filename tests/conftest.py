@@ -35,6 +35,14 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a card where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip("there is no CUDA device here"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real CIFAR-10 images and public checkpoints; the test skips where it is absent.

@@ -214,6 +214,10 @@ class TrainData:
         """The images: on the device, or in memory where they do not fit there."""
         return self._given.to(self.device) if fits(self._given, self.device) else self._given
 
+    def release(self) -> None:
+        """Let go of a copy on the device; the next use makes it anew."""
+        vars(self).pop("images", None)
+
     @property
     def x(self) -> Tensor:
         """All images, uint8 (n, c, h, w); a copy when this is a selection."""
@@ -282,7 +286,7 @@ class TrainData:
         """The images at `indices`, uint8, on the device."""
         images = self.images
         at = indices if isinstance(indices, slice) else indices.to(images.store.device)
-        return images.gather(at).to(self.device)
+        return images.gather(at).to(self.device, non_blocking=True)
 
     def _float(self, pixels: Tensor) -> Tensor:
         batch = pixels.contiguous(memory_format=self.layout).to(torch.float32)

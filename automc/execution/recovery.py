@@ -58,10 +58,11 @@ def recover_saved(
     bench = setup.open()
     loaded = structure.read(path)
     data = bench.rest if everything else bench.train
-    done = recover(
-        loaded.model.to(bench.device), bench.teacher, data, bench.validation, setup.recipe, extent,
-        seed=derived(setup.run_seed, "recovery"), still=setup.still, progress=progress,
-    )  # fmt: skip
+    with bench.repeatable():
+        done = recover(
+            loaded.model.to(bench.device), bench.teacher, data, bench.validation, setup.recipe, extent,
+            seed=derived(setup.run_seed, "recovery"), still=setup.still, progress=progress,
+        )  # fmt: skip
     found = Recovery(done.kept, done.before, done.after, done.iterations, done.seconds, done.ended, setup.recipe.figure)
     if done.kept:
         figures = {**loaded.metadata.get("figures", {}), "accuracy": done.after}

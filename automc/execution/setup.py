@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -30,7 +31,7 @@ from automc.models.load import FactoryRef, input_channels, layout, output_classe
 from automc.models.measure import count_params
 from automc.models.outputs import check_batches, check_training, other_part
 from automc.training.recipe import Recipe
-from automc.training.seeds import step_seed
+from automc.training.seeds import before_cuda, fixed_order, step_seed
 from kg.schema import LEVELS, Scheme
 
 CORE_VERSION = 3
@@ -67,6 +68,8 @@ class Setup:
     """The model that teaches where the recipe or the recovery wants one, an .am file; None: M itself."""
     imports: tuple[str, ...] = ()
     """Modules to import first: those that register methods and models besides entry points."""
+    deterministic: bool = False
+    """On an accelerator, use only kernels that give the same bits each time; a CPU's do."""
 
     def open(self) -> Bench:
         """Open this Setup, once in a process: a second call returns the same Bench while M's file is the same."""
@@ -123,6 +126,10 @@ class Bench:
         signature = self._signature(scheme, self.recipe(scheme), self.train.n)
         return _sha256([self.identity, signature, versions, *level])
 
+    def repeatable(self) -> AbstractContextManager[None]:
+        """For everything that is computed: a fixed order of sums, where the setup asks for it."""
+        return fixed_order(self.device, self.setup.deterministic)
+
     def recipe(self, scheme: Scheme) -> Recipe:
         """Return the recipe of a scheme's steps: at a level all lengths are a third."""
         recipe = self.setup.recipe
@@ -133,7 +140,9 @@ class Bench:
         return self._context(scheme, monitor, self.train, self.recipe(scheme), run_seed)
 
     def final_context(self, scheme: Scheme, monitor: Monitor, run_seed: int | None = None) -> StepContext:
-        """Like `context`, on all training images but validation."""
+        """Like `context`, on all training images but validation; the fraction leaves an accelerator for them."""
+        if self.rest is not self.train:
+            self.train.release()
         return self._context(scheme, monitor, self.rest, replace(self.setup.recipe, fraction=1.0), run_seed)
 
     def _context(
@@ -164,6 +173,8 @@ def open_bench(setup: Setup) -> Bench:
     Raises:
         AutoMCError: the model or the data cannot be read or do not fit each other, or the device is missing.
     """
+    if setup.deterministic:
+        before_cuda()
     for name in setup.imports:
         importlib.import_module(name)
     device = open_device(setup.device)
@@ -263,6 +274,7 @@ def _identity(setup: Setup, source: FactoryRef, model: nn.Module, teacher: nn.Mo
     given = [dataset.hash, setup.recipe.as_dict(), sorted(setup.keep), sorted(setup.still), setup.run_seed]
     code = [CORE_VERSION, {name: _version(name) for name in RESTS_ON}, sources(source)]
     given += [] if teacher is model else [structure.weights_hash(teacher)]
+    given += ["deterministic"] if setup.deterministic and torch.device(setup.device).type != "cpu" else []
     return _sha256([structure.weights_hash(model), *given, *code, torch.device(setup.device).type])
 
 

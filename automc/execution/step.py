@@ -30,7 +30,7 @@ from automc.models.measure import count_flops, count_params
 from automc.surgery.layer_table import layer_table
 from automc.training import evaluate
 from automc.training.loop import Diverged, all_finite
-from automc.training.seeds import seeded
+from automc.training.seeds import has_no_order, seeded
 from automc.training.state import FitState
 from kg.schema import LEVELS, Scheme, Status, Strategy
 
@@ -62,9 +62,10 @@ def execute(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) -> Ste
     """Execute the last step of a scheme and measure the model after it; START measures M.
 
     Costs that step alone: its input comes from the prefix cache, and only where its weights were evicted are
-    the steps before it run again, on a CPU with the same result. (An accelerator adds in no fixed order: there it is
-    the same but for rounding, and the first record stays.) What is in the cache is returned as recorded, and of
-    two processes that want the same key one waits for the other. Accuracy is float32 top-1 on validation.
+    the steps before it run again, on a CPU with the same result. An accelerator adds in no fixed order: unless the
+    setup is deterministic it is the same but for rounding there, which training enlarges, and the first record stays.
+    What is in the cache is returned as recorded, and of two processes that want the same key one waits for the other.
+    Accuracy is float32 top-1 on validation.
 
     A method's failure is a status, never an exception; a failed earlier step is the scheme's status too.
 
@@ -72,6 +73,11 @@ def execute(bench: Bench, scheme: Scheme, monitor: Monitor | None = None) -> Ste
         MethodError: the scheme names a method that is not registered.
     """
     monitor = monitor or Monitor()
+    with bench.repeatable():
+        return _executed(bench, scheme, monitor)
+
+
+def _executed(bench: Bench, scheme: Scheme, monitor: Monitor) -> StepOutcome:
     key = bench.key(scheme)
     found = bench.cache.outcome(key)
     if found is not None:
@@ -179,11 +185,12 @@ def run_step(
 
     try:
         method = methods.get(strategy.method)
-        with seeded(context.seed, bench.device):
-            model, report = further(context) if further else method.apply(parent, strategy, context)
-        if not all_finite(model):
-            raise Diverged(f"{strategy.method} left weights that are not finite numbers.")
-        accuracy = evaluate.score(model, bench.validation, bench.setup.recipe.metric, finite=True)
+        with bench.repeatable():
+            with seeded(context.seed, bench.device):
+                model, report = further(context) if further else method.apply(parent, strategy, context)
+            if not all_finite(model):
+                raise Diverged(f"{strategy.method} left weights that are not finite numbers.")
+            accuracy = evaluate.score(model, bench.validation, bench.setup.recipe.metric, finite=True)
         params, flops = count_params(model), count_flops(model, bench.example)
         size = stored(model, quantisable(model, bench.setup.keep).values())
         layers = layer_table(model, bench.example).as_dict()
@@ -192,6 +199,8 @@ def run_step(
     except Diverged as error:
         return fail("diverged", error)
     except Exception as error:
+        if has_no_order(error):
+            return fail("infeasible", Infeasible(f"{error} Leave out --deterministic to allow it."))
         # Whatever a method does wrong is its outcome, with the traceback; the study goes on.
         outcome = failure(error, time.perf_counter() - started)
         del error

@@ -51,6 +51,8 @@ class Step:
         self.target = context.target(self.params_in, self.hp2)
         limit = context.max_iterations
         self.lengths = [n if limit is None else min(n, limit) for n in lengths]
+        self.no_graph = ""
+        """Why training was not replayed as a CUDA graph, where it should have been."""
         self.refused: dict[str, str] = {}
         """Layers that must not be factored, with the reason, once `whole` was asked."""
         self._strategy = strategy.id
@@ -141,11 +143,13 @@ class Step:
         if self.context.state is not None and "state" not in options:
             self.context.state.begin()
             options["state"] = self.context.state
-        return fit(
+        fitted = fit(
             self.model, self.context.data, iterations=iterations, recipe=self.context.recipe, loss=loss,
             seed=derived(self.context.seed, phase), still=self.context.still,
             progress=None if tell is None else lambda i, _: tell(done + i, total), **options,
         )  # fmt: skip
+        self.no_graph = self.no_graph or fitted.no_graph
+        return fitted
 
     def recalibrate(self) -> None:
         """Estimate batch-norm statistics anew: after the last phase, see `evaluate.recalibrate`.
@@ -207,7 +211,8 @@ class Step:
             note = f"the floor of 15 % of the original lets {self.params_in - self.target} of {wanted} parameters go"
             reason = note if reached else f"{note}; {short}"
         size = {"requested": wanted, "removed": self.params_in - params, "slack": self.target - params, "unit": unit}
-        return StepReport(self.params_in, params, self.target, reached, reason, {**size, **details})
+        slow = {"no_graph": self.no_graph} if self.no_graph else {}
+        return StepReport(self.params_in, params, self.target, reached, reason, {**size, **slow, **details})
 
 
 def go_on(model: nn.Module, strategy: Strategy, context: StepContext, state: FitState) -> nn.Module:

@@ -125,6 +125,7 @@ class Loop:
         self._elapsed_before = elapsed
         self._started = time.monotonic()
         self._charged = 0.0
+        self._said_slow = False
 
     @property
     def seconds(self) -> float:
@@ -246,12 +247,19 @@ class Loop:
             return
         told = [(trial, self._figures(trial.scheme.parent), outcome.details.get("layers")) for trial, outcome in made]
         self._outbox.deliver(*(entry(trial, parent, self.seconds, layers) for trial, parent, layers in told))
-        for trial, _ in made:
+        for trial, outcome in made:
+            self._say_slow(outcome.details.get("no_graph"))
             self.trials[trial.scheme] = trial
             self.listener.trial(trial, len(self.trials), self.seconds)
         # What is dominated stays so, so the others need not be looked at again.
         self._front = self.protocol.front([*self._front, *(trial for trial, _ in made)])
         self._pin()
+
+    def _say_slow(self, reason: str | None) -> None:
+        """Say once that training does without CUDA graphs."""
+        if reason and not self._said_slow:
+            self._said_slow = True
+            self.listener.say(f"Training runs without CUDA graphs, and slower for it: {reason}.")
 
     def _figures(self, scheme: Scheme) -> Figures:
         if not scheme.steps:

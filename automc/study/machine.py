@@ -1,16 +1,18 @@
-"""Where a study runs: its workers, on this machine or a cluster, and the versions of packages that results rest on."""
+"""Where a study runs: its workers, on this machine or a cluster, and what results there rest on."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+from collections.abc import Callable
 
 from automc.execution.cluster import room
 from automc.execution.jobs import cluster_workers, local_workers
 from automc.execution.setup import Setup
 from automc.execution.workers import Workers
 from automc.study.spec import StudySpec
+from automc.training.seeds import before_cuda
 
 VERSIONED = ("automc", "torch", "torch-pruning", "pykeen", "numpy")
 
@@ -24,6 +26,25 @@ def default_workers(device: str, asked: StudySpec) -> int:
     if asked.cluster:
         return room(asked.cluster, gpus=asked.gpus_per_worker)
     return len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1
+
+
+def get_ready(spec: StudySpec) -> None:
+    """Set what must be set before the first use of a device, here and in the workers, which inherit it."""
+    if spec.deterministic:
+        before_cuda()
+
+
+def say_order(spec: StudySpec, device: str, say: Callable[[str], None]) -> None:
+    """Say what running a step again gives on an accelerator: sums have no fixed order there unless it is asked for."""
+    if device == "cpu":
+        return
+    if spec.deterministic:
+        say("Deterministic: steps give the same bits each time on this card, and take longer for it.")
+    else:
+        say(
+            "On this device a step that is run again, because its model was evicted, gives the same result but for "
+            "rounding, which training enlarges; the first record stays. --deterministic: the same bits."
+        )
 
 
 def workers_of(spec: StudySpec, setup: Setup) -> Workers:

@@ -108,6 +108,8 @@ class StudySpec:
     """The Ray cluster whose nodes run the workers: "local", "auto" or "ray://HOST:PORT"; "" for processes here."""
     gpus_per_worker: float = 0.0
     """Cards of the cluster for each worker; 0 for a CPU."""
+    deterministic: bool = False
+    """On an accelerator, use only kernels that give the same bits each time; on a CPU all do."""
     step_timeout: float | None = None
     """Seconds; None: five times the forecast of the step, at least a minute."""
     cache_bytes: int = 20 * 2**30

@@ -29,8 +29,8 @@ from automc.study.gauge import gauge_with
 from automc.study.listening import Beating
 from automc.study.loop import Listener, Loop, Plan
 from automc.study.machine import default_workers as default_workers
+from automc.study.machine import get_ready, say_order, workers_of
 from automc.study.machine import versions as versions
-from automc.study.machine import workers_of
 from automc.study.moved import reopened
 from automc.study.opening import counts, founded, vectors_for
 from automc.study.outbox import insist, now, open_outbox
@@ -73,7 +73,7 @@ class Study:
             base=folder(spec.id) / "base.am", data=spec.data, recipe=spec.recipe, run_seed=spec.run_seed,
             keep=held.uncut, still=held.still, device=spec.device,
             cache=home() / "cache", data_cache=home() / "data", cache_bytes=spec.cache_bytes,
-            teacher=folder(spec.id) / TEACHER_FILE if spec.teacher_model else None,
+            teacher=folder(spec.id) / TEACHER_FILE if spec.teacher_model else None, deterministic=spec.deterministic,
         )  # fmt: skip
 
     @classmethod
@@ -106,6 +106,7 @@ class Study:
         asked = StudySpec("", model, data, gamma, budget, recipe, workers=1 if workers is None else workers, **options)
         searcher_named(asked.searcher)
         Spending.of(asked)
+        get_ready(asked)
         for method in asked.only:
             methods.get(method)
         insist_reachable(asked, grid_levels(asked.only))
@@ -123,6 +124,7 @@ class Study:
             # A model that does not run there must not be found out after hours.
             runner(subject.model, subject.example, "onnx")
         recipe = settle_recipe(recipe, precision, subject, asked.runtime, auto_widths, listener.say)
+        say_order(asked, subject.device.type, listener.say)
         vectors = vectors_for(asked, listener)
         cores = workers or default_workers(subject.device.type, asked)
 
@@ -159,6 +161,7 @@ class Study:
         spec = StudySpec.from_dict(record["spec"]).with_budget(budget)
         spec = spec.with_workers(workers, cluster)
         Spending.of(spec)
+        get_ready(spec)
         base = folder(name) / "base.am"
         if not base.is_file():
             raise StudyError(

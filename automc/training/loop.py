@@ -20,14 +20,14 @@ from automc.models.forms import settled
 from automc.models.keeping import held
 from automc.models.outputs import logits
 from automc.surgery.quantised import settle
+from automc.training.gradients import Loss as Loss
+from automc.training.gradients import passes
 from automc.training.own import OwnCode, own_loss
 from automc.training.recipe import Precision, Recipe
 from automc.training.seeds import seeded
 from automc.training.state import FitState
 from automc.training.strided import sliced
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""(model, normalised batch, labels) → scalar; runs under the recipe's autocast."""
 GradientHook = Callable[[int, float, nn.Module], None]
 """(step, learning rate of this step, model), after backward and before the update."""
 UpdateHook = Callable[[int], None]
@@ -48,6 +48,8 @@ class FitReport:
     loss: float
     iterations: int
     seconds: float
+    no_graph: str = ""
+    """Why its passes were not replayed as a CUDA graph, where they should have been."""
 
 
 def fit(
@@ -103,25 +105,24 @@ def fit(
     seed = state.seed = seed if state.seed is None else state.seed
     try:
         with seeded(seed, device), held(model, still), sliced(model), fixed_shapes(device):
+            trained = [p for p in model.parameters() if p.requires_grad]
             optimizer = torch.optim.SGD(
-                [p for p in model.parameters() if p.requires_grad], lr=peak, momentum=recipe.momentum,
-                weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True,
+                trained, lr=peak, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+                nesterov=recipe.momentum > 0, foreach=True,
             )  # fmt: skip
+            run = passes(model, objective, trained, recipe.precision, device, iterations, recipe.loss is None)
             state.restore(model, optimizer, device)
             stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
             for step, (indices, views) in enumerate(islice(stream, state.done, state.done + iterations)):
                 rate = rates[step]
                 optimizer.param_groups[0]["lr"] = rate
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                    value = objective(model, data.views(indices, views), data.y[indices])
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(value)
+                value = run(data.views(indices, views), data.y[indices])
                 if gradient_hook is not None:
                     gradient_hook(step, rate, model)
                 optimizer.step()
                 if after_update is not None:
                     after_update(step)
-                losses.add(step, value.detach())
+                losses.add(step, value)
                 if step + 1 in turns:
                     settle(model)
                 if progress is not None:
@@ -133,14 +134,18 @@ def fit(
     if not all_finite(model):
         raise Diverged(_diverged(iterations, iterations, peak))
     settle(model)
-    return FitReport(losses.mean, iterations, time.perf_counter() - started)
+    return FitReport(losses.mean, iterations, time.perf_counter() - started, run.reason)
 
 
 @contextmanager
 def fixed_shapes(device: torch.device) -> Iterator[None]:
-    """Let cuDNN try its algorithms once for each shape inside the block: batches of training are all of one shape."""
+    """Let cuDNN try its algorithms once for each shape inside the block: batches of training are all of one shape.
+
+    Not where results must repeat: it may choose another one each time.
+    """
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    free = not torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = free and (before or device.type == "cuda")
     try:
         yield
     finally:

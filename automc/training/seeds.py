@@ -1,8 +1,9 @@
-"""Seeds: every random choice of a step follows from the run seed and the scheme, whatever the order or worker."""
+"""What makes a step repeatable: seeds that follow from run seed and scheme, and sums in a fixed order on request."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,3 +29,30 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def before_cuda() -> None:
+    """Let cuBLAS work with buffers that give the same sums each time; has no effect once CUDA was started."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextmanager
+def fixed_order(device: torch.device, wanted: bool = True) -> Iterator[None]:
+    """Let an accelerator compute inside the block by kernels alone that give the same bits each time.
+
+    A CPU does anyway, with one thread. An operation that has no such kernel raises, see `has_no_order`. Settings are
+    restored at the end. `before_cuda` must have been called before the process began to use the device.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted and device.type == "cuda":
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+def has_no_order(error: Exception) -> bool:
+    """Whether an error is torch's about an operation without a kernel for `fixed_order`."""
+    return isinstance(error, RuntimeError) and "deterministic implementation" in str(error)

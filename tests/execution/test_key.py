@@ -42,6 +42,7 @@ def test_the_key_follows_everything_that_decides_a_result(
     ]
     keys = [bench.key(scheme), bench.key(Scheme((B,))), bench.key(Scheme())] + [s.key(scheme) for s in setups]
     assert replace(setup, cache=tmp_path / "x", cache_bytes=5, imports=()).key(scheme) == keys[0]
+    assert replace(setup, deterministic=True).key(scheme) == keys[0], "on a CPU it changes nothing"
     monkeypatch.setattr(Trim, "version", 2)
     keys.append(bench.key(scheme))
     assert len(set(keys)) == len(keys)
@@ -64,6 +65,10 @@ def test_twins_are_executed_once_and_the_second_is_answered_from_the_first(bench
     assert len({bench.key(scheme) for scheme in schemes}) == 2
     # On more images they are no twins, and the final run gives each a seed of its own.
     wider = replace(bench, rest=bench.train.take(bench.train.n // 4))
+    before = bench.train.x
+    wider.final_context(schemes[0], monitor)
+    assert "images" not in vars(bench.train), "a device holds the images of the final run, not the fraction beside"
+    assert torch.equal(bench.train.x, before)
     lengths = {methods.get("Trim").iterations(s.steps[-1], RECIPE, wider.rest.n) for s in schemes[:2]}
     assert len({wider.final_context(s, monitor).seed for s in schemes[:2]}) == len(lengths)
 

@@ -140,6 +140,7 @@ def test_order_and_workers_change_nothing(setup: Setup, log: Path, tmp_path: Pat
 def test_what_a_method_does_wrong_is_a_status(bench: Bench, log: Path) -> None:
     expected = {
         "refuse": "infeasible",
+        "orderless": "infeasible",
         "explode": "diverged",
         "overflow": "diverged",
         "break": "crashed",
@@ -149,7 +150,7 @@ def test_what_a_method_does_wrong_is_a_status(bench: Bench, log: Path) -> None:
         scheme = Scheme((trim(0.1, HP8=kind),))
         outcome = execute(bench, scheme)
         assert (outcome.status, outcome.accuracy, outcome.params) == (status, None, None)
-        assert execute(bench, scheme).cached == (kind in {"refuse", "explode", "overflow"})
+        assert execute(bench, scheme).cached == (kind in {"refuse", "orderless", "explode", "overflow"})
     crashed = execute(bench, Scheme((trim(0.1, HP8="break"),)))
     assert crashed.reason == "ValueError: a bug in a method"
     assert "trim_method.py" in crashed.traceback

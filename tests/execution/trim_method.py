@@ -18,6 +18,7 @@ from automc import methods
 from automc.errors import Infeasible
 from automc.methods.base import Method, StepContext, StepReport
 from automc.training.loop import fit
+from automc.training.seeds import fixed_order
 from kg.schema import Strategy
 
 
@@ -54,6 +55,9 @@ class Trim(Method):
             raise Infeasible("there is no batch norm here")
         if misbehaviour == "break":
             raise ValueError("a bug in a method")
+        if misbehaviour == "orderless":
+            with fixed_order(torch.device("cuda")):
+                torch.empty(4).put_(torch.tensor([0, 1]), torch.ones(2))  # on no device in a fixed order
         if misbehaviour == "starve":
             raise MemoryError
         if misbehaviour == "hang":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from inline import Inline
-from study_tools import RECIPE, Interrupt, create, known, run, same, stored
+from study_tools import RECIPE, Interrupt, create, in_process, known, run, same, stored
 
 from automc import knowledge
 from automc.execution.workers import Result
@@ -19,6 +20,8 @@ from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.study import Budget, Listener, Study, machine
 from automc.study import stored as studies
 from automc.study.loop import Plan
+from automc.training import loop
+from automc.training.gradients import Recorded, Usual
 from kg import studies as kg_studies
 from kg.schema import Scheme
 
@@ -261,3 +264,19 @@ def test_infeasible_method_is_masked_counted_and_never_asked(full_home, tmp_path
     assert plan.space.searchable == 375
     assert len(result.trials) == 2
     assert "NS" not in {step.method for t in result.trials for step in t.scheme.steps}
+
+
+@pytest.mark.slow
+def test_training_that_cannot_be_a_graph_is_said_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU that refuses to record any."""
+    monkeypatch.setattr(loop, "passes", lambda *given: Recorded(Usual(*given[:4])))
+    said: list[str] = []
+
+    class Heard(Listener):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    with in_process():
+        create(home, "3steps").run(Heard())
+    (only,) = [text for text in said if "CUDA graphs" in text]
+    assert only.startswith("Training runs without CUDA graphs, and slower for it: ")
