@@ -77,7 +77,7 @@ def tests(seconds: float) -> Timed:
     files = sorted(str(file) for file in TESTS.rglob("test_*.py") if "mark.gpu" in file.read_text())
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *files],
+            [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *files],
             capture_output=True, text=True, timeout=seconds, cwd=TESTS.parent, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
