@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -21,3 +24,19 @@ def names(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(import_module(f"{package}.{places[name]}"), name)
 
     return load
+
+
+@contextmanager
+def without(package: str) -> Iterator[None]:
+    """Let what is imported inside do without a package, and not warn of that; one that was loaded before stays."""
+    hidden = package not in sys.modules
+    before = logging.root.manager.disable
+    try:
+        if hidden:
+            sys.modules[package] = None  # type: ignore[assignment]  # which makes an import of it fail
+            logging.disable(logging.WARNING)
+        yield
+    finally:
+        if hidden:
+            del sys.modules[package]
+            logging.disable(before)

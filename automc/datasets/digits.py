@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,18 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
 @functools.cache
 def _whole() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.intp], NDArray[np.intp]]:
     """Pixels and labels of all digits, and which of them are for training and for the test; read once in a process."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    x, y = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None], found.target.astype(np.int64)
+    table = np.loadtxt(_file(), delimiter=",")
+    images, y = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64)
+    x = np.rint(images * (255 / 16)).astype(np.uint8)
     everything = np.arange(len(y))
     ranks = ranked(digests(Images(torch.from_numpy(x), torch.from_numpy(y))))
-    held = draw(found.target, ranks, round(TEST_SHARE * len(y)), everything)
+    held = draw(y, ranks, round(TEST_SHARE * len(y)), everything)
     return x, y, np.setdiff1d(everything, held), held
+
+
+def _file() -> Path:
+    """Return the file of `load_digits`: to import scikit-learn for it takes 85 MB and a second in each process."""
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"

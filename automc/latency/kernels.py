@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from automc.models.bits import bits_of
-from automc.models.modes import evaluating
+from automc.models.modes import Watching, evaluating
 from automc.models.outputs import failed
 
 CONVOLUTIONS = ("conv", "depthwise", "grouped")
@@ -121,7 +120,7 @@ def torch_kernels(model: nn.Module, images: Tensor) -> list[Kernel]:
     return [call.kernel for call in calls_of(model, images)]
 
 
-class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Followed(Watching):
     """Notes each operation that computes something, and whose results it reads."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -12,13 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from automc.errors import Note
-from automc.models.modes import evaluating, unheard
+from automc.lazily import without
+from automc.models.modes import Watching, evaluating, unheard, watch_alike
 from automc.models.outputs import failed
+
+with without("triton"):  # whose own kernels torch's counter could count; it takes 70 MB in each process
+    from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
+
+watch_alike(_FlopCounterMode)
 
 Shape = tuple[int, ...]
 
@@ -99,7 +103,7 @@ _CHEAP = re.compile(r"linalg_vector_norm|_cell|check_errors")
 """Of these, what is elementwise."""
 
 
-class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Seen(Watching):
     """Notes what is read, and which operations pass a counter by; entered before the counter, so it sees the rest."""
 
     def __init__(self, counter: FlopCounterMode) -> None:

@@ -12,12 +12,11 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from automc.models.factory import FactoryRef
 from automc.models.flops import count_flops, one_image
-from automc.models.modes import evaluating
+from automc.models.modes import Watching, evaluating
 from automc.models.outputs import failed
 
 __all__ = [
@@ -112,7 +111,7 @@ def _run(model: nn.Module, example: Tensor) -> None:
         raise failed(model, example, error) from error
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _LiveBytes(Watching):
     """Follows the bytes of all results that still exist; the model's own tensors are not counted."""
 
     def __init__(self, model: nn.Module) -> None:

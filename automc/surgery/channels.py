@@ -25,9 +25,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
-from automc.models.modes import flags_kept, unheard
+from automc.models.modes import Watching, flags_kept, unheard
 from automc.surgery import channel_rules as rules
 from automc.surgery.layers import Side, channel_axis, computed, extended, passes, shrinkable, sides, width
 
@@ -62,7 +62,7 @@ class Ports:
     width: int
 
 
-class Channels(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Channels(Watching):
     """The record of forward passes of one model; `coupled` reads it.
 
     Args:

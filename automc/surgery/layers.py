@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from automc.surgery.lma import LMA
 from automc.surgery.quantised import QUANTISED
 
 Side = Literal["in", "out", "both"]
+L = TypeVar("L", bound=nn.Module)
 
 _KINDS = (_ConvNd, nn.Linear, _BatchNorm, _InstanceNorm, nn.GroupNorm, nn.PReLU, GatherShortcut)
 _OWN = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
@@ -40,6 +41,17 @@ def computed(module: nn.Module) -> bool:
     if parametrize.is_parametrized(module) or module._forward_pre_hooks:
         return True
     return isinstance(getattr(module, "weight", None), Tensor) and "weight" not in module._parameters
+
+
+def unfilled(layer: L, device: torch.device) -> L:
+    """Give a layer on the meta device parameters whose values somebody else will write, and return it.
+
+    As `to_empty`, which loads a library of symbols for what it makes of parameters without content: 40 MB.
+    """
+    for name, parameter in list(layer.named_parameters()):
+        given = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+        layer.register_parameter(name, nn.Parameter(given, requires_grad=parameter.requires_grad))
+    return layer
 
 
 def shrinkable(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from automc.models.keeping import kept
+from automc.surgery.layers import unfilled
 from automc.surgery.ranks import Kind
 from automc.surgery.whole import stays
 
@@ -281,7 +282,7 @@ def _layers(first: Layer, last: Layer, rank: int, site: Site) -> tuple[Layer, La
         start = geometry(first) if site.form == "channel" or site.second is not None else half(first, 0)
         basis = nn.Conv2d(first.in_channels, rank, bias=False, **start, **options)
         combination = nn.Conv2d(rank, last.weight.shape[0], bias=bias, **place, **options)
-    return basis.to_empty(device=first.weight.device), combination.to_empty(device=first.weight.device)
+    return unfilled(basis, first.weight.device), unfilled(combination, first.weight.device)
 
 
 def geometry(layer: nn.Conv2d) -> dict[str, Any]:

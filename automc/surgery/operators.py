@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from automc.surgery.layers import unfilled
 from automc.surgery.lowrank import Site, energies, geometry, halves, matrix, matrix_of, sites, weight_of
 
 SHARES = (1 / 2, 1 / 4)
@@ -278,7 +279,7 @@ def _centred(conv: nn.Conv2d) -> bool:
 def _conv(weight: Tensor, bias: Tensor | None, inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
     """A convolution with copies of these."""
     layer = nn.Conv2d(inputs, outputs, bias=bias is not None, device="meta", dtype=weight.dtype, **options)
-    layer = layer.to_empty(device=weight.device)
+    layer = unfilled(layer, weight.device)
     with torch.no_grad():
         layer.weight.copy_(weight)
         if bias is not None and layer.bias is not None:

@@ -20,6 +20,7 @@ from automc.models.forms import settled
 from automc.models.keeping import held
 from automc.models.outputs import logits
 from automc.surgery.quantised import settle
+from automc.training.descent import Descent
 from automc.training.gradients import Loss as Loss
 from automc.training.gradients import passes
 from automc.training.own import OwnCode, own_loss
@@ -106,20 +107,16 @@ def fit(
     try:
         with seeded(seed, device), held(model, still), sliced(model), fixed_shapes(device):
             trained = [p for p in model.parameters() if p.requires_grad]
-            optimizer = torch.optim.SGD(
-                trained, lr=peak, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
-                nesterov=recipe.momentum > 0, foreach=True,
-            )  # fmt: skip
+            descent = Descent(trained, recipe.momentum, recipe.weight_decay)
             run = passes(model, objective, trained, recipe.precision, device, iterations, recipe.loss is None)
-            state.restore(model, optimizer, device)
+            state.restore(model, descent.momenta, device)
             stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
             for step, (indices, views) in enumerate(islice(stream, state.done, state.done + iterations)):
                 rate = rates[step]
-                optimizer.param_groups[0]["lr"] = rate
                 value = run(data.views(indices, views), data.y[indices])
                 if gradient_hook is not None:
                     gradient_hook(step, rate, model)
-                optimizer.step()
+                descent.step(rate)
                 if after_update is not None:
                     after_update(step)
                 losses.add(step, value)
@@ -127,7 +124,7 @@ def fit(
                     settle(model)
                 if progress is not None:
                     progress(step + 1, iterations)
-            state.keep(model, optimizer, device, iterations)
+            state.keep(model, descent.momenta, device, iterations)
     finally:
         model.train(was_training)
     settled(model)

@@ -43,10 +43,12 @@ def fixed_order(device: torch.device, wanted: bool = True) -> Iterator[None]:
     A CPU does anyway, with one thread. An operation that has no such kernel raises, see `has_no_order`. Settings are
     restored at the end. `before_cuda` must have been called before the process began to use the device.
     """
+    if not wanted or device.type != "cuda":
+        yield
+        return
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    if wanted and device.type == "cuda":
-        torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:

@@ -33,8 +33,8 @@ class FitState:
         """Become the beginning of a training."""
         self.seed, self.done, self.momentum, self.random, self.device_random = None, 0, {}, None, None
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-        """Give generators and momenta what they had. A parameter that has changed its shape begins without momentum."""
+    def restore(self, model: nn.Module, momenta: dict[Tensor, Tensor], device: torch.device) -> None:
+        """Give generators and momenta, by parameter, what they had; one that has changed its shape begins without."""
         if self.random is not None:
             torch.set_rng_state(self.random.cpu())
         if self.device_random is not None and device.type == "cuda":
@@ -42,14 +42,14 @@ class FitState:
         for name, parameter in model.named_parameters():
             known = self.momentum.get(name)
             if known is not None and known.shape == parameter.shape and parameter.requires_grad:
-                optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(known)
+                momenta[parameter] = torch.empty_like(parameter).copy_(known)
 
-    def keep(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, iterations: int) -> None:
+    def keep(self, model: nn.Module, momenta: Mapping[Tensor, Tensor], device: torch.device, iterations: int) -> None:
         """Take what they have after so many iterations more."""
         self.done += iterations
         self.random = torch.get_rng_state()
         self.device_random = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        held = ((name, optimizer.state.get(p, {}).get("momentum_buffer")) for name, p in model.named_parameters())
+        held = ((name, momenta.get(p)) for name, p in model.named_parameters())
         self.momentum = {name: buffer.detach().clone() for name, buffer in held if buffer is not None}
 
     def tensors(self) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -58,6 +59,9 @@ class Trim(Method):
         if misbehaviour == "orderless":
             with fixed_order(torch.device("cuda")):
                 torch.empty(4).put_(torch.tensor([0, 1]), torch.ones(2))  # on no device in a fixed order
+        if misbehaviour == "heavy":
+            heavy = {"pandas", "sklearn", "sympy", "torch._dynamo", "triton"} & sys.modules.keys()
+            raise Infeasible(f"loaded: {sorted(heavy)}")
         if misbehaviour == "starve":
             raise MemoryError
         if misbehaviour == "hang":
