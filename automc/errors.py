@@ -8,7 +8,8 @@ AutoMCError                 exit code 2: something the user gave is wrong
 │       └── OutOfReach      it can remove something, but far less than asked
 ├── ArtefactError           a saved model that is damaged or from elsewhere
 ├── OutputInTheWay          a file where a result would go that is none of an earlier run
-├── StudyError              a study that does not exist, exists already, or was given impossible limits
+├── StudyError              a study that exists already, or was given impossible limits
+│   └── NotThere            a study, or a trial of it, that does not exist
 └── EnvironmentFault        exit code 1: a full disk, a folder that cannot be written, a missing device
 """
 
@@ -60,6 +61,10 @@ class OutputInTheWay(AutoMCError):
 
 class StudyError(AutoMCError):
     """A study does not exist, exists already, or was given limits it cannot meet."""
+
+
+class NotThere(StudyError):
+    """There is no study of this name, or it has no such trial."""
 
 
 class EnvironmentFault(AutoMCError):

@@ -10,6 +10,7 @@ import time
 from functools import partial
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,7 +21,7 @@ from automc.errors import AutoMCError
 from automc.home import home
 from automc.knowledge.store import query_params
 from kg.cypher import SavedQuery, hints, one_statement, packaged_queries, saved_queries, saved_query, used_params
-from kg.errors import KGError
+from kg.errors import KGError, QueryInvalid
 
 ROWS = 1000
 """Greatest number of rows, as of `automc kg query`."""
@@ -36,7 +37,7 @@ async def ask(request: Request) -> Response:
     """The box: empty, with a saved query, or with what a query answers."""
     if request.method == "GET":
         name = request.query_params.get("saved", "")
-        found = saved_query(name, _folders()) if name else None
+        found = _saved(name) if name else None
         params = "" if found is None else "\n".join(f"{k}={json.dumps(v)}" for k, v in found.params.items())
         return _page(found.text if found else EXAMPLE, params, name)
     fields = await guard.form(request)
@@ -66,6 +67,13 @@ def _page(
         "query.html.j2", status, text=text, params=params, saved=saved, every=every.values(), refused=refused,
         answer=answer, chart=chart, shape=shape, rows=ROWS, seconds=_seconds(),
     )  # fmt: skip
+
+
+def _saved(name: str) -> SavedQuery:
+    try:
+        return saved_query(name, _folders())
+    except QueryInvalid as error:
+        raise HTTPException(404, str(error)) from None
 
 
 def _folders() -> tuple[Any, ...]:

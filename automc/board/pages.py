@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from automc.board import guard
 from automc.cli.figures import duration, percent, shown
-from automc.errors import AutoMCError
+from automc.errors import AutoMCError, NotThere
 from automc.knowledge.words import in_words
 from kg.errors import GraphUnavailable, KGError, NotInGraph
 from kg.schema import Scheme, Strategy
@@ -70,7 +70,7 @@ def refused(error: Exception) -> tuple[int, str]:
     """Return an error's status, and its message as the command line says it."""
     if isinstance(error, GraphUnavailable):
         return 503, str(error)
-    if isinstance(error, NotInGraph):
+    if isinstance(error, NotInGraph | NotThere):
         return 404, str(error)
     return (400 if getattr(error, "exit_code", 2) == 2 else 500), str(error)
 

@@ -12,7 +12,7 @@ from automc import knowledge
 from automc.board import live, pages
 from automc.board.reading import read
 from automc.cli.figures import shown
-from automc.errors import StudyError
+from automc.errors import NotThere, StudyError
 from automc.knowledge.explain import record_text
 from automc.report import layers as tables
 from automc.report import why as accounts
@@ -56,13 +56,13 @@ def find(study: str, ordinal: int) -> tuple[live.Seen, Trial]:
     """Return a study and one of its trials.
 
     Raises:
-        StudyError: there is no such study, or it has no such trial.
+        NotThere: there is no such study, or it has no such trial.
     """
     seen = live.study(study, pulse.read(study))
     for trial in seen.trials:
         if trial.ordinal == ordinal:
             return seen, trial
-    raise StudyError(f"The study {study} has no trial {ordinal}. It has {len(seen.trials)}.")
+    raise NotThere(f"The study {study} has no trial {ordinal}. It has {len(seen.trials)}.")
 
 
 def figures(trial: Trial) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from automc.errors import StudyError
+from automc.errors import NotThere, StudyError
 from automc.knowledge import explain as known
 from automc.knowledge import graph
 from automc.knowledge.words import in_words
@@ -67,7 +67,7 @@ def find(
     """Return the trial that a person means by its number, "recommended", or its scheme.
 
     Raises:
-        StudyError: there is none; `option` is where it was asked for.
+        NotThere: there is none; `option` is where it was asked for.
     """
     name = wanted.strip().removeprefix(f"{study}:")
     if name == RECOMMENDED:
@@ -83,7 +83,7 @@ def find(
     for trial in trials:
         if trial.scheme == scheme or (name.isdigit() and trial.ordinal == int(name)):
             return trial
-    raise StudyError(
+    raise NotThere(
         f"The study {study} has not executed {wanted}. `automc show {study} --trials` lists what it has, with numbers."
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from automc import knowledge, methods
-from automc.errors import MethodError, StudyError
+from automc.errors import MethodError, NotThere, StudyError
 from automc.execution.outcome import StepOutcome
 from automc.knowledge.store import graph_exists
 from automc.methods.base import FLOOR
@@ -128,7 +128,7 @@ def _origin(study: str, record: dict[str, Any], trials: dict[int, Trial], ordina
     trial = trials.get(ordinal)
     if trial is None:
         known = f"Its trials are {min(trials)} to {max(trials)}" if trials else "It has none yet"
-        raise StudyError(f"The study {study} has no trial {ordinal}. {known}: automc show {study} --trials.")
+        raise NotThere(f"The study {study} has no trial {ordinal}. {known}: automc show {study} --trials.")
     if trial.status != "ok":
         why = f": {trial.reason.splitlines()[0]}" if trial.reason else "."
         good = ", ".join(str(t.ordinal) for t in trials.values() if t.status == "ok")

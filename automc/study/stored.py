@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from automc import knowledge
-from automc.errors import StudyError
+from automc.errors import NotThere
 from automc.execution.cache import PrefixCache
 from automc.home import home
 from automc.study.place import folder, held
@@ -21,7 +21,7 @@ def load_record(name: str) -> dict[str, Any]:
     """Return a study's node.
 
     Raises:
-        StudyError: there is none of that name; the message lists the latest.
+        NotThere: there is none of that name; the message lists the latest.
         NotInGraph: there is no graph.
     """
     with knowledge.graph(create=False) as store:
@@ -32,7 +32,7 @@ def load_record(name: str) -> dict[str, Any]:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     hint += f"There are: {', '.join(known[-8:])}." if known else "There is none yet: automc search starts one."
-    raise StudyError(f"There is no study '{name}' in the graph. {hint}")
+    raise NotThere(f"There is no study '{name}' in the graph. {hint}")
 
 
 def load_trials(name: str, *, but: Collection[int] = ()) -> list[Trial]:

@@ -47,10 +47,18 @@ def test_a_trial_says_why(board: Client) -> None:
     assert last.scheme.id in page
 
 
-@pytest.mark.parametrize("address", [f"/study/{STUDY}x", f"/study/{STUDY}/trial/999", "/nothing"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"/study/{STUDY}x", f"/live/{STUDY}x", f"/study/{STUDY}x/trial/1", f"/study/{STUDY}/trial/999",
+        f"/study/{STUDY}/trial/one", f"/compare?left={STUDY}&right={STUDY}x", f"/compare?study={STUDY}&left=1&right=999",
+        "/graph/Method?id=Nothing", "/graph/Strategy?id=NS[HP1=7]&known=1", "/graph/Nothing", "/query?saved=nothing",
+        "/write/card?of=Nothing", "/write/results?of=nothing", "/write/nothing", "/nothing",
+    ],
+)  # fmt: skip
 def test_what_is_not_there_is_said(board: Client, address: str) -> None:
     answer = board.get(address)
-    assert 400 <= answer.status_code < 500
+    assert answer.status_code == 404
     assert 'role="alert"' in answer.text
 
 
