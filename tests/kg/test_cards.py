@@ -26,6 +26,24 @@ CARD = {
     ],
 }  # fmt: skip
 
+WEIGHTS = {"unstructured pruning", "semi-structured pruning", "sparse training", "pruning and quantisation"}
+FILTERS = {"structured pruning", "pruning and quantisation"}
+FAMILIES = {
+    **dict.fromkeys(("weight-magnitude", "l0-penalty", "random-pruning", "winograd-domain"), WEIGHTS),
+    **dict.fromkeys(("filter-norm", "filter-selection", "geometric-median", "TE2", "TE4", "TE5", "TE7"), FILTERS),
+    **dict.fromkeys(("kernel-clustering", "product-quantization"), {"weight sharing"}),
+    **dict.fromkeys(("rank-regularization", "rank-truncation", "variational-rank", "TE9"), {"low rank"}),
+    "block-sparsity": {"semi-structured pruning"},
+    "dynamic-routing": {"structured pruning"},
+    "perforation": {"other"},
+    "range-calibration": {"quantisation after training", "pruning and quantisation"},
+    "token-pruning": {"token reduction"},
+    "shared-widths": {"slimmable networks", "pruning and quantisation"},
+    "feature-distillation": {"distillation"},
+    "relational-distillation": {"distillation"},
+}
+"""What a method can be that is made of a technique, where that leaves a choice of few."""
+
 
 def write(folder: Path, name: str = "mine.yaml", **changes: object) -> Path:
     path = folder / name
@@ -77,6 +95,17 @@ def test_labels_and_citations():
     assert all(m.citation and m.url.startswith("https://") and m.techniques for m in methods)
     assert {t.id for m in methods[:6] for t in m.techniques} == {f"TE{i}" for i in (1, 2, 3, 4, 5, 6, 7, 9)}
     assert all(m.default_grid for m in methods[:6])
+
+
+def test_a_family_is_what_the_techniques_do():
+    """Weights may be judged one by one and leave as filters, where a technique removes filters; nothing else mixes."""
+    for method in read_cards():
+        made_of = {technique.id for technique in method.techniques}
+        for technique in made_of & FAMILIES.keys():
+            filters = FILTERS if FAMILIES[technique] is WEIGHTS and "filter-similarity" in made_of else set()
+            assert method.family in FAMILIES[technique] | filters, (method.id, technique)
+        quantises = bool(made_of & {"weight-quantization", "activation-quantization"})
+        assert quantises == ("quantisation" in str(method.family)), method.id
 
 
 def test_off_the_default_grid_a_method_is_searched_where_it_is_named(tmp_path):
