@@ -219,7 +219,9 @@ def _agree(cards: list[tuple[Readable, Card]]) -> tuple[dict[str, str], dict[str
     for path, card in cards:
         for technique in card.techniques:
             if technique.id not in titles:
-                raise CardInvalid(f"{path}: techniques: unknown technique {technique.id}; give it a title here.")
+                raise CardInvalid(
+                    f"{path}: {technique.id}.title: unknown technique {technique.id}; give it a title here."
+                )
     words: dict[str, str] = {}
     for _, card in cards:
         for knob in card.hyperparameters:

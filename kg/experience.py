@@ -40,6 +40,10 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Number = Annotated[int, Field(ge=-MAX_VALUE, le=MAX_VALUE)] | Annotated[float, Field(ge=-MAX_VALUE, le=MAX_VALUE)]
 Setting = Number | Identifier
 Share = Annotated[float, Field(ge=0, le=1)]
+Confidence = Literal[
+    "verified-two-sources", "verified-one-source", "authors-table-unverified", "corpus-transcribed",
+    "quoted-by-another-paper", "measured",
+]  # fmt: skip
 
 
 class Quantity(Document):
@@ -153,10 +157,7 @@ class RecordEntry(Document):
     derived_ratio: DerivedRatio | None = None
     table: Text
     source: Text
-    confidence: Literal[
-        "verified-two-sources", "verified-one-source", "authors-table-unverified", "corpus-transcribed",
-        "quoted-by-another-paper", "measured",
-    ]  # fmt: skip
+    confidence: Confidence
     assumptions: str = ""
     note: str = ""
     differs_because: str = ""

@@ -40,14 +40,16 @@ def _name(answer: str) -> str:
     return answer
 
 
-def _whole(answer: str) -> int:
+def whole(answer: str) -> int:
+    """Read a whole number."""
     try:
         return int(answer.replace(",", ""))
     except ValueError:
         raise ExperienceInvalid(f"'{answer[:40]}' is not a whole number.") from None
 
 
-def _percent(answer: str) -> float:
+def percent(answer: str) -> float:
+    """Read a percentage, with or without its sign."""
     try:
         value = float(answer.removesuffix("%"))
     except ValueError:
@@ -57,7 +59,8 @@ def _percent(answer: str) -> float:
     return value
 
 
-def _quantity(answer: str) -> dict[str, Any]:
+def quantity(answer: str) -> dict[str, Any]:
+    """Read a count such as 269722 or 0.27M, as experience files have it."""
     match = re.fullmatch(r"([\d.]+(?:e[+-]?\d+)?)\s*([kMG]?)", answer.replace(",", ""))
     try:
         value = float(match[1]) if match else 0.0
@@ -68,7 +71,8 @@ def _quantity(answer: str) -> dict[str, Any]:
     return {"value": int(value) if value.is_integer() else value, "unit": match[2] or "1"}
 
 
-def _settings(answer: str) -> dict[str, Any]:
+def settings(answer: str) -> dict[str, Any]:
+    """Read settings such as HP1=0.5, HP6=0.9."""
     try:
         return dict(Strategy.parse(f"X[{answer}]").settings)
     except SchemaInvalid:
@@ -79,22 +83,22 @@ QUESTIONS = (
     Question("title", "Title of the source", _text),
     Question("paper_id", "A short id for it", _name, example="he2018_sfp"),
     Question("url", "Its address", _text, needed=False),
-    Question("year", "Its year", _whole, needed=False),
+    Question("year", "Its year", whole, needed=False),
     Question("entered_by", "Who enters this", _text),
     Question("dataset", "Data set", _text, example="cifar10"),
-    Question("classes", "Classes of the data set", _whole),
-    Question("image_size", "Side of an image, in pixels", _whole),
-    Question("channels", "Channels of an image", _whole),
-    Question("images", "Images of the training set", _whole),
+    Question("classes", "Classes of the data set", whole),
+    Question("image_size", "Side of an image, in pixels", whole),
+    Question("channels", "Channels of an image", whole),
+    Question("images", "Images of the training set", whole),
     Question("model", "Model that was compressed", _text, example="ResNet-20"),
-    Question("params", "Its parameters", _quantity, needed=False, example="0.27M"),
-    Question("macs", "Its multiply-adds for one image", _quantity, needed=False, example="40.6M"),
-    Question("baseline", "Its accuracy before, in percent", _percent, needed=False),
+    Question("params", "Its parameters", quantity, needed=False, example="0.27M"),
+    Question("macs", "Its multiply-adds for one image", quantity, needed=False, example="40.6M"),
+    Question("baseline", "Its accuracy before, in percent", percent, needed=False),
     Question("task_source", "Where the source says that", _text, example="Table 1"),
     Question("method", "Method", _name, example="NS"),
-    Question("settings", "Settings that the source states", _settings, needed=False, example="HP1=0.5, HP6=0.9"),
-    Question("top1", "Accuracy after, in percent", _percent, needed=False),
-    Question("after", "Parameters after", _quantity, needed=False, example="135k"),
+    Question("settings", "Settings that the source states", settings, needed=False, example="HP1=0.5, HP6=0.9"),
+    Question("top1", "Accuracy after, in percent", percent, needed=False),
+    Question("after", "Parameters after", quantity, needed=False, example="135k"),
     Question("table", "Table or figure with this result", _text, example="Table 1"),
     Question("record_source", "How it was read", _text, example="the paper's PDF, page 5"),
     Question("confidence", "How sure the figures are", _text, example="verified-one-source"),
@@ -114,7 +118,7 @@ def fill(answers: Answers) -> str:
         if answer:
             value = question.read(answer)
         else:
-            value = "" if question.read in (_text, _name) else {} if question.read is _settings else None
+            value = "" if question.read in (_text, _name) else {} if question.read is settings else None
         values[question.name] = _yaml(value)
     paper = answers.get("paper_id", "").strip()
     names = (answers.get("model", ""), answers.get("dataset", ""))

@@ -90,18 +90,43 @@ def test_a_query_and_a_refused_card(page: Page) -> None:
     page.get_by_label("Cypher").fill("MATCH (m:Method {id: 'NS'}) RETURN m.title AS title, 1 AS n")
     page.get_by_role("button", name="Run").click()
     expect(page.get_by_role("cell", name="Network Slimming")).to_be_visible(timeout=PATIENCE_MS)
-    page.goto("/write/card")
+    page.goto("/write/card?as=text")
     page.get_by_label("as YAML").fill("format: 1\nmethod: Mine\n")
     page.get_by_role("button", name="Check").click()
     assert "title: Field required" in page.get_by_role("alert").inner_text()
     assert page.get_by_label("as YAML").input_value() == "format: 1\nmethod: Mine\n"
     assert page.get_by_role("button", name="Write this").count() == 0
+    page.get_by_role("button", name="Edit as fields").click()
+    assert page.get_by_label("Name").input_value() == "Mine"
+
+
+def test_a_card_is_filled_in_by_keyboard_on_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto("/write/card")
+    page.get_by_label("Name").focus()
+    page.keyboard.type("Typed")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[aria-invalid]")
+    assert page.evaluate("document.activeElement.id") == "title", "the first field that is wrong"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.keyboard.type("What it does")
+    page.keyboard.press("Tab")
+    page.keyboard.type("A. Author. A title. 2026.")
+    while page.evaluate("document.activeElement.id") != "techniques.0.id":
+        page.keyboard.press("Tab")
+    page.keyboard.type("TE3")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="What it would change")).to_be_visible(timeout=PATIENCE_MS)
+    assert page.locator("[aria-invalid]").count() == 0
+    page.get_by_role("button", name="Write this").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").last).to_contain_text("Written to the graph", timeout=PATIENCE_MS)
 
 
 def test_nothing_is_wider_than_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     for address in ("/", "/study/digits-digits-1", "/study/digits-digits-1/trial/1", "/graph", "/graph/Method?id=NS",
-                    "/query?saved=families", "/write/card", "/write/results",
+                    "/query?saved=families", "/write/card", "/write/results", "/write/results?as=text",
                     "/compare?left=digits-digits-1&right=digits-digits-1"):  # fmt: skip
         page.goto(address)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, address
