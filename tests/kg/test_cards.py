@@ -26,13 +26,13 @@ CARD = {
     ],
 }  # fmt: skip
 
-WEIGHTS = {"unstructured pruning", "semi-structured pruning", "sparse training", "pruning and quantisation"}
-FILTERS = {"structured pruning", "pruning and quantisation"}
+WEIGHTS = frozenset({"unstructured pruning", "semi-structured pruning", "sparse training", "pruning and quantisation"})
+FILTERS = frozenset({"structured pruning", "pruning and quantisation"})
 FAMILIES = {
     **dict.fromkeys(("weight-magnitude", "l0-penalty", "random-pruning", "winograd-domain"), WEIGHTS),
     **dict.fromkeys(("filter-norm", "filter-selection", "geometric-median", "TE2", "TE4", "TE5", "TE7"), FILTERS),
-    **dict.fromkeys(("kernel-clustering", "product-quantization"), {"weight sharing"}),
-    **dict.fromkeys(("rank-regularization", "rank-truncation", "variational-rank", "TE9"), {"low rank"}),
+    **dict.fromkeys(("kernel-clustering", "product-quantization"), frozenset({"weight sharing"})),
+    **dict.fromkeys(("rank-regularization", "rank-truncation", "variational-rank", "TE9"), frozenset({"low rank"})),
     "block-sparsity": {"semi-structured pruning"},
     "dynamic-routing": {"structured pruning"},
     "perforation": {"other"},
@@ -102,7 +102,7 @@ def test_a_family_is_what_the_techniques_do():
     for method in read_cards():
         made_of = {technique.id for technique in method.techniques}
         for technique in made_of & FAMILIES.keys():
-            filters = FILTERS if FAMILIES[technique] is WEIGHTS and "filter-similarity" in made_of else set()
+            filters = FILTERS if FAMILIES[technique] is WEIGHTS and "filter-similarity" in made_of else frozenset()
             assert method.family in FAMILIES[technique] | filters, (method.id, technique)
         quantises = bool(made_of & {"weight-quantization", "activation-quantization"})
         assert quantises == ("quantisation" in str(method.family)), method.id
