@@ -62,10 +62,11 @@ def content(parts: Parts, inputs: Inputs) -> tuple[dict[str, Any], dict[str, str
         if not part.name:
             _read(found, names(part), inputs, errors)
             continue
-        entries = []
+        entries: list[dict[str, Any]] = []
         for row in rows(part, inputs):
             if any(inputs[name] for name, _ in names(part, row)):
-                entries.append(entry := {})
+                entry: dict[str, Any] = {}
+                entries.append(entry)
                 _read(entry, names(part, row), inputs, errors)
         if entries:
             found[part.name] = entries
