@@ -87,7 +87,7 @@ class NetModel:
         self._scale = torch.tensor(SCALE)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = StepNet(self._strategies.shape[1], len(space.task))
+            self.net = self._built(self._strategies.shape[1], len(space.task))
         self._optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
@@ -115,13 +115,13 @@ class NetModel:
         last = np.array([o.scheme[-1] for _, o in steps], dtype=np.intp)
         guess, vectors = _tensor(self._guess.pairs(parents, last)), self._strategies[torch.from_numpy(last)]
         truth = _tensor([(o.step_ar, o.step_pr) for _, o in steps])
-        figures, (prefixes, lengths) = self._figures(parents), self._padded(parents)
+        inputs = self._inputs(parents)
         draw = np.random.default_rng((self._seed, self._rounds))
         self._rounds += 1
         loss = torch.zeros(())
         for _ in range(self._steps):
             batch = torch.from_numpy(draw.permutation(len(steps))[:BATCH])
-            encoded = self.net.encode(prefixes[batch], lengths[batch], figures[batch])
+            encoded = self.net.encode(*(part[batch] for part in inputs))
             predicted = guess[batch] + self._scale * self.net.pairs(encoded, vectors[batch], self._task)
             loss = step_loss(predicted, truth[batch], self._scale)
             self._optimizer.zero_grad()
@@ -129,8 +129,16 @@ class NetModel:
             self._optimizer.step()
         return float(loss.detach())
 
+    def _built(self, strategy_size: int, task_size: int) -> StepNet:
+        """Return the network, untrained."""
+        return StepNet(strategy_size, task_size)
+
     def _encoded(self, prefixes: Sequence[Outcome]) -> Tensor:
-        return self.net.encode(*self._padded(prefixes), self._figures(prefixes))
+        return self.net.encode(*self._inputs(prefixes))
+
+    def _inputs(self, prefixes: Sequence[Outcome]) -> tuple[Tensor, ...]:
+        """Return what the network's `encode` takes of measured prefixes."""
+        return (*self._padded(prefixes), self._figures(prefixes))
 
     def _figures(self, prefixes: Sequence[Outcome]) -> Tensor:
         """Return (AR, PR) of measured prefixes against M; (p, 2)."""
