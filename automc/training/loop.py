@@ -124,6 +124,7 @@ def fit(
                     settle(model)
                 if progress is not None:
                     progress(step + 1, iterations)
+            run.end()
             state.keep(model, descent.momenta, device, iterations)
     finally:
         model.train(was_training)
