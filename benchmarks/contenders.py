@@ -1,4 +1,4 @@
-"""The contenders of `pays`: each makes a smaller ResNet-8 within its seconds, counted from the process's start.
+"""The contenders of `pays`: each makes a smaller network within its seconds, counted from the process's start.
 
 All have the same images, precision and teacher, and all end with the same recovery. What they differ in is how the network
 is cut: by a search, by one method of ours, or by torch-pruning.
@@ -7,12 +7,12 @@ is cut: by a search, by one method of ours, or by torch-pruning.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks.small_task import DATA
+from benchmarks.pays_tasks import Given
 
 GAMMA = 0.7
+"""Share of the parameters that goes, where nothing else is asked for."""
 METHODS = ("HOS", "LFB", "LMA", "SFP", "NS", "LeGR")
 LIBRARY = ("TP-L1", "TP-group")
 """torch-pruning: the same share of every layer by the L1 norm, and group norms over the whole network."""
@@ -61,7 +61,7 @@ def inline() -> type:
     return Inline
 
 
-def search(weights: Path, seed: int, seconds: float, given: dict[str, Any]) -> dict[str, Any]:
+def search(task: Given, gamma: float, seed: int, seconds: float, given: dict[str, Any]) -> dict[str, Any]:
     """`automc search`; what a process needs before its first step is part of its time."""
     from automc import api
     from automc.study import machine
@@ -75,7 +75,7 @@ def search(weights: Path, seed: int, seconds: float, given: dict[str, Any]) -> d
         register(OptunaTPE)
     left = seconds - time.process_time()
     done = api.search(
-        "resnet8", DATA, gamma=GAMMA, budget=f"{left:.0f}s", weights=weights, recipe=Recipe(unit_epochs=E0), precision="float32",
+        task.model, task.data, gamma=gamma, budget=f"{left:.0f}s", weights=task.weights, recipe=Recipe(unit_epochs=E0), precision="float32",
         device="cpu", workers=1, seed=seed, run_seed=seed, learn_from_trials=False, **given,
     )  # fmt: skip
     final = done.final or {}
@@ -85,7 +85,7 @@ def search(weights: Path, seed: int, seconds: float, given: dict[str, Any]) -> d
     }  # fmt: skip
 
 
-def alone(method: str, weights: Path, seed: int, seconds: float) -> dict[str, Any]:
+def alone(method: str, task: Given, gamma: float, seed: int, seconds: float) -> dict[str, Any]:
     """One method straight to the target, and recovery for the rest of the time."""
     from automc import api
     from automc.execution.jobs import final, recover_saved
@@ -97,15 +97,17 @@ def alone(method: str, weights: Path, seed: int, seconds: float) -> dict[str, An
     from automc.training.recipe import Recipe
     from automc.training.recover import Extent
 
-    subject = open_subject("resnet8", api.data_ref(DATA), weights=weights, device="cpu")
+    subject = open_subject(task.model, api.data_ref(task.data), weights=task.weights, device="cpu")
     with scratch(subject, Recipe(), seed, subject.hold()) as setup:
         saved = setup.base.with_name("out.am")
         if method in LIBRARY:
             what = method
             bench = setup.open()
-            structure.save(saved, by_library(method, subject), bench.source, metadata={}, shape=bench.example.shape[1:])
+            structure.save(
+                saved, by_library(method, subject, gamma), bench.source, metadata={}, shape=bench.example.shape[1:]
+            )
         else:
-            (scheme,) = straight(grids((method,))[method], GAMMA, {}, lambda _: 0.0)
+            (scheme,) = straight(grids((method,))[method], gamma, {}, lambda _: 0.0)
             done = final(setup, scheme, saved)
             assert done.status == "ok", done.reason
             what = scheme.id
@@ -119,7 +121,7 @@ def alone(method: str, weights: Path, seed: int, seconds: float) -> dict[str, An
     }  # fmt: skip
 
 
-def by_library(method: str, subject: Any) -> Any:
+def by_library(method: str, subject: Any, gamma: float) -> Any:
     """A copy of the model, pruned by torch-pruning until the target is met, not trained."""
     import copy
 
@@ -139,7 +141,7 @@ def by_library(method: str, subject: Any) -> Any:
         customized_pruners={layer: rule() for layer, rule in PRUNERS.items()},
     )  # fmt: skip
     for _ in range(200):
-        if sum(p.numel() for p in model.parameters()) <= (1 - GAMMA) * subject.params:
+        if sum(p.numel() for p in model.parameters()) <= (1 - gamma) * subject.params:
             break
         pruner.step()
     return model.eval()
