@@ -13,6 +13,8 @@ MOST = 0.8
 """A removal relative to the step's input counts as this at most, where x/(1−x) would grow beyond all bounds."""
 _SLOPE = -0.1
 """Without experience: accuracy lost per share of parameters removed; only its sign matters before the first round."""
+HALF = 2.0
+"""Measured steps after which experience counts half in the first guess: see docs/results/searchers/forgetting.md."""
 _NOISE = (4.0, 0.03)
 """Of steps' AR before any was measured: counts as so many measurements, with this deviation."""
 _CONSTANT, _SHARE, _GROWTH, _LENGTH, _SHARE_LENGTH, _BEFORE, _REMOVED = 1.0, 4.0, 0.6, 1.0, 1.0, 10.0, 2.0
@@ -110,13 +112,17 @@ class FirstGuess:
     """What a step will do before anything was measured: sizes as planned, accuracy by experience.
 
     AR = −c·x/(1−x), x being the removal relative to the step's input and c the slope of the method; without experience
-    AR falls with what is removed.
+    AR falls with what is removed. With every step that was measured here the former gives way to the latter.
     """
 
-    def __init__(self, space: Space, limits: Limits) -> None:
+    def __init__(self, space: Space, limits: Limits, half: float = HALF) -> None:
+        """Guess; with `half` steps measured experience counts half, with infinitely many for ever."""
         self.space = space
         self.gamma = limits.gamma
+        self._half = half
         self._slope = None if space.slope is None else np.asarray(space.slope, dtype=float)[space.method]
+        self.measured = 0
+        """Steps that were measured here so far."""
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
@@ -133,9 +139,11 @@ class FirstGuess:
 
     def after(self, before: FloatArray, gone: FloatArray, strategy: npt.NDArray[np.intp]) -> FloatArray:
         """Return the step AR of strategies that take away so much of M, as of `cut`, after prefixes; as they are."""
+        plain = gone * _SLOPE
         if self._slope is None:
-            return gone * _SLOPE
-        return np.asarray(-self._slope[strategy] * odds(gone / (1 - before)))
+            return plain
+        known = 1 / (1 + self.measured / self._half)
+        return np.asarray((1 - known) * plain - known * self._slope[strategy] * odds(gone / (1 - before)))
 
 
 class SizeModel:
@@ -183,9 +191,10 @@ class LinearModel:
     x/(1−x); each strategy that was tried. The prior mean is the first guess.
     """
 
-    def __init__(self, space: Space, limits: Limits) -> None:
+    def __init__(self, space: Space, limits: Limits, half: float = HALF) -> None:
+        """Begin with the first guess; `half` is of `FirstGuess`."""
         self.space = space
-        self.guess = FirstGuess(space, limits)
+        self.guess = FirstGuess(space, limits, half)
         self.sizes = SizeModel(space, limits)
         self._base = limits.base_accuracy
         length = np.log(np.maximum(space.cost, 0.05))
@@ -224,6 +233,7 @@ class LinearModel:
         if not steps:
             return 0.0
         self._latest = None
+        self.guess.measured = len(steps)
         self.sizes.learn(steps)
         last = np.array([o.scheme[-1] for _, o in steps], dtype=np.intp)
         guess, features = self._seen([p for p, _ in steps], last[:, None])

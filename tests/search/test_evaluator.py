@@ -69,6 +69,16 @@ def test_the_first_guess_is_the_slope_at_each_prefix(new_space):
         np.testing.assert_allclose(row[:, 1], space.hp2 / left)
 
 
+def test_experience_gives_way_to_what_was_measured(new_space):
+    space = replace(new_space(), slope=np.array([0.1, 0.0, 0.4]))
+    guess, plain = FirstGuess(space, LIMITS, half=3), FirstGuess(replace(space, slope=None), LIMITS)
+    before, forgotten = guess.predict([START]), plain.predict([START])
+    guess.measured = 3
+    np.testing.assert_allclose(guess.predict([START]), (before + forgotten) / 2)
+    guess.measured = 10**9
+    np.testing.assert_allclose(guess.predict([START]), forgotten, atol=1e-8)
+
+
 def test_without_experience_the_first_guess_falls_with_size(new_space):
     space = new_space(known=False)
     np.testing.assert_allclose(FirstGuess(space, LIMITS).predict([START])[0, :, 0], -0.1 * space.hp2)
@@ -80,6 +90,7 @@ def test_it_learns_to_rank_steps_it_never_saw(new_space, new_table, known):
     steps = told_by_chance(table)
     model = LinearModel(table.space, LIMITS)
     model.learn(steps)
+    assert model.guess.measured == len(steps)
     parents = [o for o in table.told.values() if len(o.scheme) == 1][:4]
     unseen = [(p, s) for p in range(len(parents)) for s in range(45) if (*parents[p].scheme, s) not in table.told]
     truth = [table.answer((*parents[p].scheme, s)) for p, s in unseen]
