@@ -67,7 +67,9 @@ def row(contender: str, seed: int, options: argparse.Namespace) -> dict[str, Any
     call = f"{CLOCK}; import sys; sys.argv[1:] = {arguments!r}; from benchmarks.pays import main; main()"
     # The benchmark of this checkout on the package of that one.
     path = [str(place), str(here)] if contender == "old" else [str(here)]
-    home = Path(options.out).resolve() / f".home-{contender}"
+    home = (
+        Path(options.out).resolve() / f".home-{'-'.join(key(contender, seed, options).values())}"
+    )  # no step is had for nothing
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "AUTOMC_HOME": str(home)}
     done = subprocess.run([sys.executable, "-c", call], env=env, stdout=subprocess.PIPE, text=True, check=True)
     return {**key(contender, seed, options), "seconds": options.seconds, **json.loads(done.stdout.splitlines()[-1])}
