@@ -125,6 +125,8 @@ def _try(path: Path) -> None:
     """Refuse a place that cannot be written."""
     if path.is_dir():
         raise OutputInTheWay(f"{path} cannot be written: it is a folder. Choose another place for --out.")
+    if path.is_fifo() and os.path.exists(os.path.realpath(path)):  # /dev/stdout may be a pipe without a name
+        raise OutputInTheWay(f"{path} is a named pipe, which waits until somebody reads it. Choose a file for --out.")
     try:
         if path.exists() and stat.S_ISCHR(path.stat().st_mode):
             with path.open("wb", buffering=0) as device:

@@ -67,6 +67,9 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         claim(tmp_path / "file" / "x.am", MODEL)
     with pytest.raises(OutputInTheWay, match="it is a folder"):
         claim(tmp_path, MODEL, force=True)
+    os.mkfifo(tmp_path / "pipe.am")
+    with pytest.raises(OutputInTheWay, match="named pipe, which waits"):
+        claim(tmp_path / "pipe.am", MODEL, force=True)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -15,6 +15,10 @@ Runtime = Annotated[
     str, typer.Option("--runtime", help="What runs the network: torch, or onnx for onnxruntime on the CPU.")
 ]
 Images = Annotated[str | None, typer.Option("--size", help="Side of the images in pixels, or HEIGHTxWIDTH.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Build the model for these data, as a search does; a saved .am needs none."),
+]
 Batch = Annotated[int, typer.Option("--batch", help="Images in a batch.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the networks that are made.")]
 
@@ -24,6 +28,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the networks that are
 def calibrate(
     model: o.Model,
     weights: o.Weights = None,
+    data: Data = None,
     runtime: Runtime = "torch",
     size: Images = None,
     batch: Batch = 1,
@@ -37,13 +42,14 @@ def calibrate(
 
     Example: automc latency calibrate digits.am --runtime onnx
     """
+    from automc.datasets.ref import DataRef
     from automc.models.pace import checked
     from automc.study import latency
 
     place = checked(runtime)
     found = latency.calibrate(
         model, weights=weights, runtime=place, size=o.image_size(size), batch=batch, networks=networks, seed=seed,
-        say=say,
+        data=DataRef(data) if data is not None else None, say=say,
     )  # fmt: skip
     fit = found.fit
     record = {
@@ -63,6 +69,7 @@ def calibrate(
 def check(
     model: o.Model,
     weights: o.Weights = None,
+    data: Data = None,
     runtime: Runtime = "torch",
     size: Images = None,
     batch: Batch = 1,
@@ -75,13 +82,15 @@ def check(
 
     Example: automc latency check digits.am --networks 12
     """
+    from automc.datasets.ref import DataRef
     from automc.models.pace import checked
     from automc.study import latency
 
     with progress("measuring") as bar:
         found = latency.check(
             model, weights=weights, runtime=checked(runtime), size=o.image_size(size), batch=batch, networks=networks,
-            seed=seed, progress=lambda done, of: bar(done, of, {}),
+            seed=seed, data=DataRef(data) if data is not None else None,
+            progress=lambda done, of: bar(done, of, {}),
         )  # fmt: skip
     if each:
         rows = [(n.scheme, n.removed, n.predicted_ms, n.measured_ms, n.error, n.settled) for n in found.networks]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from automc.datasets.base import Images, Progress, Raw
 from automc.datasets.decoded import load_entry, save_entry
-from automc.datasets.items import arrays_of, named, stacked
+from automc.datasets.items import arrays_of, is_labelled, named, stacked
 from automc.datasets.ref import DataRef
 from automc.datasets.splits import content_hash
 from automc.errors import DataError, EnvironmentFault, Note
@@ -85,7 +85,7 @@ def read(ref: DataRef) -> Raw:
 
 def _is_pair(data: Any) -> bool:
     """Whether data are (train, test), and not the arrays (x, y) of one split."""
-    return isinstance(data, tuple | list) and len(data) == 2 and not all(hasattr(part, "shape") for part in data)
+    return isinstance(data, tuple | list) and len(data) == 2 and not is_labelled(data)
 
 
 def _scale(pixels: dict[str, NDArray[Any]], options: dict[str, Any]) -> Scale | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
@@ -74,7 +75,7 @@ def arrays_of(
         raise DataError(f"{where}: got a DataLoader, which makes batches of its own. Return its dataset.")
     if isinstance(source, torch.utils.data.IterableDataset):
         raise DataError(f"{where}: got an iterable data set, whose images have no place. Return one with an index.")
-    if isinstance(source, tuple | list) and len(source) == 2 and all(hasattr(part, "shape") for part in source):
+    if is_labelled(source):
         pixels, labels = stack(_array(source[0], where), where), _array(source[1], f"{where}, labels")
     elif hasattr(source, "__getitem__") and not hasattr(source, "__len__"):
         raise DataError(f"{where}: {kind(source)} has no length. Give it __len__, the number of its images.")
@@ -83,6 +84,13 @@ def arrays_of(
     else:
         raise DataError(f"{where}: got {kind(source)}. Give {SPLIT}.")
     return pixels, _labels(labels, len(pixels), where)
+
+
+def is_labelled(source: Any) -> bool:
+    """Whether this is a pair (x, y): an array or tensor of images, and labels in one or in a list."""
+    if not isinstance(source, tuple | list) or len(source) != 2:
+        return False
+    return hasattr(source[0], "shape") and (hasattr(source[1], "shape") or isinstance(source[1], tuple | list))
 
 
 def _is_none(source: Any) -> bool:
@@ -105,6 +113,8 @@ def _iterate(source: Any, where: str, progress: Progress | None, stack: Stack) -
         place = f"{where}, item {i}"
         array = _picture(image, place) if isinstance(image, Image.Image) else _array(image, place)
         images.append(stack(array[None], place)[0])
+        if i == 0:
+            _check_memory(total * images[0].nbytes, total, where)
         if images[-1].shape != images[0].shape:
             raise DataError(
                 f"{place} has shape {images[-1].shape}, item 0 {images[0].shape}. "
@@ -122,6 +132,15 @@ def _iterate(source: Any, where: str, progress: Progress | None, stack: Stack) -
                 "random augmentation out: AutoMC augments the images of training itself (augment)."
             )
     return np.stack(images), np.asarray(labels)
+
+
+def _check_memory(size: int, total: int, where: str) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise DataError(
+            f"{where}: {total:,} images take {size / 2**30:,.0f} GiB of memory, where they are held, and this machine "
+            f"has {memory / 2**30:,.0f}. Give smaller images, or fewer."
+        )
 
 
 def _picture(picture: Image.Image, where: str) -> NDArray[np.uint8]:

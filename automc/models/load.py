@@ -69,7 +69,8 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module:
         example: an input batch (n, c, h, w) of at least two images.
 
     Raises:
-        ModelError: the model cannot be copied, does not run on the example, or is no classifier.
+        ModelError: the model cannot be copied, its copy runs layers of the original, it does not run on the example,
+            or is no classifier.
     """
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         output_classes(model, example)  # gets its sizes with the first batch
@@ -77,13 +78,35 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module:
         prepared = copy.deepcopy(settled(model))
     except Exception as error:  # a module of the user's can say how it is copied
         raise ModelError(f"The model {type(model).__name__} cannot be copied: {error}") from error
-    output_classes(prepared, example)
+    _check_copy(model, prepared, example)
     if not any(p.numel() for p in prepared.parameters()):
         raise ModelError(f"The model {type(model).__name__} has no parameters, so nothing of it can be made smaller.")
     for parameter in prepared.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
     return adapt_shortcuts(prepared, example)
+
+
+def _check_copy(model: nn.Module, prepared: nn.Module, example: Tensor) -> None:
+    """Run a copy, and refuse one that runs the original's layers: what is done to the copy would not show."""
+    held: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, __, name=name: held.append(name))
+        for name, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
+    try:
+        output_classes(prepared, example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if held:
+        raise ModelError(
+            f"A copy of this {type(model).__name__} runs layers of the original "
+            f"({', '.join(dict.fromkeys(held))[:200]}), so nothing can be done to it. Its code holds on to them: in a "
+            "lambda or a function made inside another, a weak reference, or a global variable. Let a method of the "
+            "module reach its layers as self.name."
+        )
 
 
 def layout(model: nn.Module, example: Tensor) -> torch.memory_format:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from automc.errors import ArtefactError, ModelError
@@ -24,11 +23,12 @@ from automc.latency.fused import kernels_of
 from automc.latency.kernels import torch_kernels
 from automc.latency.predictor import Predictor
 from automc.models import structure
+from automc.models.load import layout
 from automc.models.measure import one_image
 from automc.models.pace import Runtime
 from automc.search.base import Space
 from automc.search.pace import Pace
-from automc.study.latency import briefly, folder, place
+from automc.study.latency import briefly, calibration_command, folder, place
 from automc.study.limits import Limit
 from automc.study.space import StrategySpace
 from automc.study.spec import StudySpec
@@ -102,7 +102,7 @@ def open_foresight(spec: StudySpec, model: nn.Module, example: Tensor, say: Call
     """
     if not any(limit.figure == "latency_ms" for limit in spec.limits) or example.device.type != "cpu":
         return None
-    images = one_image(model, example).to(memory_format=torch.channels_last)
+    images = one_image(model, example).to(memory_format=layout(model, example))
     here = place(spec.runtime, len(images))
     try:
         known = calibration.load(folder(), calibration.identity(torch_kernels(model, images)), here)
@@ -110,11 +110,8 @@ def open_foresight(spec: StudySpec, model: nn.Module, example: Tensor, say: Call
         say(f"{stale} Until then this study predicts no latency.")
         return None
     if known is None:
-        runtime = " --runtime onnx" if spec.runtime == "onnx" else ""
-        say(
-            f"No latency is predicted: automc latency calibrate {spec.model}{runtime}, once, lets a search ask only "
-            "for what comes near --max-latency."
-        )
+        command = calibration_command(spec.model, spec.data.spec, spec.data.size, spec.runtime)
+        say(f"No latency is predicted: {command}, once, lets a search ask only for what comes near --max-latency.")
         return None
     predictor = known.predictor()
     return Foresight(predictor, images, spec.runtime, predictor.ms(kernels_of(model, images, spec.runtime)))

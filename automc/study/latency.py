@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from automc import bounds, knowledge, methods
 from automc.bounds import Size, sides
 from automc.datasets.base import TrainData
+from automc.datasets.ref import DataRef
 from automc.errors import EnvironmentFault, ModelError, StudyError
 from automc.home import home
 from automc.latency import calibration as stored
@@ -32,6 +34,7 @@ from automc.models.measure import count_params
 from automc.models.pace import NAMES, Runtime
 from automc.models.runtimes import runner
 from automc.study.measured import channels_of
+from automc.study.task import open_subject
 from automc.training.precision import device_key
 from automc.training.recipe import Recipe
 from kg.cards import enumerate_strategies
@@ -58,21 +61,35 @@ class Subject:
     name: str
     model: nn.Module
     images: Tensor
-    """(batch, c, h, w), channels last."""
+    """(batch, c, h, w), laid out as the model reads them."""
     classes: int
 
     @classmethod
-    def open(cls, model: str, weights: Path | None, size: Size | None, batch: int) -> Subject:
+    def open(
+        cls, model: str, weights: Path | None, size: Size | None, batch: int, data: DataRef | None = None
+    ) -> Subject:
         """Load a model and find images that it runs on.
+
+        Args:
+            data: for which a study builds the model; `size` is theirs then.
 
         Raises:
             ModelError: it cannot be loaded, or does not tell the size of its images.
+            DataError: the data cannot be read or do not fit the model.
         """
-        loaded = models.load(model, weights=weights)
-        shape = sides(size) if size is not None else models.default_shape(model)
-        example = models.example_for(loaded.model, *shape, channels_of(loaded))
-        prepared = models.prepare(loaded.model, example).eval().to(memory_format=torch.channels_last)
-        images = example[:1].expand(batch, -1, -1, -1).contiguous().to(memory_format=torch.channels_last)
+        if data is not None:
+            opened = open_subject(
+                model, data if size is None else replace(data, size=size), weights=weights, device="cpu"
+            )
+            prepared, example = opened.model, opened.example
+        else:
+            loaded = models.load(model, weights=weights)
+            shape = sides(size) if size is not None else models.default_shape(model)
+            example = models.example_for(loaded.model, *shape, channels_of(loaded))
+            prepared = models.prepare(loaded.model, example)
+        form = models.layout(prepared, example)
+        prepared = prepared.eval().to(memory_format=form)
+        images = example[:1].expand(batch, -1, -1, -1).contiguous().to(memory_format=form)
         return cls(model, prepared, images, models.output_classes(prepared, example))
 
 
@@ -139,13 +156,25 @@ def folder() -> Path:
     return home() / "latency"
 
 
+def calibration_command(model: str, data: str | None, size: Size | None, runtime: str) -> str:
+    """Return the command that calibrates a model as a study of these data builds it."""
+    words = ["automc", "latency", "calibrate", model]
+    if data is not None and not model.endswith(".am"):
+        words += ["--data", data]
+    if size is not None and "--data" in words:
+        words += ["--size", "x".join(map(str, sides(size)))]
+    return shlex.join(words + (["--runtime", runtime] if runtime != "torch" else []))
+
+
 def calibrate(
     model: str, *, weights: Path | None = None, runtime: Runtime = "torch", size: Size | None = None, batch: int = 1,
-    networks: int = NETWORKS, share: float = 1.0, seed: int = 0, say: Say = lambda text: None,
+    networks: int = NETWORKS, share: float = 1.0, seed: int = 0, data: DataRef | None = None,
+    say: Say = lambda text: None,
 ) -> Calibration:  # fmt: skip
     """Measure kernels in a model's shapes and whole networks made from it, and keep them in the home.
 
     Args:
+        data: for which a study builds the model, where it is no file that tells its images.
         networks: compressed networks on which sums of kernels are corrected.
         share: of the usual number of kernels, for a quick look.
         say: hears what goes on.
@@ -156,7 +185,7 @@ def calibrate(
     """
     _bounded(batch, networks, seed)
     here = place(runtime, batch)
-    subject = Subject.open(model, weights, size, batch)
+    subject = Subject.open(model, weights, size, batch, data)
     made = list(compressed(subject, networks, _CALIBRATED + seed))
     found = calibrated(subject, [one for _, one in made], here, share, say)
     file = found.save(folder())
@@ -203,9 +232,10 @@ def calibrated(
 
 def check(
     model: str, *, weights: Path | None = None, runtime: Runtime = "torch", size: Size | None = None, batch: int = 1,
-    networks: int = CHECKED, seed: int = 0, progress: Callable[[int, int], None] = lambda done, of: None,
+    networks: int = CHECKED, seed: int = 0, data: DataRef | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Check:  # fmt: skip
-    """Predict and measure compressed networks that the calibration has not seen.
+    """Predict and measure compressed networks that the calibration has not seen; arguments as for `calibrate`.
 
     Raises:
         AutoMCError: a number is out of its range.
@@ -213,13 +243,13 @@ def check(
         ModelError: the calibration is of another place; see `calibration.load`.
     """
     _bounded(batch, networks, seed)
-    subject = Subject.open(model, weights, size, batch)
+    subject = Subject.open(model, weights, size, batch, data)
     here = place(runtime, batch)
     known = stored.load(folder(), stored.identity(torch_kernels(subject.model, subject.images)), here)
     if known is None:
         raise StudyError(
             f"There is no latency calibration of {model} in {NAMES[runtime]} at batch {batch}. Make one: "
-            f"automc latency calibrate {model}{' --runtime onnx' if runtime == 'onnx' else ''}"
+            f"{calibration_command(model, None if data is None else data.spec, size, runtime)}"
         )
     made = list(compressed(subject, networks, _HELD_OUT + seed))
     return checked(subject, known, made, progress)

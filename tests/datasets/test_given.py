@@ -118,5 +118,7 @@ def test_a_folder_that_lost_a_file_is_damaged(tmp_path: Path) -> None:
 def test_arrays_of_any_library_and_lists_of_samples_are_read(tmp_path: Path) -> None:
     found = seen([(UNIT[i], int(LABELS[i])) for i in range(60)], tmp_path)
     torch.testing.assert_close(found, UNIT, rtol=0, atol=1e-6)
+    found = seen((UNIT, LABELS.tolist()), tmp_path)
+    torch.testing.assert_close(found, UNIT, rtol=0, atol=1e-6)
     found = seen([np.asarray(UNIT[:, 0], dtype=np.float64), LABELS.numpy()], tmp_path)
     torch.testing.assert_close(found, UNIT[:, :1], rtol=0, atol=1e-6)

@@ -57,6 +57,9 @@ ZERO = "np.zeros((3, 3), np.uint8)"
     [
         # labels
         ("((X, np.array(list('abcdefgh'))), PAIR)", "train: labels are <U1, such as ['a']. Give numbers: sort"),
+        ("((X, list('abcdefgh')), PAIR)", "train: labels are <U1, such as ['a']. Give numbers: sort"),
+        ("((X, [None] * 8), PAIR)", "train, labels: list of 8 holds no numbers"),
+        ("((X, [[0], [0, 1]]), PAIR)", "train, labels: list of 2 cannot be read as an array"),
         ("((X, np.eye(8)), PAIR)", "train: labels have shape (8, 8): a row per image. Of one-hot labels"),
         ("(PAIR, (X, np.arange(8) / 2))", "test: labels are float64 of shape (8,)"),
         ("((X, np.full(8, np.nan)), PAIR)", "train: labels are float64"),
@@ -80,6 +83,7 @@ ZERO = "np.zeros((3, 3), np.uint8)"
         ("((X[:0], PAIR[1][:0]), PAIR)", "train: images have shape (0, 1, 3, 3)"),
         ("(Items(n=lambda: 1 / 0), PAIR)", "train: len() failed in"),
         ("(Items(n=-1), PAIR)", "train: len() failed"),
+        ("(Items(n=10**14), PAIR)", "train: 100,000,000,000,000 images take 838,190 GiB of memory"),
         ("(Items(n=2.5), PAIR)", "train: len() failed"),
         ("(Odd(), PAIR)", "NotImplementedError: streaming"),
         ("(Items(fails), PAIR)", "train: item 5 of 8 failed in"),
@@ -129,6 +133,7 @@ def test_a_sentence_and_no_traceback(tmp_path: Path, result: str, said: str) -> 
         "((torch.from_numpy(X)[:, None], torch.arange(8)[:, None] % 2), PAIR)",
         "((torch.full((8, 1, 3, 3), 0.2, dtype=torch.bfloat16, requires_grad=True), torch.arange(8) % 2), PAIR)",
         "((X, PAIR[1] > 0), PAIR)",
+        "((X, PAIR[1].tolist()), [X, (0, 1) * 4])",
         "((X, PAIR[1].astype(np.float32)), PAIR)",
         item("(torch.full((1, 3, 3), 0.2, requires_grad=True), torch.tensor([i % 2]))"),
         item("(Image.new('1' if i % 2 else 'I;16', (3, 3)), np.float64(i % 2))"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -259,6 +260,40 @@ class Wrapped(nn.Module):
 def test_what_is_no_classifier_is_refused(function: Callable[..., object], said: str) -> None:
     with pytest.raises(ModelError, match=f"is no classifier.*{said}"):
         prepare(Wrapped(function), torch.zeros(2, 3, 8, 8))
+
+
+class Holding(nn.Module):
+    """Runs its layers through something that a copy shares with it."""
+
+    def __init__(self, held: str) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 10)
+        weak = weakref.ref(self.conv)
+        self.run: Callable[[torch.Tensor], torch.Tensor] = {
+            "lambda": lambda x: self.conv(x), "reference": lambda x: weak()(x), "method": self.step,
+        }[held]  # fmt: skip
+
+    def step(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.run(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("held", ["lambda", "reference"])
+def test_a_model_whose_copy_runs_the_original_is_refused(held: str) -> None:
+    with pytest.raises(ModelError, match=r"copy of this Holding runs layers of the original \(conv\)"):
+        prepare(Holding(held), torch.zeros(2, 3, 8, 8))
+
+
+def test_a_method_that_is_kept_as_an_attribute_is_copied() -> None:
+    model = Holding("method")
+    prepared = prepare(model, torch.zeros(2, 3, 8, 8))
+    with torch.no_grad():
+        prepared.conv.weight.zero_()
+        prepared.conv.bias.zero_()
+        assert torch.equal(prepared(torch.ones(1, 3, 8, 8))[0], prepared.fc.bias)
+    assert bool(model.conv.weight.any())
 
 
 def test_images_that_do_not_fit_are_said() -> None:

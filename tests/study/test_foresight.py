@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from study_tools import create, run, stored
+import pytest
+from study_tools import Interrupt, create, run, stored
 
+from automc.datasets import DataRef
 from automc.execution.setup import Bench
 from automc.latency import calibration
 from automc.latency.calibration import Calibration
@@ -14,10 +16,11 @@ from automc.latency.kernels import torch_kernels
 from automc.latency.sampling import drawn
 from automc.models.measure import one_image
 from automc.search.pace import AIM
-from automc.study import Listener
+from automc.study import Listener, Study
 from automc.study.foresight import open_foresight
-from automc.study.latency import folder, place
+from automc.study.latency import Subject, calibration_command, folder, place
 from automc.study.limits import Limit
+from automc.study.task import open_subject
 
 LIMITS = (Limit("latency_ms", 0.8, of_base=True),)
 
@@ -68,3 +71,35 @@ def test_without_a_calibration_or_with_a_stale_one_it_says_so_and_predicts_nothi
     unlimited = create(full_home, "1steps")
     assert open_foresight(unlimited.spec, bench.model, bench.example, heard.say) is None
     assert len(heard.said) == 2
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_with_a_calibration_it_predicts_the_same(full_home: Path) -> None:
+    def created(budget: str) -> Study:
+        study = create(full_home, budget, gamma=None, limits=LIMITS)
+        calibrate(study.setup.open())
+        return study
+
+    study = created("4steps")
+    with pytest.raises(KeyboardInterrupt):
+        run(study, Interrupt(2))
+    resumed = run(Study.open(study.spec.id)).trials
+    assert [t.scheme for t in resumed] == [t.scheme for t in run(created("4steps")).trials]
+    assert len(resumed) == 4
+    assert all((t.pace is not None) == (t.status == "ok") for t in resumed)
+    whole = {t.scheme: t.pace for t in stored(study)}
+    assert {t.scheme: t.pace for t in resumed} == whole
+
+
+def test_the_command_that_it_asks_for_calibrates_the_study_s_own_model(full_home: Path) -> None:
+    command = calibration_command("resnet8", "digits", None, "onnx")
+    assert command == "automc latency calibrate resnet8 --data digits --runtime onnx"
+    assert calibration_command("my net.am", "digits", (8, 20), "torch") == "automc latency calibrate 'my net.am'"
+    assert calibration_command("a.py:b", "photos", (8, 20), "torch").endswith("a.py:b --data photos --size 8x20")
+    study = open_subject("resnet8", DataRef("digits"), device="cpu")
+    model = study.model.eval().to(memory_format=study.dataset.layout)
+    images = one_image(model, study.example).to(memory_format=study.dataset.layout)
+    ours = Subject.open("resnet8", None, None, 1, DataRef("digits"))
+    assert ours.images.shape == images.shape == (1, 1, 8, 8)
+    kernels = torch_kernels(ours.model, ours.images)
+    assert calibration.identity(kernels) == calibration.identity(torch_kernels(model, images))
