@@ -127,12 +127,12 @@ def _kind(request: Request) -> Kind:
 
 def _draft(kind: Kind, given: dict[str, str], more: str) -> Draft:
     """What was sent. Fields say a text, too, as far as they can be read."""
-    why = {name: given.get(name, "").strip() for name in ("because", "by")}
+    because, by = (given.get(name, "").strip() for name in ("because", "by"))
     if given.get("as") != "fields":
-        return Draft(kind, text=given.get("text", ""), **why)
+        return Draft(kind, text=given.get("text", ""), because=because, by=by)
     inputs = filled.tidy(kind.parts, given, more)
     content, errors = filled.content(kind.parts, inputs)
-    return Draft(kind, inputs, write_yaml(content), **why, errors=errors)
+    return Draft(kind, inputs, write_yaml(content), because, by, errors)
 
 
 def _turned(draft: Draft, into: str) -> Draft:
