@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from automc import api
+from automc.execution.workers import cores
 from automc.home import home
 from automc.study.task import open_subject, resolve_device
 from benchmarks.gpu import speed
@@ -41,6 +42,8 @@ def arguments(about: str, given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--targets", type=float, nargs="+", help="shares of the parameters to remove")
     options = parser.parse_args(given)
     options.device = str(resolve_device(options.device))
+    cpu = options.device == "cpu"
+    options.workers = options.workers or (cores() if cpu else 1)
     options.work = home() / "paper"
     options.work.mkdir(parents=True, exist_ok=True)
     return options

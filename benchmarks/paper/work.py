@@ -143,7 +143,7 @@ def searching(net: Net, who: str, pace: float, n: int, options: argparse.Namespa
     made = len(load_trials(known[name])) if name in known else 0
     done = record.get("status") in ("done", "unmet")
     step = 0.9 * options.unit_epochs * SHARE * n / pace
-    left = 0.0 if done else max(1, options.steps - made) * step / max(1, options.workers or 1)
+    left = 0.0 if done else max(1, options.steps - made) * step / options.workers
 
     def run(until: float) -> bool:
         if name in known:
