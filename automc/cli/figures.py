@@ -14,12 +14,18 @@ _PLAIN = re.compile(r"(^|_)(seed|opset|year|ordinal|trial|port|pid)$")
 def shown(name: str, value: Any) -> Any:
     """Return a figure as it is printed in a table; what is no number, or has no unit in its name, as it is.
 
+    Plain values that are several stand in one cell, with commas; fields with their names.
+
     Args:
         name: of the field: `file_bytes`, `latency_median_ms`, `test_accuracy_low`, `params`.
         value: in that unit; accuracies and shares in [0, 1].
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict) and not any(isinstance(one, dict | list) for one in value.values()):
+        return ", ".join(f"{key} {_word(str(key), one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list | tuple) and not any(isinstance(one, dict | list) for one in value):
+        return ", ".join(_word(name, one) for one in value) or "none"
     if not isinstance(value, int | float) or _PLAIN.search(name):
         return value
     if name.endswith("bytes"):
@@ -31,6 +37,12 @@ def shown(name: str, value: Any) -> Any:
     if _SHARE.search(name):
         return percent(float(value))
     return f"{value:,}" if isinstance(value, int) else value
+
+
+def _word(name: str, value: Any) -> str:
+    """One of several values in a cell; what has no unit is rounded, as in a cell of its own."""
+    said = shown(name, value)
+    return f"{said:.4g}" if isinstance(said, float) else str(said)
 
 
 def duration(seconds: float) -> str:

@@ -21,6 +21,8 @@ from automc.cli.output import PIPE_COLUMNS, Format, show, show_record
         ("latency_median_ms", 0.35421, "0.354 ms"), ("seconds", 0.42, "0.42 s"), ("seconds", 5000, "83 min"),
         ("seed", 123456, 123456), ("time_ratio", 1.05, 1.05), ("uncounted", "nothing", "nothing"), ("opset", 20, 20),
         ("test_accuracy", None, None), ("reached", True, "yes"), ("recovery", False, "no"),
+        ("added", {"Method": 2, "Experience": 3046}, "Method 2, Experience 3,046"), ("pending_migrations", [], "none"),
+        ("ratios", [0.123456, 2], "0.1235, 2"), ("nested", [{"a": 1}], [{"a": 1}]),
     ],
 )  # fmt: skip
 def test_figures_are_printed_by_their_names(name, value, text):
