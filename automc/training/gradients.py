@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -21,6 +21,8 @@ LEAST = 40
 """Iterations of a training from which a graph pays: recording one takes as long as some dozen passes."""
 WARMUP = 3
 """Passes before one is recorded: libraries choose their algorithms in the first, the last is watched."""
+NEAR = 0.02
+"""Distance from a usual pass, relative to its norm, beyond which a replay is another one."""
 _WAITS, _PROTOTYPE = "synchronizing CUDA operation", "Synchronization debug mode"
 _PLAIN = (int, float, bool, str, bytes, type(None))
 
@@ -70,7 +72,8 @@ class Recorded:
     place, where the graph reads them. Batches of another shape than the first, such as the last one of an epoch, run as
     usual. Dropout draws from the device's generator, which replays move on. A pass that waits for the device, draws
     random numbers on the host or changes plain attributes of a module would be another one each time: then all run as
-    usual, and so where recording fails. `reason` says why.
+    usual, and so where recording fails, or where the first replay gives other gradients than a usual pass.
+    `reason` says why.
     """
 
     def __init__(self, usual: Usual) -> None:
@@ -88,8 +91,8 @@ class Recorded:
             return self._usual(x, y)
         if self._seen < WARMUP:
             return self._warm(x, y)
-        if self._graph is None and not self._record(x, y):
-            return self._usual(x, y)
+        if self._graph is None:
+            return self._first(x, y)
         return self._replay(x, y)
 
     def end(self) -> None:
@@ -122,6 +125,28 @@ class Recorded:
                     self.reason = "a pass draws random numbers on the host, or changes attributes of a module"
         here.wait_stream(stream)
         return value
+
+    def _first(self, x: Tensor, y: Tensor) -> Tensor:
+        """Record a pass, and use it if a replay of it gives what a usual pass gives on this batch."""
+        if not self._record(x, y):
+            return self._usual(x, y)
+        buffers = list(self._usual.model.buffers())
+        draws, before = torch.cuda.get_rng_state(x.device), [buffer.clone() for buffer in buffers]
+
+        def again() -> None:
+            torch.cuda.set_rng_state(draws, x.device)
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+        expected = [self._usual(x, y), *(parameter.grad for parameter in self._usual.parameters)]
+        again()
+        found = self._replay(x, y)
+        if near([found, *self._gradients], expected):
+            return found
+        again()
+        self.reason = "a recorded pass gives other gradients than the same pass as usual"
+        self.end()
+        return self._usual(x, y)
 
     def _record(self, x: Tensor, y: Tensor) -> bool:
         """Record a pass; nothing of it is executed. False, with the reason, where that fails."""
@@ -168,6 +193,16 @@ def passes(
     usual = Usual(model, loss, parameters, precision)
     wanted = device.type == "cuda" and iterations >= LEAST and same and parameters
     return Recorded(usual) if wanted else usual
+
+
+def near(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> bool:
+    """Whether a loss and its gradients, all together, are others' but for the order of sums."""
+    if any((a is None) != (b is None) for a, b in zip(found, expected, strict=True)):
+        return False
+    pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True) if a is not None and b is not None]
+    apart = torch.stack([(a - b).square().sum() for a, b in pairs]).sum()
+    norm = torch.stack([b.square().sum() for _, b in pairs]).sum()
+    return bool(apart.sqrt() <= NEAR * norm.sqrt())
 
 
 def host_state(model: nn.Module) -> list[Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from automc.datasets import TrainData
 from automc.training.distill import taught
-from automc.training.gradients import LEAST, WARMUP, Recorded, Usual, host_state, passes, same_state
+from automc.training.gradients import LEAST, WARMUP, Recorded, Usual, host_state, near, passes, same_state
 from automc.training.loop import cross_entropy, fit
 from automc.training.recipe import Recipe
 
@@ -107,6 +107,22 @@ def test_a_pass_that_the_host_has_a_part_in_is_noticed() -> None:
         before = host_state(model)
         usual(model)(x, y)
         assert same_state(before, host_state(model)) is (part not in HOST), part
+
+
+def test_gradients_of_another_batch_are_not_near() -> None:
+    model, data = net(), some(64)
+
+    def gradients(begin: int, dtype: torch.dtype = torch.float32) -> list[Tensor | None]:
+        run = Usual(model.to(dtype), cross_entropy, list(model.parameters()), "float32")
+        value = run(data.normalised(slice(begin, begin + 16)).to(dtype), data.y[begin : begin + 16])
+        return [value, *(p.grad for p in model.parameters())]
+
+    ours = gradients(0)
+    assert near(gradients(0, torch.float64), ours)
+    model.float()
+    assert not near(gradients(16), ours)
+    assert not near([ours[0], None, *ours[2:]], ours)
+    assert not near([ours[0], torch.full_like(model[0].weight, torch.nan), *ours[2:]], ours)
 
 
 def trained(
