@@ -23,9 +23,9 @@ def _budget(plan: Plan) -> list[str]:
     spec, spending = plan.spec, plan.spending
     step = f"a step takes about {duration(plan.step_seconds)}; about {duration(plan.seconds)} to go"
     lines = [f"  budget      {spec.budget} with {spec.workers} worker(s) on {spec.device}: {step}"]
-    parts = ["the finalists' runs"] if spec.final else []
+    parts = ["the finalists' runs"] if spec.final and not spending.rest else []
     if spending.rest:
-        parts.append("training on the best of them")
+        parts.append("training on, side by side where several are good, then the best of them")
     elif spending.recovery is not None:
         parts.append(f"training on for {spending.recovery}")
     if parts and spending.end_seconds is not None:

@@ -11,7 +11,7 @@ from automc.execution.final import Final, accuracy_on_test, final, run_final
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.probe import Probe, ProbeReport, probe, probe_method, probe_with
-from automc.execution.recovery import Recovery, recover_saved
+from automc.execution.recovery import Recovery, loss_of, recover_saved
 from automc.execution.setup import Bench, Setup, open_bench
 from automc.execution.step import execute
 from automc.execution.worker import Order
@@ -32,6 +32,7 @@ __all__ = [
     "execute",
     "final",
     "local_workers",
+    "loss_of",
     "probe",
     "probe_with",
     "recover_saved",

@@ -9,7 +9,8 @@ from typing import Any
 
 from automc.execution.setup import Setup
 from automc.models import structure
-from automc.training.recover import Extent, recover
+from automc.training import evaluate
+from automc.training.recover import WHOLE, Extent, recover
 from automc.training.seeds import derived
 
 
@@ -41,7 +42,7 @@ class Recovery:
 
 def recover_saved(
     setup: Setup, path: Path, extent: Extent, *, everything: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, part: tuple[float, float] = WHOLE,
 ) -> Recovery:  # fmt: skip
     """Train the model in `path` on; the file is replaced, all at once, unless validation says that it got worse.
 
@@ -50,6 +51,7 @@ def recover_saved(
     Args:
         everything: train on all images but validation; False: on the recipe's fraction.
         progress: of the share that is done, as (done, of).
+        part: of the cosine, see `recover`.
 
     Raises:
         ArtefactError: the file is damaged.
@@ -58,10 +60,12 @@ def recover_saved(
     bench = setup.open()
     loaded = structure.read(path)
     data = bench.rest if everything else bench.train
+    # A recovery that goes on from a race's place sees other images than the race did.
+    seed = derived(setup.run_seed, "recovery", *part[:1] if part[0] else ())
     with bench.repeatable():
         done = recover(
             loaded.model.to(bench.device), bench.teacher, data, bench.validation, setup.recipe, extent,
-            seed=derived(setup.run_seed, "recovery"), still=setup.still, progress=progress,
+            seed=seed, still=setup.still, progress=progress, part=part,
         )  # fmt: skip
     found = Recovery(done.kept, done.before, done.after, done.iterations, done.seconds, done.ended, setup.recipe.figure)
     if done.kept:
@@ -69,3 +73,16 @@ def recover_saved(
         about = {**loaded.metadata, "figures": figures, "recovery": found.as_dict()}
         structure.save(path, done.model, bench.source, metadata=about, shape=bench.example.shape[1:])
     return found
+
+
+def loss_of(setup: Setup, path: Path) -> float:
+    """Return a saved model's cross-entropy on validation; where the user has a metric, how far that is from 1.
+
+    Raises:
+        ArtefactError: the file is damaged.
+    """
+    bench = setup.open()
+    model = structure.read(path).model.to(bench.device)
+    if setup.recipe.metric is not None:
+        return 1.0 - evaluate.score(model, bench.validation, setup.recipe.metric)
+    return evaluate.cross_entropy(model, bench.validation)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from automc.errors import StudyError
-from automc.execution.jobs import final, recover_saved
+from automc.execution.jobs import final, loss_of, recover_saved
 from automc.execution.setup import Setup
 from automc.study.finalists import contenders, halve, winner
 from automc.study.finish import account, measured, own_model
@@ -23,12 +23,16 @@ from automc.study.forecast import Forecast
 from automc.study.loop import Listener
 from automc.study.place import folder
 from automc.study.protocol import Protocol, Recommendation
+from automc.study.race import Won, course, race, runners
 from automc.study.spec import StudySpec
 from automc.study.spending import Spending
 from automc.study.task import Subject
 from automc.study.trial import Trial
+from automc.training.recover import WHOLE, Extent
 
 Account = dict[str, Any]
+RACE = "race"
+"""What the file of a model is named after that trains on in a race."""
 
 
 @dataclass
@@ -53,11 +57,13 @@ class Ending:
         made_for = {"trials": len(trials), "budget": str(self.spec.budget), "recover": self.spec.recover}
         if known and self._out.is_file() and all(known.get(name) == value for name, value in made_for.items()):
             return self._recovered(known, trials)
-        choice, source = self._chosen(trials)
+        won = self._raced(trials)
+        choice, source = (won.choice, self._file(won.choice.trial, RACE)) if won else self._chosen(trials)
         if choice is None:
             return None
         self._save(choice.trial, source)
-        done = {**self._account(choice.trial), **made_for, "why": choice.why, "recovered": False}
+        place = won.place if won else 0.0
+        done = {**self._account(choice.trial), **made_for, "why": choice.why, "recovered": False, "place": place}
         self.note(final=done, recommended=choice.trial.scheme.id, why=choice.why)
         return self._recovered(done, trials)
 
@@ -76,7 +82,10 @@ class Ending:
         recommended = self.protocol.recommended(trials)
         if recommended is None or not self.spec.final:
             return recommended, None
-        timed, spending = self.spec.budget.seconds is not None, Spending.of(self.spec)
+        if (spending := Spending.of(self.spec)).rest:
+            # What running it again would cost trains the trial's own model on.
+            return recommended, None
+        timed = self.spec.budget.seconds is not None
         allowance = spending.runs(self._left, len(trials))
         whole = [t for t in trials if not t.scheme.level] if self.spec.recipe.fraction == 1 else []
         known = {t.scheme: [t.accuracy or 0.0] for t in whole}
@@ -85,11 +94,7 @@ class Ending:
             n = self.subject.splits.rest.n
             return sum(self.forecast.step(s, n) for s in trial.scheme.steps) if timed else len(trial.scheme)
 
-        pool = contenders(self.protocol, trials)
-        if spending.rest and (len(pool) == 1 or sum(map(cost, pool[:2])) > allowance):
-            # There is nothing to compare a run with, and what it would cost trains the trial's own model on.
-            return recommended, None
-        done = halve(pool, allowance, cost, self._run, known)
+        done = halve(contenders(self.protocol, trials), allowance, cost, self._run, known)
         best = winner(self.protocol, trials, done, known)
         if best is None:
             self.listener.say("No final run ended well. The recommended trial's own model is saved instead.")
@@ -98,7 +103,34 @@ class Ending:
         number = 1 + max(range(len(best.runs)), key=lambda n: best.runs[n])
         return best.choice, self._file(trial, number)
 
-    def _file(self, trial: Trial, number: int) -> Path:
+    def _raced(self, trials: Sequence[Trial]) -> Won | None:
+        """Return the winner of a race among finalists of different kinds; None where there is no time, or only one."""
+        pool, left = runners(self.protocol, trials), self._left
+        seconds = course(len(pool), left) if left is not None and Spending.of(self.spec).rest else None
+        if seconds is None:
+            return None
+
+        def run(trial: Trial, begin: float, end: float) -> float:
+            file, known = self._file(trial, RACE), self.record.setdefault("race", {})
+            key = f"{len(trials)} {self.spec.budget} {end:g} {trial.scheme.id}"
+            if key not in known or not file.is_file():
+                file.parent.mkdir(exist_ok=True)
+                if not begin:
+                    shutil.copyfile(self._own(trial), file)
+                extent = Extent(seconds=seconds * (end - begin))
+                done = recover_saved(
+                    self.setup, file, extent, part=(begin, end),
+                    progress=lambda did, of: self.listener.progress(f"race of trial {trial.ordinal}", did, of),
+                )  # fmt: skip
+                loss = loss_of(self.setup, file)
+                self.listener.say(f"Race: trial {trial.ordinal} has a loss of {loss:.3f} after {extent}. {done.text}")
+                self.note(race={**known, key: loss})
+            found: float = self.record["race"][key]
+            return found
+
+        return race(pool, run)
+
+    def _file(self, trial: Trial, number: int | str) -> Path:
         name = sha256(trial.scheme.id.encode()).hexdigest()[:16]
         return folder(self.spec.id) / "finals" / f"{name}-{number}.am"
 
@@ -157,8 +189,9 @@ class Ending:
         if extent is not None:
             self.listener.say(f"Saved: {self._out}. It trains on, with the original as its teacher, for {extent}.")
             done = recover_saved(
-                self.setup, self._out, extent, progress=lambda did, of: self.listener.progress("recovery", did, of)
-            )
+                self.setup, self._out, extent, part=(known.get("place", 0.0), WHOLE[1]),
+                progress=lambda did, of: self.listener.progress("recovery", did, of),
+            )  # fmt: skip
             self.listener.say(done.text)
             trial = next(t for t in trials if t.scheme.id == known["scheme"])
             known = {**known, **self._account(trial), "recovery": done.as_dict()}

@@ -1,4 +1,4 @@
-"""One budget for a search and for what follows it: the finalists' runs, and the recovery of the one that is saved."""
+"""One budget for a search and for what follows it: finalists' runs or race, and the recovery of what is saved."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from automc.training.recover import Extent
 
 AUTO, NONE = "auto", "none"
 SEARCH = 0.3
-"""Of a budget of seconds that the search may use where runs and a recovery follow it …"""
+"""Of a budget of seconds that the search may use where a recovery follows it …"""
 SEARCH_AND_RUNS = 2 / 3
 """… and where only runs do."""
 RUNS = 0.25
-"""Of what is left for the end that the finalists may use, where a recovery follows; all of it where none does."""
+"""Of what is left for the end that finalists' runs may use, where a recovery in epochs follows; else all of it."""
 RUNS_PER_STEP = 0.5
 """Steps of finalists' runs for each step of a search whose budget is in steps."""
 
@@ -82,7 +82,7 @@ class Spending:
         if left is None:
             return RUNS_PER_STEP * searched
         fixed = (self.recovery and self.recovery.seconds) or 0.0
-        shared = self.rest or (self.recovery is not None and not fixed)
+        shared = self.recovery is not None and not fixed
         return max(0.0, left - fixed) * (RUNS if shared else 1.0)
 
     def recovering(self, left: float | None) -> Extent | None:

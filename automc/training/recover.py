@@ -29,6 +29,8 @@ LONGEST = 200.0
 """Epochs of one cosine; what is given beyond that makes another one, if the one before it has helped."""
 FIRST = 20
 """Iterations from which the time of one is told."""
+WHOLE = (0.0, 1.0)
+"""All places of a cosine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Recovered:
 def recover(
     model: nn.Module, teacher: nn.Module, data: TrainData, validation: TrainData, recipe: Recipe, extent: Extent, *,
     seed: int, lr: float = LR, still: Sequence[str] = (), progress: Callable[[int, int], None] | None = None,
+    part: tuple[float, float] = WHOLE,
 ) -> Recovered:  # fmt: skip
     """Train a copy of `model` on and return what comes of it; `model` is left as it was.
 
@@ -86,8 +89,10 @@ def recover(
         recipe: batch, momentum, weight decay, precision, weight of the teacher.
         still: what is not trained, see `fit`.
         progress: called with the share that is done, as (done, of).
+        part: places on the first cosine, in [0, 1], between which it trains in the time that is given. What ends before
+            1 is a leg of a race: there is no other cosine, and its model is kept whatever validation says.
     """
-    return _Run(model, teacher, data, validation, recipe, extent, seed, lr, still, progress).whole()
+    return _Run(model, teacher, data, validation, recipe, extent, seed, lr, still, progress, part).whole()
 
 
 class _Run:
@@ -96,6 +101,7 @@ class _Run:
     def __init__(
         self, model: nn.Module, teacher: nn.Module, data: TrainData, validation: TrainData, recipe: Recipe,
         extent: Extent, seed: int, lr: float, still: Sequence[str], progress: Callable[[int, int], None] | None,
+        part: tuple[float, float],
     ) -> None:  # fmt: skip
         self._began = time.perf_counter()
         self._model = copy.deepcopy(model)
@@ -103,7 +109,7 @@ class _Run:
         self._data, self._validation, self._recipe, self._extent = data, validation, recipe, extent
         self._seed, self._lr, self._still, self._progress = seed, lr, still, progress
         self._epoch = max(1.0, data.n / recipe.batch_size(data.n))
-        self._trained, self._training = 0, 0.0
+        self._trained, self._training, self._part = 0, 0.0, part
         self._best, self._before = copy.deepcopy(model).eval(), evaluate.score(model, validation, recipe.metric)
         self._after, self._kept = self._before, False
         self._looking = time.perf_counter() - self._began
@@ -114,11 +120,12 @@ class _Run:
         ended = "the time is used" if self._extent.epochs is None else "the epochs are over"
         try:
             if self._extent.seconds is not None:
-                self._train(min(FIRST, round(self._epoch)), (0.0, 0.0))
+                self._train(min(FIRST, round(self._epoch)), (self._part[0], self._part[0]))
                 self._planned = max(1, int(self._extent.seconds * self._trained / self._training))
-            cycles = max(1, round(self._planned / (LONGEST * self._epoch)))
+            cycles = 1 if self._leg else max(1, round(self._planned / (LONGEST * self._epoch)))
             for cycle in range(cycles):
-                if not self._cosine(self._spent, (cycle + 1) / cycles) and cycle + 1 < cycles:
+                places = WHOLE if cycle else self._part
+                if not self._cosine(self._spent, (cycle + 1) / cycles, places) and cycle + 1 < cycles:
                     ended = "validation accuracy no longer rose"
                     break
         except Diverged as error:
@@ -127,14 +134,19 @@ class _Run:
         return Recovered(self._best, self._kept, self._before, self._after, self._trained, seconds, ended)
 
     @property
+    def _leg(self) -> bool:
+        return self._part[1] < 1
+
+    @property
     def _spent(self) -> float:
         """Share of what is given that is used."""
         if self._extent.seconds is None:
             return self._trained / self._planned
         return (time.perf_counter() - self._began) / self._extent.seconds
 
-    def _cosine(self, begin: float, end: float) -> bool:
-        """Train along one cosine between two shares of what is given; tell whether validation rose."""
+    def _cosine(self, begin: float, end: float, places: tuple[float, float]) -> bool:
+        """Train between two shares of what is given and two places on a cosine; tell whether validation rose."""
+        first, last = places
         for part in PARTS:
             now, goal = self._spent, begin + (end - begin) * part
             if self._extent.seconds is not None:
@@ -143,7 +155,8 @@ class _Run:
                 self._planned = max(1, int(self._extent.seconds * self._trained / self._training))
             iterations = round((goal - now) * self._planned)
             if iterations > 0:
-                self._train(iterations, (max(0.0, now - begin) / (end - begin), part))
+                so_far = max(0.0, now - begin) / (end - begin)
+                self._train(iterations, (first + (last - first) * so_far, first + (last - first) * part))
         return self._look()
 
     def _train(self, iterations: int, part: tuple[float, float]) -> None:
@@ -171,6 +184,6 @@ class _Run:
         self._looking = time.perf_counter() - started
         n = self._validation.n
         share = (was * n + 1) / (n + 2)  # never 0 or 1, where the error of a share would vanish
-        if accuracy >= was - math.sqrt(share * (1 - share) / n):
+        if self._leg or accuracy >= was - math.sqrt(share * (1 - share) / n):
             self._best, self._after, self._kept = found, accuracy, True
         return accuracy > was

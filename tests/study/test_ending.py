@@ -6,6 +6,7 @@ The trials are those of the home's study, out of its cache.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from study_tools import create, run
 
 from automc import api
 from automc.models import structure
-from automc.study import Budget, Listener, Study
+from automc.study import Budget, Listener, Study, race
 from automc.study import stored as studies
+from automc.study.ending import Ending
 from automc.study.place import folder
 
 
@@ -107,6 +109,33 @@ def test_without_a_final_run_the_trials_own_model_is_saved_and_can_recover(searc
     result = run(study)
     assert "finals" not in ended(study)
     assert result.final["recovery"]["before"] == pytest.approx(result.recommendation.trial.accuracy)
+
+
+def test_finalists_of_different_kinds_race_and_the_winner_trains_on(searched, automc_home, monkeypatch):
+    study = create(automc_home, "6steps", final=False, recover="none")
+    run(study)
+    monkeypatch.setattr(race, "SHORTEST", 0.0)
+    monkeypatch.setattr(race, "NEAR", 1.0)
+    spec = replace(study.spec, recover="auto", final=True, budget=Budget.parse("3s"))
+    trials, record, listener = studies.load_trials(study.spec.id), dict[str, Any](), Sayings()
+
+    def end(heard: Listener) -> Any:
+        given = (spec, study.setup, study.subject, study.protocol, None, record, lambda **new: record.update(new))
+        return Ending(*given, heard, 0.0).of(trials)
+
+    final = end(listener)
+    told = [said for said in listener.said if said.startswith("Race: trial")]
+    kinds = {frozenset(s.method for s in t.scheme.steps) for t in trials if study.protocol.feasible(t)}
+    assert len(kinds) > 1
+    assert len(told) == sum(count for count, _, _ in race.legs(min(len(kinds), race.MOST)))
+    assert "finalists of different kinds" in final["why"]
+    assert 0 < final["place"] < 1
+    assert final["recovered"]
+    assert api.measure(str(final["path"]), "digits", device="cpu").accuracy == pytest.approx(final["accuracy"])
+    # Resumed, it does not run again.
+    again = Sayings()
+    assert end(again) == final
+    assert not [said for said in again.said if said.startswith(("Race", "Saved"))]
 
 
 def test_where_the_time_allows_no_comparison_the_trials_own_model_is_what_trains_on(searched, automc_home):

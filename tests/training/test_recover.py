@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -110,6 +111,25 @@ def test_parts_of_a_cosine_are_the_cosine():
     whole = [learning_rate(i, 100, 0.1) for i in range(100)]
     parts = [learning_rate(i, n, 0.1, 0, part) for n, part in ((50, (0.0, 0.5)), (50, (0.5, 1.0))) for i in range(n)]
     assert parts == pytest.approx(whole)
+
+
+def test_a_leg_trains_along_a_part_of_the_cosine_and_is_kept(digits, teacher, monkeypatch):
+    parts: list[tuple[float, float]] = []
+    whole = recovery.fit
+
+    def fit(*given, part, **named):
+        parts.append(part)
+        return whole(*given, part=part, **named)
+
+    monkeypatch.setattr(recovery, "fit", fit)
+    wrong = copy.copy(digits[0])
+    wrong.y = (digits[0].y + 1) % 10
+    leg = recover(teacher, net(2), wrong, digits[1], RECIPE, Extent(epochs=1), seed=0, lr=0.1, part=(0.1, 0.3))
+    # Worse than what came; but the race is not over, and loss decides.
+    assert leg.kept
+    assert leg.after < leg.before
+    assert (parts[0][0], parts[-1][1]) == pytest.approx((0.1, 0.3))
+    assert all(before[1] == pytest.approx(after[0], abs=0.02) for before, after in itertools.pairwise(parts))
 
 
 @pytest.mark.parametrize(
