@@ -2,7 +2,7 @@
 
 What is best after a short step need not be best after long training, and the loss shows that long before accuracy
 does (docs/results/curves). All go along the cosine of one recovery, each for as many seconds: after the first leg the
-better half goes on for another one, and so on; the last one has the rest of the cosine, and of the time.
+better half goes on for another one, and so on, until one is alone; it has the rest of the cosine, and of the time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ NEAR = 0.05
 """What a short step says of accuracy may mislead by so much; who is further behind the best does not take part."""
 LEG = 0.1
 """Of the cosine that is behind the finalists after the first leg; after each further one twice as much."""
+CLEAR = 0.05
+"""Share of the best loss by which another one is clearly worse: who is does not go on, whatever half that is."""
 SHORTEST = 1.0
 """Seconds of a first leg below which there is no race."""
 
@@ -73,10 +75,13 @@ def race(pool: Sequence[Trial], run: Callable[[Trial, float, float], float]) -> 
     """
     left, told, place = list(pool), list[str](), 0.0
     for count, begin, end in legs(len(pool)):
+        if len(left) == 1:
+            break
         losses = {t.ordinal: run(t, begin, end) for t in left[:count]}
         left.sort(key=lambda t: losses[t.ordinal])
-        told = [f"{losses[t.ordinal]:.3f}" for t in left]
-        left, place = left[: math.ceil(len(left) / 2)], end
+        told, best = [f"{losses[t.ordinal]:.3f}" for t in left], losses[left[0].ordinal]
+        left = [t for t in left[: math.ceil(len(left) / 2)] if losses[t.ordinal] <= (1 + CLEAR) * best]
+        place = end
     why = (
         f"the best of {len(pool)} finalists of different kinds that trained on side by side: "
         f"loss on validation {told[0]}, of the next {told[1]}"

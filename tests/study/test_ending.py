@@ -127,7 +127,8 @@ def test_finalists_of_different_kinds_race_and_the_winner_trains_on(searched, au
     told = [said for said in listener.said if said.startswith("Race: trial")]
     kinds = {frozenset(s.method for s in t.scheme.steps) for t in trials if study.protocol.feasible(t)}
     assert len(kinds) > 1
-    assert len(told) == sum(count for count, _, _ in race.legs(min(len(kinds), race.MOST)))
+    counts = [count for count, _, _ in race.legs(min(len(kinds), race.MOST))]
+    assert counts[0] <= len(told) <= sum(counts)
     assert "finalists of different kinds" in final["why"]
     assert 0 < final["place"] < 1
     assert final["recovered"]

@@ -72,7 +72,7 @@ def test_steps_are_steps_of_the_search_and_nothing_trains_on_unasked():
 
 
 def test_runs_share_the_end_with_a_recovery():
-    assert spending("10m").runs(300.0, 9) == 75
+    assert spending("10m", recover="3epochs").runs(300.0, 9) == 75
     assert spending("10m", recover="none").runs(200.0, 9) == 200
     assert spending("10m", recover="1m").runs(240.0, 9) == 180
     assert spending("10m").runs(-5.0, 9) == 0
