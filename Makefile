@@ -16,11 +16,11 @@ search: .venv/installed
 	$(BIN)/automc search .automc/digits-resnet8.am --data digits --gamma 0.3 --budget $(BUDGET)
 
 test: .venv/installed lint
-	$(BIN)/pytest -n 3 --dist loadfile -m 'not slow and not neo4j'
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow and not neo4j'
 	tests/neo4j.sh --if-possible -m 'neo4j and not slow' tests/kg/store
 
 test-all: .venv/installed lint
-	$(BIN)/pytest -n 3 --dist loadfile -m 'not neo4j'
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not neo4j'
 	tests/neo4j.sh --if-possible -m neo4j tests/kg tests/cli tests/study
 
 lint: .venv/installed

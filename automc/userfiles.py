@@ -70,6 +70,7 @@ class UserFile:
 
 
 _imported: dict[Path, list[UserFile]] = {}
+_installed_ones: dict[str, ModuleType] = {}
 _threads: set[threading.Thread] = set()
 _running: list[Path] = []
 
@@ -224,8 +225,8 @@ def _aside(file: UserFile) -> list[str]:
     others = {id(m) for files in _imported.values() for f in files if f is not file for m in f.modules.values()}
     own = {id(module) for module in file.modules.values()}
     found = []
-    for name, module in list(sys.modules.items()):
-        if id(module) in own or name == "__main__" or not _is_users(_file_of(module)):
+    for name, module in _of_users():
+        if id(module) in own or name == "__main__":
             continue
         if id(module) in others or _hidden(name, module, file.folders):
             found.append(name)
@@ -245,7 +246,7 @@ def _hidden(name: str, module: ModuleType, folders: Sequence[str]) -> bool:
 
 def _keep(file: UserFile, before: dict[str, ModuleType]) -> None:
     """Note what a file has imported, also what was there already, and the content of all of it."""
-    new = [n for n, m in sys.modules.items() if before.get(n) is not m and _is_users(_file_of(m))]
+    new = [n for n, m in _of_users() if before.get(n) is not m]
     # What the sources name is looked up once; later only what comes newly.
     for name in [*new, *(_named(file, before) if new or not file.sources else ())]:
         module = sys.modules.get(name)
@@ -296,6 +297,17 @@ def _imported_by(path: Path, name: str) -> Iterator[str]:
         for wanted in names:
             parts = [*around, *filter(None, wanted.split("."))]
             yield from (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+
+
+def _of_users() -> Iterator[tuple[str, ModuleType]]:
+    """Loaded modules that are the user's own. Of the thousands that are not, each is looked at once."""
+    for name, module in list(sys.modules.items()):
+        if _installed_ones.get(name) is not module:
+            place = _file_of(module)
+            if _is_users(place):
+                yield name, module
+            elif place:
+                _installed_ones[name] = module
 
 
 def _file_of(module: ModuleType | None) -> str:

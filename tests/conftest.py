@@ -8,6 +8,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,28 @@ import pytest
 import torch
 import typer.testing
 
+sys.path.insert(0, str(Path(__file__).parent / "study"))  # for its helpers, which other folders use too
 torch.set_num_threads(1)
 # The tree of all commands takes longer to build than most of them to run: once a process, not once a call.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C and hands that down; tests that press it need the usual answer.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONG_FIRST = ("methods", "study", "cli", "report", "board", "execution", "models")
+"""Folders whose files take longest; at the end of a run no process should be left alone with one of those."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest folders first, for the Makefile hands out files in this order; skip what needs a card."""
+    here = Path(__file__).parent
+    places = {name: place for place, name in enumerate(LONG_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(here).parts[0], len(places)))
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip("there is no CUDA device here"))
 
 
 def pytest_collection_finish() -> None:
@@ -35,12 +52,13 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a card where there is none."""
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if marked and not torch.cuda.is_available():
-        for item in marked:
-            item.add_marker(pytest.mark.skip("there is no CUDA device here"))
+@pytest.fixture(scope="session", autouse=True)
+def soon_timed() -> None:
+    """Networks are timed for as few turns as there may be: no test looks at a clock, and every study would wait."""
+    from automc.models import runtimes
+    from automc.study import gauge
+
+    runtimes._LEAST_SECONDS = gauge._LEAST_SECONDS = 0.0
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +119,21 @@ def _prepare(folder: Path) -> None:
 def prepared_home(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A home with the whole graph, the vectors of the package, and `digits.am`, a small trained network. Copy it."""
     return made_once("prepared-home", _prepare)
+
+
+@pytest.fixture(scope="session")
+def searched_once(prepared_home: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """A copy of the prepared home with `digits-digits-1`, a study of six steps that is done. Copy it."""
+
+    def fill(folder: Path) -> None:
+        from study_tools import copied, create, run
+
+        with copied(prepared_home, folder / "home") as home:
+            study = create(home, "6steps")
+            assert study.spec.id == "digits-digits-1"
+            run(study)
+
+    return made_once("searched", fill) / "home"
 
 
 @pytest.fixture(scope="module")

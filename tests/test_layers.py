@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -57,7 +58,12 @@ def _module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imports(path: Path) -> Iterator[tuple[str, int]]:
+@functools.cache
+def _imports(path: Path) -> tuple[tuple[str, int], ...]:
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -68,6 +74,7 @@ def _imports(path: Path) -> Iterator[tuple[str, int]]:
                 yield (full if _exists(full) else node.module), node.lineno
 
 
+@functools.cache
 def _exists(module: str) -> bool:
     base = ROOT / Path(*module.split("."))
     return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()

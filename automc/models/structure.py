@@ -68,6 +68,9 @@ except AutoMCError as error:
 """
 """What another process runs to read a file."""
 
+_proved: set[str] = set()
+"""Factories with the state of their files that another process has built alike."""
+
 
 def describe(model: nn.Module, source: FactoryRef) -> list[Edit]:
     """List the edits that turn a fresh build of `source` into the structure of `model`; see `automc.models.edits`.
@@ -145,10 +148,13 @@ def check(model: nn.Module, source: FactoryRef, shape: Sequence[int] | None = No
 def prove_elsewhere(path: Path, source: FactoryRef) -> None:
     """Read a saved model in another process: what a user's file draws when it is imported, this one has drawn already.
 
+    Once for each state of the files: what they draw does not depend on what is saved.
+
     Raises:
         ArtefactError: it would be another network there.
     """
-    if source.kind == "file":
+    files = json.dumps([source.as_dict(), sources(source)], sort_keys=True)
+    if source.kind == "file" and files not in _proved:
         done = subprocess.run(
             [sys.executable, "-c", _ELSEWHERE, json.dumps(sys.path), str(path)],
             capture_output=True, text=True, check=False,
@@ -159,6 +165,7 @@ def prove_elsewhere(path: Path, source: FactoryRef) -> None:
                 f"The model of {source.name} cannot be saved: another process would read another network. There, "
                 f"{reason[0].replace(f'{path}: ', '')}"
             )
+        _proved.add(files)
 
 
 def pack(

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from inline import Inline
 
 from automc import api, methods, temporary
 from automc.execution.outcome import StepOutcome
@@ -24,7 +25,8 @@ def digits(prepared_home: Path, automc_home: Path, tmp_path: Path) -> Path:
     return Path(shutil.copyfile(prepared_home / "digits.am", tmp_path / "digits.am"))
 
 
-def test_it_tries_every_method_and_lists_every_layer(automc, digits):
+def test_it_tries_every_method_and_lists_every_layer(automc, digits, monkeypatch):
+    monkeypatch.setattr(doctor, "local_workers", Inline)
     result = automc("doctor", digits, *CPU, "--precision", "float32", "--keep", "layer3.*", "--format", "json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from study_tools import create, run
+from study_tools import copied, create, run
 from typer.testing import CliRunner, Result
 
 from automc import knowledge
@@ -17,6 +18,7 @@ from automc.cli.main import app
 from automc.knowledge.explain import agreement
 from automc.knowledge.known import known_method
 from automc.report.why import text, why
+from automc.study import Study
 from automc.study.study import Result as StudyResult
 from automc.study.study import load_trials
 from automc.study.trial import Trial
@@ -38,9 +40,16 @@ def done(*words: object) -> Any:
 
 
 @pytest.fixture(scope="module")
+def home(searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The home of all tests here, in which a study was run; what they write stays."""
+    with copied(searched_once, tmp_path_factory.mktemp("explained") / "home") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
 def searched(home: Path) -> StudyResult:
-    """A study of two rounds."""
-    return run(create(home, "6steps", gamma=0.2))
+    """That study."""
+    return run(Study.open("digits-digits-1"))
 
 
 # Why a scheme

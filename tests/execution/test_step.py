@@ -210,7 +210,7 @@ def test_what_does_not_open_says_why(setup: Setup, tmp_path: Path) -> None:
         open_bench(replace(setup, base=tmp_path / "seven.am"))
 
 
-@pytest.mark.parametrize("order", [("NS", "LFB", "SFP"), ("LFB", "SFP", "NS")])
+@pytest.mark.parametrize("order", [("NS", "LFB", "SFP"), pytest.param(("LFB", "SFP", "NS"), marks=pytest.mark.slow)])
 def test_real_methods_compose_in_any_order(bench: Bench, order: tuple[str, ...]) -> None:
     settings = {
         "NS": (("HP1", 0.2), ("HP2", 0.12), ("HP6", 0.9)),

@@ -100,8 +100,9 @@ def test_a_contradiction_says_both_figures() -> None:
 # Documents
 
 
-def test_a_document_reads_back_as_it_was_written() -> None:
-    for path in packaged_experience():
+@pytest.mark.parametrize("rest", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
+def test_a_document_reads_back_as_it_was_written(rest: int) -> None:
+    for path in packaged_experience()[rest::4]:
         one = read_document(path, ExperienceFile, ExperienceInvalid)
         assert additions.same(file(write_document(one)), one)
     card = Source("card", "{format: 1, method: X, title: x, citation: y, techniques: [{id: TE3}]}")

@@ -101,6 +101,6 @@ def test_files_as_editors_leave_them(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS_OF_INPUT)
 def test_mutated_input_is_read_or_refused(kind):
-    counts = fuzz(kind, 300, seed=1)
+    counts = fuzz(kind, 100, seed=1)
     assert counts.foreign == []
-    assert counts.outcomes["refused"] > 100
+    assert counts.outcomes["refused"] > 30

@@ -308,7 +308,7 @@ def test_a_deletion_that_was_cut_short_is_gone_on_with(study: GraphStore, monkey
     monkeypatch.setattr(studies, "PAGE", 2)
     studies.delete_study(study, "net-digits-1")
     clean = everything(study)
-    for stop in range(1, 8):
+    for stop in (1, 4, 7):
         studies.save_study(study, RECORD, task=TASK)
         fill(study)
         done: list[int] = []

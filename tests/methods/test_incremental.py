@@ -42,7 +42,7 @@ def digits() -> TrainData:
     return TrainData(pixels, torch.tensor(found.target[:1200]).long(), mean=[0.5] * 3, std=[0.25] * 3)
 
 
-@pytest.fixture(scope="module", params=["vgg", "resnet-a"])
+@pytest.fixture(scope="module", params=["vgg", pytest.param("resnet-a", marks=pytest.mark.slow)])
 def trained(request: pytest.FixtureRequest, digits: TrainData) -> nn.Module:
     """A network that knows the digits."""
     model = build(request.param)

@@ -41,7 +41,7 @@ def kinds(path: Path) -> dict[str, int]:
         ("vgg", "scale", 2),
         pytest.param("vgg", "codebook", 3, marks=pytest.mark.slow),
         pytest.param("inverted", "scale", 4, marks=pytest.mark.slow),
-        ("inverted", "codebook", 8),
+        pytest.param("inverted", "codebook", 8, marks=pytest.mark.slow),
     ],
 )
 def test_integers_say_what_floats_said_with_folded_norms(net: str, kind: str, bits: int, tmp_path: Path) -> None:

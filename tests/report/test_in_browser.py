@@ -7,15 +7,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "study"))
-
-import study_tools
 
 from automc import knowledge
 from automc.report import graph_page
@@ -65,12 +60,11 @@ def browser() -> str:
     return found
 
 
-def test_both_pages_in_a_browser(browser: str, full_home: Path, tmp_path: Path) -> None:
-    study = study_tools.create(full_home, "6steps")
-    study_tools.run(study)
+def test_both_pages_in_a_browser(browser: str, searched_once: Path, automc_home: Path, tmp_path: Path) -> None:
+    shutil.copytree(searched_once, automc_home)
     with knowledge.graph() as store:
         store.write("MATCH (m:Method {id: 'NS'}) SET m.document = 'format: 1'")
-    pages = {"report": page(study.spec.id), "graph": graph_page.page(*knowledge.contents())}
+    pages = {"report": page("digits-digits-1"), "graph": graph_page.page(*knowledge.contents())}
     frames = [
         f'<iframe title="{name}" width="{width}" height="800" style="border: 0" '
         f'srcdoc="{html.escape(text.replace("<head>", "<head>" + WATCH, 1))}"></iframe>'

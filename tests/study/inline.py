@@ -19,14 +19,14 @@ class Inline(Workers):
     """Ids of the schemes that were handed in, in order."""
 
     def __init__(self, setup: Setup, count: int | None = None) -> None:
-        self._setup = setup
+        self.setup = setup
         self._count = count or 1
         self._queue: deque[tuple[int, Any]] = deque()
         self._tickets = 0
         self.executed = []
 
     def start(self) -> None:
-        self._bench = self._setup.open()
+        self._bench = self.setup.open()
 
     def submit(self, job: Any, timeout: float | None = None) -> int:
         self._tickets += 1

@@ -250,7 +250,7 @@ def test_infeasible_method_is_masked_counted_and_never_asked(full_home, tmp_path
     )
     from automc.datasets import DataRef
 
-    with known(full_home):
+    with known(full_home, ("NS", "LFB")):
         study = Study.create(
             f"{tmp_path}/plain.py:build", DataRef("digits"), gamma=0.3, budget=Budget(steps=2), recipe=RECIPE,
             precision="float32", device="cpu", learn_from_trials=False, final=False,

@@ -165,7 +165,7 @@ def test_a_model_that_cannot_be_made_so_small_is_told_from_one_that_can(subject,
 
 
 def test_strategies_beyond_reach_are_masked_and_counted(home):
-    study = create(home, "1step")
+    study = create(home, "1step", methods=("NS", "LFB"))
     n = study.subject.splits.train.n
     far = {"LFB": 0.15, "NS": 0.0}
     space = StrategySpace(study.vectors, study.subject.task(), {}, RECIPE, n, reach=far)

@@ -93,7 +93,7 @@ def test_nothing_can_work_is_said_and_loses_nothing(full_home):
 
 def test_what_no_method_can_work_on_is_told_by_a_study_that_was_begun(full_home):
     """Of a time when nobody asked before."""
-    study = create(full_home, keep_shape=("*",))
+    study = create(full_home, methods=("NS", "LFB"), keep_shape=("*",))
     with pytest.raises(StudyError, match="No method can work on this model") as told:
         run(study)
     for reason in ("NS", "LFB", "no channels of this model can be removed", "gets smaller by factoring"):

@@ -166,6 +166,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Any) -> None:
             Vectors.load(path)
 
 
+@pytest.mark.slow
 def test_the_real_cards(triples_of: Callable[[Sequence[Method]], list[Triple]]) -> None:
     methods = on_grid(read_cards())
     experience, _ = read_experience()
