@@ -126,6 +126,11 @@ def _read(path: Path) -> Any:
         AttributeError,
         IndexError,
     ) as error:
+        if "torch.jit" in str(error) or "TorchScript" in str(error):
+            raise ModelError(
+                f"{path} is a TorchScript program. Save its weights: "
+                f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pt')."
+            ) from error
         # What torch raises on garbage depends on where the garbage is.
         raise ModelError(f"{path} is damaged, or no PyTorch checkpoint ({type(error).__name__}).") from error
 
@@ -223,6 +228,8 @@ def _dense(name: str, value: Any, model: nn.Module, fit: _Fit, path: Path) -> An
     if not isinstance(value, Tensor):
         return value
     own = model.state_dict()[name]
+    if _counts(value) and not (own.is_floating_point() or own.is_complex()):
+        return value.to(own.dtype)  # as where everything was cast, counters included
     kind = "quantised" if value.is_quantized else "without content (on the meta device)" if value.is_meta else ""
     numbers = [t.is_floating_point() + 2 * t.is_complex() for t in (value, own)]
     if not kind and numbers[0] != numbers[1]:
@@ -234,7 +241,19 @@ def _dense(name: str, value: Any, model: nn.Module, fit: _Fit, path: Path) -> An
         value = value.to_dense()
     if value.dtype != own.dtype:
         _note(fit, f"{str(value.dtype).removeprefix('torch.')} numbers become {str(own.dtype).removeprefix('torch.')}")
+    broken = int(value.isnan().sum())
+    if broken and name in dict(model.named_parameters(remove_duplicate=False)):
+        raise ModelError(
+            f"The weights in {path} cannot be used: {broken:,} values of {name} are NaN, so every output would be. The "
+            "training that saved them diverged: take an earlier checkpoint."
+        )
     return value.to(own.dtype)
+
+
+def _counts(value: Tensor) -> bool:
+    """Whether these are floating-point numbers, dense and with content, that are whole."""
+    plain = value.is_floating_point() and not value.is_meta and value.layout == torch.strided
+    return plain and bool((value.isfinite() & (value == value.round())).all())
 
 
 def _note(fit: _Fit, text: str) -> None:

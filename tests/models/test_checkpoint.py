@@ -63,6 +63,7 @@ FORMS: dict[str, tuple[Callable[[State], Any], str]] = {
     "arrays": (lambda s: {k: v.numpy() for k, v in s.items()}, ""),
     "without counters": (lambda s: {k: v for k, v in s.items() if "num_batches" not in k}, ""),
     "double": (lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()}, "float64 numbers"),
+    "double, counters and all": (lambda s: {k: v.double() for k, v in s.items()}, "float64 numbers become float32"),
     "sparse": (lambda s: {**s, "5.weight": s["5.weight"].to_sparse()}, "sparse_coo are made dense"),
 }
 
@@ -119,6 +120,11 @@ def test_one_of_two_names_of_a_tensor(tmp_path: Path) -> None:
         (lambda s: {**s, "5.weight": torch.zeros(3, 5)}, r"5\.weight is 3×5 in the file and 3×4"),
         (lambda s: {**s, "5.weight": s["5.weight"].to("meta")}, r"5\.weight is without content"),
         (lambda s: {**s, "5.weight": s["5.weight"].to(torch.complex64)}, r"5\.weight is of complex64 numbers"),
+        (
+            lambda s: {**s, "5.weight": s["5.weight"] / torch.tensor([[1.0], [0.0], [1.0]]) * 0},
+            "4 values of 5.weight are NaN",
+        ),
+        (lambda s: {**s, "1.num_batches_tracked": torch.tensor(0.5)}, r"tracked is of float32 numbers; .*int64"),
         (lambda s: {**s, "5.weight": s["5.weight"].to(torch.int8)}, r"5\.weight is of int8 numbers"),
         (
             lambda s: {**s, "5.weight": torch.quantize_per_tensor(s["5.weight"], 0.1, 0, torch.qint8)},
