@@ -7,7 +7,7 @@ channels that enter it must stay, with its name for a reason. So nothing that is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +28,11 @@ _MOVING = {
     "split_copy", "slice_copy", "view_copy", "narrow", "rot90", "swapaxes", "slice_scatter", "select_scatter",
     "copy_", "index_put_", "_index_put_impl_", "index_copy_", "repeat_interleave", "contiguous",
 }  # fmt: skip
+_PLAINLY = {
+    "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "slice", "select", "split", "split_with_sizes",
+    "chunk", "unbind", "flip", "roll", "unfold", "alias", "detach",
+}  # fmt: skip
+"""Those of them that take one tensor and plain numbers."""
 _MOVING_FLOATS = {
     "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
     "replication_pad3d", "im2col",
@@ -83,13 +88,18 @@ class Record(Protocol):
         """Labels of a tensor, None where they are unknown."""
 
 
-def tensors_of(values: Any) -> Iterator[Tensor]:
+def tensors_of(values: Any) -> list[Tensor]:
     """Tensors among an operation's arguments or results, in their order."""
     if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, list | tuple | dict):
+        return [values]
+    found: list[Tensor] = []
+    if isinstance(values, list | tuple | dict):
         for value in values.values() if isinstance(values, dict) else values:
-            yield from tensors_of(value)
+            if isinstance(value, Tensor):
+                found.append(value)
+            elif isinstance(value, list | tuple | dict):
+                found += tensors_of(value)
+    return found
 
 
 def name_of(func: Any) -> str:
@@ -169,10 +179,11 @@ def _given(record: Record, tensor: Tensor) -> Labels:
 
 def compact(*labels: Labels) -> tuple[Labels, ...]:
     """Broadcast against each other, and leave out the dimensions along which all are alike by construction."""
-    wide = torch.broadcast_tensors(*labels) if len(labels) > 1 else labels  # type: ignore[no-untyped-call]
-    strides = [w.stride() for w in wide]
+    shapes = {w.shape for w in labels}
+    wide = labels if len(shapes) == 1 else torch.broadcast_tensors(*labels)  # type: ignore[no-untyped-call]
+    varying = [max(strides) for strides in zip(*(w.stride() for w in wide), strict=True)]
     for d, size in enumerate(wide[0].shape):
-        if size > 1 and not any(stride[d] for stride in strides):
+        if size > 1 and not varying[d]:
             wide = tuple(w.narrow(d, 0, 1) for w in wide)
     return wide
 
@@ -236,6 +247,9 @@ def _moved(record: Record, func: Any, name: str, args: Any, kwargs: Any) -> list
         return [_given(record, args[0])]
     if name in ("view", "_unsafe_view", "_reshape_alias"):
         return [_given(record, args[0]).reshape(args[1])]
+    if name in _PLAINLY and not kwargs:
+        found = func(_given(record, args[0]), *args[1:])
+        return [found] if isinstance(found, Tensor) else list(found)
     args, kwargs = pytree.tree_map(replaced, (args, {k: v for k, v in kwargs.items() if k != "memory_format"}))
     found = pytree.tree_leaves(func(*args, **kwargs))
     return [t.long() if floats else t for t in found if isinstance(t, Tensor)]

@@ -274,11 +274,11 @@ class Channels(Watching):
         return found
 
     def _follow(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
-        inputs = list(rules.tensors_of((args, kwargs)))
+        inputs = rules.tensors_of((args, kwargs))
         for tensor in inputs:
             if id(tensor) in self._weights and self._weights[id(tensor)][0] is tensor:
                 self._read_elsewhere(self._weights[id(tensor)][1])
-        outputs = list(rules.tensors_of(output))
+        outputs = rules.tensors_of(output)
         if not outputs:
             return
         self.log.append(str(func))
@@ -307,10 +307,12 @@ class Channels(Watching):
         graph = coo_matrix((np.ones(free.sum(), np.int8), (a[free], b[free])), shape=(self._next, self._next))
         _, classes = connected_components(graph, directed=False)
         why: dict[int, str] = {}
-        for low, high in sorted(zip(a[~free], b[~free], strict=True), key=lambda pair: -max(pair)):
-            mark, label = (low, high) if marks[low] else (high, low)
-            if not marks[label]:
-                why[int(classes[label])] = self.reasons[int(mark)]
+        low, high = a[~free], b[~free]
+        mark, label = np.where(marks[low], (low, high), (high, low))
+        order = np.argsort(-high, kind="stable")  # of several reasons of a class the last one stays
+        order = order[~marks[label[order]]]
+        for c, reason in zip(classes[label[order]].tolist(), mark[order].tolist(), strict=True):
+            why[c] = self.reasons[reason]
         return classes, why
 
     def sums(self) -> np.ndarray:

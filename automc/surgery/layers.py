@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -113,13 +112,13 @@ def channel_axis(module: nn.Module, dims: int) -> int:
     return min(1, dims - 1)
 
 
-def cut(module: nn.Module, side: Side, rows: Iterable[int]) -> None:
+def cut(module: nn.Module, side: Side, rows: np.ndarray) -> None:
     """Remove these channels of one side from a layer, in place; parameters stay as trainable as they were."""
-    gone = {int(row) for row in rows}
     if isinstance(module, GatherShortcut):
+        gone = set(rows.tolist())
         module.drop_inputs(gone) if side == "in" else module.drop_outputs(gone)
         return
-    kept = np.array([row for row in range(width(module, side)) if row not in gone], np.int64)
+    kept = np.delete(np.arange(width(module, side)), rows)
     if side == "in":
         _take(module, "weight", _columns(module, kept), 1)
         setattr(module, "in_features" if isinstance(module, nn.Linear) else "in_channels", len(kept))

@@ -115,7 +115,7 @@ class _Twin:
 
     def __init__(self, model: nn.Module, example: Tensor, training: bool, dtype: torch.dtype) -> None:
         draw = torch.Generator().manual_seed(0)
-        self.model = copy.deepcopy(model).to(dtype)
+        self.model = copy.deepcopy(model, _converted(model, dtype)).to(dtype)
         self.precision = dtype
         self.modes = (False, True) if training else (False,)
         _enliven(self.model, draw)
@@ -144,14 +144,12 @@ class _Twin:
         norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and _neutral(m)]
         hooks: dict[_BatchNorm, RemovableHandle] = {}
         hooks |= {m: m.register_forward_pre_hook(lambda norm, args: _fit(norm, args[0], draw, hooks)) for m in norms}
-        with torch.no_grad():
-            self._outputs({})
-        for hook in hooks.values():
-            hook.remove()
         parameters = {n: p for n, p in self.model.named_parameters() if p.is_floating_point()}
         self.model.requires_grad_(True)
         with torch.enable_grad():
             outputs = self._outputs({})
+            for hook in hooks.values():
+                hook.remove()
             mixes = [torch.randn(t.shape, generator=draw, dtype=t.dtype).to(t.device) for t in outputs]
             total = sum(
                 (t / (t.detach().abs().max() + 1e-300) * mix).sum() for t, mix in zip(outputs, mixes, strict=True)
@@ -216,7 +214,7 @@ class _Twin:
             weight = now("weight")
             size = weight.shape[1]
             if number == 1:
-                new[f"{member.name}.weight"] = weight[:, places]
+                new[f"{member.name}.weight"] = weight.index_select(1, places)
                 return
             blocks = weight.view(number, -1, *weight.shape[1:])
             local = places.view(number, size) % size
@@ -225,7 +223,16 @@ class _Twin:
         else:
             for name in ("weight", "bias", "running_mean", "running_var", "scale"):
                 if f"{member.name}.{name}" in self.tensors:
-                    new[f"{member.name}.{name}"] = now(name)[places]
+                    new[f"{member.name}.{name}"] = now(name).index_select(0, places)
+
+
+def _converted(model: nn.Module, dtype: torch.dtype) -> dict[int, Tensor]:
+    """What `deepcopy` may take for a copy of each parameter: the same in another precision, at once."""
+    return {
+        id(p): nn.Parameter(p.detach().to(dtype, copy=True), requires_grad=p.requires_grad)
+        for p in model.parameters()
+        if type(p) is nn.Parameter and p.is_floating_point()
+    }
 
 
 def _places(members: Iterable[tuple[Member, np.ndarray]]) -> Iterator[tuple[Member, np.ndarray]]:
