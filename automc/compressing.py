@@ -25,8 +25,8 @@ from automc.study.doctor import scratch
 from automc.study.html import share, table
 from automc.study.replay import Origin, SchemeForecast
 from automc.study.schemes import read_scheme
-from automc.study.task import open_figures, open_subject
-from automc.study.teaching import open_teacher, taught_by, try_own
+from automc.study.task import Subject, open_figures, open_subject
+from automc.study.teaching import Teacher, open_teacher, taught_by, try_own
 from automc.study.trial import Figures
 from automc.training.own import Own, own_code
 from automc.training.recipe import Recipe
@@ -152,11 +152,7 @@ def compress(
         model_name(model), data_ref(data), weights=Path(weights) if weights else None, fraction=recipe.fraction,
         device=device, metric=recipe.metric,
     )  # fmt: skip
-    teacher = None
-    if teacher_model is not None:
-        teacher = open_teacher(model_name(teacher_model), Path(teacher_weights) if teacher_weights else None, subject)
-    recipe = taught_by(recipe, teacher)
-    try_own(subject, recipe)
+    teacher, recipe = _teacher(subject, recipe, teacher_model, teacher_weights)
     held = subject.hold(keep, keep_shape, train_frozen)
     recipe = widths.settle_recipe(recipe, precision, subject, place, auto_widths, say)
     expected = replay.forecast(subject, wanted, recipe, origin)
@@ -186,6 +182,18 @@ def compress(
         ),
         measure=recipe.figure,
     )  # fmt: skip
+
+
+def _teacher(
+    subject: Subject, recipe: Recipe, model: Model | None, weights: str | Path | None
+) -> tuple[Teacher | None, Recipe]:
+    """Open the teacher where there is one, and try the recipe's own code before anything is trained with it."""
+    teacher = None
+    if model is not None:
+        teacher = open_teacher(model_name(model), Path(weights) if weights else None, subject)
+    recipe = taught_by(recipe, teacher)
+    try_own(subject, recipe)
+    return teacher, recipe
 
 
 def _train_on(

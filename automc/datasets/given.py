@@ -135,6 +135,7 @@ def _written(folder: Path, title: str, parts: dict[str, Images], classes: tuple[
     key = hashlib.sha256(repr((classes, {name: content_hash(part) for name, part in parts.items()})).encode())
     place = folder / key.hexdigest()[:12] / title
     if (place / ABOUT).is_file():
+        os.utime(place.parent)  # used again
         return place
     temporary = None
     try:

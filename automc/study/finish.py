@@ -6,6 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from automc.execution.setup import Setup
 from automc.models import structure
 from automc.study.gauge import gauge, pace
@@ -23,9 +25,9 @@ def own_model(setup: Setup, trial: Trial) -> Path | None:
     return bench.cache.model_path(bench.key(trial.scheme))
 
 
-def measured(file: Path, trial: Trial, subject: Subject, protocol: Protocol) -> Trial:
-    """Return the trial with the figures of a saved model in place of its own."""
-    found = open_figures(structure.read(file).model.to(subject.device), subject)
+def measured(file: Path, trial: Trial, subject: Subject, protocol: Protocol, model: nn.Module | None = None) -> Trial:
+    """Return the trial with the figures of a saved model in place of its own; `model` where it was read already."""
+    found = open_figures(structure.read(file).model.to(subject.device) if model is None else model, subject)
     own = replace(
         trial, accuracy=found.accuracy, params=found.params, flops=found.flops, pr=1 - found.params / subject.params,
         bits=found.stored, sr=size_ratio(found.stored, subject.params),
@@ -38,11 +40,11 @@ def account(
     file: Path, trial: Trial, spec: StudySpec, subject: Subject, protocol: Protocol, listener: Listener
 ) -> dict[str, Any]:
     """Measure and test the saved model of a trial's scheme; return its figures as plain values."""
-    found = measured(file, trial, subject, protocol)
+    smaller = structure.read(file).model.to(subject.device)
+    found = measured(file, trial, subject, protocol, smaller)
     if not protocol.gamma_alone:
         for miss in protocol.misses(found):
             listener.say(f"The saved model, measured again, misses the target: {miss.text}.")
-    smaller = structure.read(file).model.to(subject.device)
     timed = pace(subject, smaller, spec.runtime)
     return {
         "scheme": trial.scheme.id, "path": str(file), "params": found.params, "flops": found.flops,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shutil
+import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from automc import knowledge
@@ -15,6 +18,8 @@ from automc.study.place import folder, held
 from automc.study.trial import Trial
 from kg import studies
 from kg.errors import NotInGraph
+
+_FRESH_SECONDS = 24 * 3600.0
 
 
 def load_record(name: str) -> dict[str, Any]:
@@ -33,6 +38,26 @@ def load_record(name: str) -> dict[str, Any]:
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     hint += f"There are: {', '.join(known[-8:])}." if known else "There is none yet: automc search starts one."
     raise NotThere(f"There is no study '{name}' in the graph. {hint}")
+
+
+def prune_given() -> int:
+    """Remove the models and data that Python handed over as objects and no study uses; return the bytes freed.
+
+    What was handed over within a day stays: a program may still work with it.
+    """
+    entries = [path for path in (home() / "given").glob("*/") if time.time() - path.stat().st_mtime > _FRESH_SECONDS]
+    if not entries:
+        return 0
+    used: list[dict[str, Any]] = []
+    with suppress(NotInGraph), knowledge.graph(create=False) as store:
+        used = [study["spec"] for study in studies.list_studies(store)]
+    named = json.dumps(used)
+    freed = 0
+    for path in entries:
+        if path.name not in named:
+            freed += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            shutil.rmtree(path, ignore_errors=True)
+    return freed
 
 
 def load_trials(name: str, *, but: Collection[int] = ()) -> list[Trial]:
