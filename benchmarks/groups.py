@@ -42,7 +42,10 @@ else:
     model = torchvision.models.get_model(name, weights=None)
 from torch import nn
 from automc.errors import Infeasible
-from automc.surgery.groups import Groups
+try:
+    from automc.surgery.groups import Groups
+except ImportError:  # where an older checkout has it
+    from automc.models.groups import Groups
 Groups(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)).eval(), torch.zeros(1, 3, 8, 8))
 start, units = time.process_time(), "-"
 resource.setrlimit(resource.RLIMIT_CPU, (int(start + float(sys.argv[3])) + 1, resource.RLIM_INFINITY))
