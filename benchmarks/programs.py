@@ -41,7 +41,8 @@ class Small(nn.Module):
         """Scores of images, (n, 10)."""
         x = self.shrink(F.relu(self.norm(self.first(x))))
         x = F.relu(self.second(x)).mean((2, 3))
-        return self.head(F.dropout(x, 0.5, self.training))
+        scores: Tensor = self.head(F.dropout(x, 0.5, self.training))
+        return scores
 
 
 class ByShape(Small):
@@ -89,7 +90,8 @@ def groups(model: nn.Module, images: Tensor) -> int:
 def step(model: nn.Module, images: Tensor) -> None:
     """One step of training."""
     optimiser = torch.optim.SGD(model.parameters(), 0.01)
-    F.cross_entropy(model(images), torch.zeros(len(images), dtype=torch.long)).backward()
+    loss = F.cross_entropy(model(images), torch.zeros(len(images), dtype=torch.long))
+    loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
 
 
