@@ -122,12 +122,10 @@ def delete_study(store: GraphStore, id: str) -> None:
 
 def _trial_ids(store: GraphStore, study: str) -> list[str]:
     """Ids of a study's trials in the order of their ordinals."""
-    table = store.read(
-        "MATCH (:Study {id: $id})<-[:IN_STUDY]-(t:Trial) RETURN t.ordinal AS ordinal, t.id AS id ORDER BY ordinal",
-        {"id": study},
-        timeout=WRITE_SECONDS,
+    found = store.gather(
+        "MATCH (:Study {id: $id})<-[:IN_STUDY]-(t:Trial) RETURN collect([t.ordinal, t.id]) AS rows", {"id": study}
     )
-    return table.column("id")
+    return [id for _, id in sorted(found)]
 
 
 def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
@@ -269,28 +267,52 @@ def load_layers(store: GraphStore, id: str) -> dict[str, Any] | None:
     return {name: value for name, value in table.rows[0][0].items() if name != "id"} if table.rows else None
 
 
-def load_trials(store: GraphStore, study_id: str, *, but: Collection[int] = ()) -> list[dict[str, Any]]:
+def load_figures(store: GraphStore, study_id: str, names: Sequence[str]) -> tuple[int, list[list[Any]]]:
+    """Return the number of a study's trials, and of those that are ok the ordinal, the level and named properties.
+
+    They come in no order, None where a trial lacks one. In a study of 100,000 trials that takes a tenth of what
+    `load_trials` takes.
+    """
+    trials = "MATCH (:Study {id: $id})<-[:IN_STUDY]-(t:Trial) "
+    total = store.read(f"{trials}RETURN count(t) AS n", {"id": study_id}, timeout=WRITE_SECONDS).rows[0][0]
+    columns = ", ".join(f"t.{name}" for name in ("ordinal", "level", *names))
+    rows = store.gather(f"{trials}WHERE t.status = 'ok' RETURN collect([{columns}]) AS rows", {"id": study_id})
+    return total, rows
+
+
+def ordinals_of(store: GraphStore, study_id: str, scheme: Scheme) -> list[int]:
+    """Return the ordinals of a study's trials of a scheme, whatever their level."""
+    return store.read(
+        "MATCH (:Scheme {id: $scheme})<-[:OF_SCHEME]-(t:Trial)-[:IN_STUDY]->(:Study {id: $id}) RETURN t.ordinal AS n",
+        {"id": study_id, "scheme": scheme.full.id},
+    ).column("n")
+
+
+def load_trials(
+    store: GraphStore, study_id: str, *, but: Collection[int] = (), only: Collection[int] | None = None
+) -> list[dict[str, Any]]:
     """Return a study's trials by ordinal: what was saved, less what was None, and the scheme's id as "scheme".
 
     The id tells the level too, see `Scheme.id`.
 
     Args:
         but: ordinals of trials that are left out, for whoever has read them before.
+        only: ordinals of those that are wanted; None: all.
     """
     known = {f"{study_id}/{ordinal}" for ordinal in but}
+    every = _trial_ids(store, study_id) if only is None else [f"{study_id}/{ordinal}" for ordinal in only]
     found: list[dict[str, Any]] = []
-    for page in _pages([id for id in _trial_ids(store, study_id) if id not in known]):
-        table = store.read(
+    for page in _pages([id for id in every if id not in known]):
+        rows = store.gather(
             "UNWIND $ids AS id MATCH (t:Trial {id: id})-[:OF_SCHEME]->(s:Scheme) "
-            "RETURN properties(t) AS p, s.id AS scheme ORDER BY t.ordinal",
+            "RETURN collect([properties(t), s.id]) AS rows",
             {"ids": page},
-            timeout=WRITE_SECONDS,
         )
-        for properties, scheme in table.rows:
+        for properties, scheme in rows:
             trial = nodes.decode(properties)
             level = trial.pop("level", 0)
             found.append(trial | {"scheme": Scheme.parse(scheme).at(level).id if level else scheme})
-    return found
+    return sorted(found, key=lambda trial: int(trial["ordinal"]))
 
 
 def save_trial_experience(store: GraphStore, study_id: str, experiences: Iterable[Experience]) -> None:

@@ -46,11 +46,11 @@ def show_study(
     from automc.study.spec import StudySpec
     from automc.study.stored import load_record, load_trials
 
-    record, done = load_record(study), load_trials(study)
+    record = load_record(study)
     if trials:
-        _show_all(study, done, format)
+        _show_all(study, load_trials(study), format)
     else:
-        _show_front(study, record, done, Protocol.of(StudySpec.from_dict(record["spec"]), record), format)
+        _show_front(study, record, Protocol.of(StudySpec.from_dict(record["spec"]), record), format)
 
 
 def _show_account(study: str, scheme: str, format: Format) -> None:
@@ -89,27 +89,30 @@ def _show_all(study: str, done: list[Trial], format: Format) -> None:
     say(f"As written in files: automc show {study} --trials --format csv, or --why with a trial's number.")
 
 
-def _show_front(study: str, record: dict[str, Any], done: list[Trial], protocol: Protocol, format: Format) -> None:
+def _show_front(study: str, record: dict[str, Any], protocol: Protocol, format: Format) -> None:
     from automc.cli.front import plot_trials, say_first, show_trials
     from automc.study.headline import headline
     from automc.study.protocol import settled
+    from automc.study.stored import load_best
 
-    choice, front, final = settled(record, protocol, done), protocol.front(done), record.get("final")
+    final = record.get("final")
+    best, done, total = load_best(study, protocol, final and final["scheme"])
+    choice, front = settled(record, protocol, best, total), protocol.front(best)
     chosen = choice.trial if choice else None
-    first = headline(done, chosen, final, protocol.base["accuracy"], protocol.validation_images, protocol.measure)
+    first = headline(best, chosen, final, protocol.base["accuracy"], protocol.validation_images, protocol.measure)
     if format is Format.json:
         show_json({"study": study, "status": record["status"], "target": protocol.asked,
                    "headline": first.fields() if first else None,
                    "front": [t.as_row() for t in front], "final": final,
                    "recommended": chosen.as_row() if chosen else None, "why": choice.why if choice else None,
-                   "nearest": None if choice else protocol.nearest_text(done) or None})  # fmt: skip
+                   "nearest": None if choice else protocol.nearest_text(best) or None})  # fmt: skip
         return
     say_first(first)
-    show_trials(front, chosen, format, f"Front of {study}: {len(done)} trials, {record['status']}", protocol, first)
+    show_trials(front, chosen, format, f"Front of {study}: {total} trials, {record['status']}", protocol, first)
     plot_trials(done, front, chosen, format, protocol.measure)
     if choice is None:
         say(f"Nothing {protocol.unmet} yet.")
-        if nearest := protocol.nearest_text(done):
+        if nearest := protocol.nearest_text(best):
             say(nearest)
     else:
         say(f"Recommended: trial {choice.trial.ordinal}, {choice.why}.")

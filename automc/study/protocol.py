@@ -257,10 +257,19 @@ def highest(trials: Sequence[Trial]) -> list[Trial]:
     return [t for t in trials if t.scheme.level == top]
 
 
-def settled(record: Mapping[str, Any], protocol: Protocol, trials: Sequence[Trial]) -> Recommendation | None:
-    """Return what a study recommends: the scheme whose runs were best, if they were of these trials."""
+def settled(
+    record: Mapping[str, Any], protocol: Protocol, trials: Sequence[Trial], total: int | None = None
+) -> Recommendation | None:
+    """Return what a study recommends: the scheme whose runs were best, if they were of these trials.
+
+    Args:
+        record: the study's node.
+        protocol: what it asks for.
+        trials: all of it, or at least its front and what was saved.
+        total: how many there are; None: these.
+    """
     saved = record.get("final")
-    if saved and saved.get("trials") == len(trials):
+    if saved and saved.get("trials") == (len(trials) if total is None else total):
         trial = next((t for t in trials if t.scheme.id == saved["scheme"]), None)
         if trial is not None:
             return Recommendation(trial, saved["why"])

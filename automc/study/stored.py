@@ -14,10 +14,13 @@ from automc import knowledge
 from automc.errors import NotThere
 from automc.execution.cache import PrefixCache
 from automc.home import home
+from automc.models.stored import FLOAT
 from automc.study.place import folder, held
+from automc.study.protocol import Protocol
 from automc.study.trial import Trial
 from kg import studies
 from kg.errors import NotInGraph
+from kg.schema import Scheme
 
 _FRESH_SECONDS = 24 * 3600.0
 
@@ -64,6 +67,43 @@ def load_trials(name: str, *, but: Collection[int] = ()) -> list[Trial]:
     """Return a study's trials in ordinal order, without those of the ordinals `but`."""
     with knowledge.graph() as store:
         return [Trial.from_row(row) for row in studies.load_trials(store, name, but=but)]
+
+
+def load_best(name: str, protocol: Protocol, saved: str | None) -> tuple[list[Trial], list[Trial], int]:
+    """Return of a study what a front is made of, without reading it whole: it may have any number of trials.
+
+    Args:
+        name: of the study.
+        protocol: which trials are on its front, or came nearest to it.
+        saved: the scheme of its saved model, whose trial is wanted too.
+
+    Returns:
+        The trials of the front, or what came nearest, and that of the saved scheme; all ok trials by their figures
+        alone, with schemes of no steps; and the number of trials.
+    """
+    with knowledge.graph() as store:
+        total, rows = studies.load_figures(store, name, _FIGURES)
+        done = [_outline(*row) for row in rows]
+        done.sort(key=lambda trial: trial.ordinal)
+        nearest = protocol.nearest(done)
+        wanted = {t.ordinal for t in protocol.front(done) or ([nearest] if nearest else [])}
+        if saved is not None:
+            wanted |= set(studies.ordinals_of(store, name, Scheme.parse(saved)))
+        full = [Trial.from_row(row) for row in studies.load_trials(store, name, only=sorted(wanted))]
+    return full, done, total
+
+
+_FIGURES = (
+    "accuracy", "params", "flops", "pr", "sr", "bits", "file_bytes", "latency_ms", "latency_iqr_ms", "base_latency_ms",
+)  # fmt: skip
+
+
+def _outline(ordinal: int, level: int | None, *figures: Any) -> Trial:
+    """A trial by its figures alone; of before there was SR it is PR."""
+    given = dict(zip(_FIGURES, figures, strict=True))
+    if given["sr"] is None and given["pr"] is not None:
+        given |= {"sr": given["pr"], "bits": FLOAT * given["params"]}
+    return Trial(ordinal, 0, Scheme((), level or 0), "ok", **given)
 
 
 def delete(name: str) -> None:

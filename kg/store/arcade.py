@@ -90,6 +90,17 @@ class ArcadeStore(GraphStore):
         self._limit(WRITE_SECONDS)
         _translated(lambda: self._database.command("opencypher", statement), WRITE_SECONDS)
 
+    def gather(self, query: str, params: Mapping[str, Any]) -> Any:
+        """As ever, but through the engine's JSON: to take rows over value by value is five times as long."""
+        self._limit(WRITE_SECONDS)
+
+        def work() -> Any:
+            with self._database.query("opencypher", query, dict(params)) as found:
+                (value,) = json.loads(str(found._java_result_set.next().toJSON())).values()
+                return value
+
+        return _translated(work, WRITE_SECONDS)
+
     def version(self) -> str:
         """Name and version of the engine."""
         import jpype

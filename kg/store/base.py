@@ -150,13 +150,9 @@ class GraphStore(ABC):
         self._state = TransactionState()
 
     def read(
-        self,
-        query: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        timeout: float | None = READ_SECONDS,
+        self, query: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = READ_SECONDS,
         limit: int | None = None,
-    ) -> Table:
+    ) -> Table:  # fmt: skip
         """Run a read-only query.
 
         Guarantees: the store itself refuses writes, whatever the text looks like (on Neo4j not inside a
@@ -175,6 +171,10 @@ class GraphStore(ABC):
             GraphUnavailable: the store cannot be reached.
         """
         return self._guarded(query, params, timeout, limit, write=False)
+
+    def gather(self, query: str, params: Mapping[str, Any]) -> Any:
+        """Run a read of ours that returns one value, long and of plain values: a list of lists or maps of those."""
+        return self.read(query, params, timeout=WRITE_SECONDS).rows[0][0]
 
     def write(
         self, query: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = WRITE_SECONDS

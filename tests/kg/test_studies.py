@@ -118,6 +118,18 @@ def test_trials_together_are_the_same_as_one_by_one(study: GraphStore) -> None:
     assert everything(study) == together
 
 
+def test_figures_are_read_without_the_rest(study: GraphStore) -> None:
+    for row in (trial(1, A), trial(2, B, accuracy=None, status="crashed"), trial(3, A, B, pr=0.25)):
+        studies.save_trial(study, "net-digits-1", row)
+    total, rows = studies.load_figures(study, "net-digits-1", ("accuracy", "pr", "latency_ms"))
+    assert total == 3
+    assert sorted(rows) == [[1, 0, 0.9, 0.2, None], [3, 0, 0.9, 0.25, None]]
+    assert studies.ordinals_of(study, "net-digits-1", Scheme((A, B))) == [3]
+    assert studies.ordinals_of(study, "net-digits-1", Scheme((B, A))) == []
+    only = studies.load_trials(study, "net-digits-1", only=[3, 1])
+    assert only == [t for t in studies.load_trials(study, "net-digits-1") if t["ordinal"] != 2]
+
+
 def test_steps_and_parents_tell_the_same_scheme(study: GraphStore) -> None:
     schemes = [Scheme((A, B, A)), Scheme((A, OFF)), Scheme((B,))]
     for ordinal, scheme in enumerate(schemes):
