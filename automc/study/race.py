@@ -1,8 +1,9 @@
 """Finalists of different kinds train on side by side; validation's loss tells which of them goes on alone.
 
 What is best after a short step need not be best after long training, and the loss shows that long before accuracy
-does (docs/results/curves). All go along the cosine of one recovery, each for as many seconds: after the first leg the
-better half goes on for another one, and so on, until one is alone; it has the rest of the cosine, and of the time.
+does (docs/results/curves). All go along the cosine of one recovery, each for as many seconds. After a leg the
+recommended one wins, unless it is clearly worse than the best; then the better half goes on for another leg, without
+those that are clearly worse, until one is alone. The winner has the rest of the cosine, and of the time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ NEAR = 0.05
 LEG = 0.1
 """Of the cosine that is behind the finalists after the first leg; after each further one twice as much."""
 CLEAR = 0.05
-"""Share of the best loss by which another one is clearly worse: who is does not go on, whatever half that is."""
+"""Share of the least loss by which another one is clearly worse; below that a few hundred images cannot tell."""
 SHORTEST = 1.0
 """Seconds of a first leg below which there is no race."""
 
@@ -70,20 +71,21 @@ def race(pool: Sequence[Trial], run: Callable[[Trial, float, float], float]) -> 
     """Let finalists train on, leg by leg; return the winner.
 
     Args:
-        pool: of `runners`, at least two.
+        pool: of `runners`, at least two, the recommended one first.
         run: trains a trial's model on from one place on the cosine to another and returns its loss on validation.
     """
-    left, told, place = list(pool), list[str](), 0.0
+    left, told, place = list(pool), list[float](), 0.0
     for count, begin, end in legs(len(pool)):
         if len(left) == 1:
             break
         losses = {t.ordinal: run(t, begin, end) for t in left[:count]}
         left.sort(key=lambda t: losses[t.ordinal])
-        told, best = [f"{losses[t.ordinal]:.3f}" for t in left], losses[left[0].ordinal]
-        left = [t for t in left[: math.ceil(len(left) / 2)] if losses[t.ordinal] <= (1 + CLEAR) * best]
+        near = [t for t in left if losses[t.ordinal] <= (1 + CLEAR) * losses[left[0].ordinal]]
+        left = pool[:1] if pool[0] in near else near[: math.ceil(len(left) / 2)]
         place = end
+        told = [losses[left[0].ordinal], min(loss for ordinal, loss in losses.items() if ordinal != left[0].ordinal)]
     why = (
-        f"the best of {len(pool)} finalists of different kinds that trained on side by side: "
-        f"loss on validation {told[0]}, of the next {told[1]}"
+        f"of {len(pool)} finalists of different kinds that trained on side by side the one to go on with: "
+        f"loss on validation {told[0]:.3f}, the least of the others {told[1]:.3f}"
     )
     return Won(Recommendation(left[0], why), place)
