@@ -81,7 +81,7 @@ def race(pool: Sequence[Trial], run: Callable[[Trial, float, float], float]) -> 
         losses = {t.ordinal: run(t, begin, end) for t in left[:count]}
         left.sort(key=lambda t: losses[t.ordinal])
         near = [t for t in left if losses[t.ordinal] <= (1 + CLEAR) * losses[left[0].ordinal]]
-        left = pool[:1] if pool[0] in near else near[: math.ceil(len(left) / 2)]
+        left = [pool[0]] if pool[0] in near else near[: math.ceil(len(left) / 2)]
         place = end
         told = [losses[left[0].ordinal], min(loss for ordinal, loss in losses.items() if ordinal != left[0].ordinal)]
     why = (
