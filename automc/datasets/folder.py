@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,7 +103,7 @@ def _decode(
     together = [file for listing in listings.values() for file in listing.files]
     missing = _Unreadable()
     for file in together:
-        missing.attempt(os.stat, file)
+        missing.attempt(_look, file)
     missing.check()
     whole = signature(together, "folder", size, channels)
     total = len(together)
@@ -179,6 +180,12 @@ def _pixels(file: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Decode to uint8 (c, h, w)."""
     with Image.open(file) as image:
         return to_pixels(image, shape[0], shape[1:])
+
+
+def _look(file: str) -> None:
+    """Refuse what is missing, and what would be waited for, such as a pipe."""
+    if not stat.S_ISREG(os.stat(file).st_mode):
+        raise ValueError("it is no file, but a pipe or a device")
 
 
 class _Unreadable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -214,6 +215,13 @@ def test_unreadable_image_is_named(tmp_path: Path, keep: int) -> None:
     with pytest.raises(DataError, match=r"test/cat/1\.png cannot be read"):
         open_data(DataRef(str(tmp_path)), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*-test"))
+
+
+def test_a_pipe_among_images_is_not_waited_for(tmp_path: Path) -> None:
+    folder(tmp_path)
+    os.mkfifo(tmp_path / "train/ant/pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png cannot be read as an image: it is no file, but a pipe"):
+        open_data(DataRef(str(tmp_path)))
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
