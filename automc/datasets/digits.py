@@ -41,7 +41,7 @@ def read(ref: DataRef, cache: Path | None = None, progress: Progress | None = No
 @functools.cache
 def _whole() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.intp], NDArray[np.intp]]:
     """Pixels and labels of all digits, and which of them are for training and for the test; read once in a process."""
-    table = np.loadtxt(_file(), delimiter=",")
+    table = _table()
     images, y = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64)
     x = np.rint(images * (255 / 16)).astype(np.uint8)
     everything = np.arange(len(y))
@@ -50,9 +50,13 @@ def _whole() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.intp], ND
     return x, y, np.setdiff1d(everything, held), held
 
 
-def _file() -> Path:
-    """Return the file of `load_digits`: to import scikit-learn for it takes 85 MB and a second in each process."""
+def _table() -> NDArray[np.float64]:
+    """Read what `load_digits` reads, (n, 64 + 1): to import scikit-learn for it takes 85 MB and a second a process."""
     spec = importlib.util.find_spec("sklearn")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
+    if file is not None and file.is_file():
+        return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits  # a version that keeps it elsewhere
+
+    found = load_digits()
+    return np.column_stack([found.data, found.target])

@@ -62,8 +62,7 @@ def test_names_of_classes_may_be_given(tmp_path: Path) -> None:
             return ((np.zeros((4, 1, 3, 3), np.uint8), [0, 1, 2, 2]),) * 2
         """
     with pytest.raises(DataError, match="tuple of 2"):
-        run(tmp_path, body)
-    body = body.replace("[0, 1, 2, 2]", "np.array([0, 1, 2, 2])")
+        run(tmp_path, body.replace("[0, 1, 2, 2]", "{0, 1, 2}"))
     assert run(tmp_path, body, classes=("a", "b", "c")).classes == ("a", "b", "c")
     with pytest.raises(DataError, match="label is 2"):
         run(tmp_path, body, classes=("a", "b"))

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automc.datasets import DataRef, Dataset, Images, open_data, split
+from automc.datasets import DataRef, Dataset, Images, digits, open_data, split
 from automc.datasets.splits import apportion, content_hash, validation_size
 from automc.errors import DataError
 
@@ -157,3 +157,9 @@ def test_digits_split_is_fixed() -> None:
     again = open_data(DataRef("digits"))
     assert again.hash == data.hash
     assert torch.equal(split(again, 0.3).train.x, split(data, 0.3).train.x)
+
+
+def test_digits_are_read_where_scikit_learn_keeps_them_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = digits._table()
+    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: None)
+    assert np.array_equal(digits._table(), usual)
