@@ -27,8 +27,12 @@ def show_trials(
 ) -> None:  # fmt: skip
     """Print a front, with a column for each limited figure: percentages in a table, plain numbers in JSON and CSV.
 
-    JSON and CSV also carry `first`, what the saved model did on the test images, in the row of the recommended scheme.
+    The recommended trial has a row also where it is not on the front: it may be the best by what followed the search.
+    JSON and CSV carry `first` there, what the saved model did on the test images.
     """
+    beside = chosen is not None and not any(t is chosen for t in trials)
+    if chosen is not None and beside:
+        trials = sorted([*trials, chosen], key=lambda t: t.pr or 0.0)
     rows: list[tuple[Any, ...]] = []
     tested = {} if first is None else first.fields()
     quantised = any(t.quantised for t in trials)
@@ -54,6 +58,8 @@ def show_trials(
     off = [str(t.ordinal) for t in trials if not t.grid]
     if off and format is Format.table:
         print(f"  off the paper's grid, with HP2 solved for the target: {', '.join(off)}")
+    if chosen is not None and beside and format is Format.table:
+        print(f"  trial {chosen.ordinal} is recommended for what came of it after the search, not as it is here")
     if trials and trials[0].scheme.level and format is Format.table:
         print("  what was trained for less of its length is not compared with these; --trials shows it")
 

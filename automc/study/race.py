@@ -85,7 +85,7 @@ def race(pool: Sequence[Trial], run: Callable[[Trial, float, float], float]) -> 
         place = end
         told = [losses[left[0].ordinal], min(loss for ordinal, loss in losses.items() if ordinal != left[0].ordinal)]
     why = (
-        f"of {len(pool)} finalists of different kinds that trained on side by side the one to go on with: "
+        f"which went on when {len(pool)} finalists of different kinds had trained side by side: "
         f"loss on validation {told[0]:.3f}, the least of the others {told[1]:.3f}"
     )
     return Won(Recommendation(left[0], why), place)

@@ -7,7 +7,12 @@ import json
 import pytest
 
 from automc.cli.figures import duration, shown
+from automc.cli.front import show_trials
 from automc.cli.output import PIPE_COLUMNS, Format, show, show_record
+from automc.study.headline import Headline, Share
+from automc.study.protocol import Protocol
+from automc.study.trial import Trial
+from kg.schema import Scheme
 
 
 @pytest.mark.parametrize(
@@ -46,3 +51,25 @@ def test_a_table_fits_into_a_hundred_columns(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 5
     assert max(map(len, lines)) <= PIPE_COLUMNS == 100
+
+
+def test_what_is_recommended_has_a_row_also_beside_the_front(capsys):
+    base = {"accuracy": 0.9, "params": 1000, "flops": 10**6}
+    first, other = (
+        Trial(
+            n, n, Scheme.parse(text), "ok", accuracy=a, params=p, flops=10**5, ar=0.0, pr=1 - p / 1000, fr=0.9, sr=0.5
+        )
+        for n, text, a, p in (
+            (1, "NS[HP1=0.1,HP2=0.2,HP6=0.9]", 0.8, 300),
+            (2, "SFP[HP2=0.2,HP9=0.1,HP10=1]", 0.7, 310),
+        )
+    )
+    protocol = Protocol(0.6, (), None, base, 100)
+    test = Headline(Share.of(0.75, 100), Share.of(0.7, 100), None, 0.9)
+    show_trials([first], other, Format.json, "", protocol, test)
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["trial"], row["recommended"], row["test_accuracy"]) for row in rows] == [(2, "*", 0.75), (1, "", None)]
+    show_trials([first], other, Format.table, "", protocol)
+    assert "trial 2 is recommended for what came of it" in capsys.readouterr().out
+    show_trials([first], first, Format.table, "", protocol)
+    assert "trial 2" not in capsys.readouterr().out

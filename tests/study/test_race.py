@@ -63,7 +63,7 @@ def test_the_recommended_one_wins_unless_others_are_clearly_better() -> None:
     assert [ordinal for ordinal, _ in ran] == [1, 3, 5, 5, 3]
     assert won.choice.trial.ordinal == 3
     assert won.place == legs(3)[-1][2]
-    assert won.choice.why.startswith("of 3 finalists of different kinds")
+    assert won.choice.why.startswith("which went on when 3 finalists of different kinds")
     assert "0.650, the least of the others 0.660" in won.choice.why
 
     # Who is clearly ahead after one leg is not held up by another one.
