@@ -36,10 +36,12 @@ def study_document(store: GraphStore, study: str) -> tuple[str, int]:
     table = store.read(
         "MATCH (:Study {id: $study})<-[:OBSERVED_IN]-(e:Experience {origin: 'trial'})-[:ON_TASK]->(t:Task) "
         "MATCH (e)-[:OF_STRATEGY]->(s:Strategy) WHERE e.retired_at IS NULL "
-        "RETURN properties(e) AS experience, s.id AS strategy, properties(t) AS task ORDER BY e.id",
+        "RETURN properties(e) AS experience, s.id AS strategy, properties(t) AS task",
         {"study": study},
     )
-    found = [nodes.read_experience_row(row, strategy, nodes.read_task(task)) for row, strategy, task in table.rows]
+    # Sorted here: a store's memory for sorting ends before a long study does.
+    rows = sorted(table.rows, key=lambda row: str(row[0]["id"]))
+    found = [nodes.read_experience_row(row, strategy, nodes.read_task(task)) for row, strategy, task in rows]
     shared = [one for one in found if one.pr is not None and one.pr >= 0 and one.task.params and one.task.accuracy]
     if not shared:
         raise NotInGraph(f"The study '{study}' has measured nothing that could be shared yet.")
