@@ -142,6 +142,15 @@ def of_the_network(sources: dict[str, list[Rounds]], files: Sequence[str]) -> li
     return lines
 
 
+def all_sources() -> dict[str, list[Rounds]]:
+    """Return by name the rounds that models are judged on, a list of one for each seed."""
+    tables = (TREE, TREE.with_name("digits-k8.json"))
+    trials = ("random.csv", "progressive.csv")
+    return {name: [of_trials(RESULTS / name)] * SEEDS for name in trials} | {
+        table.stem: [of_table(table, seed) for seed in range(SEEDS)] for table in tables
+    }
+
+
 def main() -> None:
     """Judge all models on everything, or the network with vectors, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -149,13 +158,7 @@ def main() -> None:
     parser.add_argument("--vectors", action="append", default=[], help="NAME=FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    digits = TREE.with_name("digits-k8.json")
-    sources: dict[str, list[Rounds]] = {
-        "random.csv": [of_trials(RESULTS / "random.csv")] * SEEDS,
-        "progressive.csv": [of_trials(RESULTS / "progressive.csv")] * SEEDS,
-        f"{TREE.stem}": [of_table(TREE, seed) for seed in range(SEEDS)],
-        f"{digits.stem}": [of_table(digits, seed) for seed in range(SEEDS)],
-    }
+    sources = all_sources()
     if options.vectors:
         del sources[TREE.stem]
         head = [

@@ -25,7 +25,7 @@ from pykeen.training import SLCWATrainingLoop, TrainingCallback
 from pykeen.triples import CoreTriplesFactory
 
 from automc.search.base import FloatArray
-from benchmarks.evaluators import MODELS, RESULTS, SEEDS, Rounds, judged, of_table, of_trials
+from benchmarks.evaluators import MODELS, SEEDS, Rounds, all_sources, judged
 from benchmarks.new_experience import links
 from benchmarks.resumable import append, made_with
 from benchmarks.resumable import rows as rows_of
@@ -167,12 +167,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/relational"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    digits = TREE.with_name("digits-k8.json")
-    sources: dict[str, list[Rounds]] = {
-        "random.csv": [of_trials(RESULTS / "random.csv")] * SEEDS,
-        "progressive.csv": [of_trials(RESULTS / "progressive.csv")] * SEEDS,
-        digits.stem: [of_table(digits, seed) for seed in range(SEEDS)],
-    }
+    sources = {name: told for name, told in all_sources().items() if name != TREE.stem}
     for name in KINDS_OF_VECTORS:
         if any(row["vectors"] == name for row in rows_of(options.out)):
             continue

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,7 +84,7 @@ def made(variant: str, space: Space, limits: Limits, seed: int) -> ProgressiveSe
     return kind(space, replace(limits, **of_limits), seed, evaluator=model(space, limits), choice=choice)
 
 
-def run(table: Table, case: str, variant: str, seed: int) -> dict[str, float]:
+def row(table: Table, case: str, variant: str, seed: int) -> dict[str, str]:
     """Return the measures of one search; volumes as shares of the true front's."""
     _, gamma, budget = CASES[case]
     rounds = search(made(variant, table.space, table.limits(gamma), seed), table, budget, seed=seed)
@@ -95,7 +96,8 @@ def run(table: Table, case: str, variant: str, seed: int) -> dict[str, float]:
     found = {f"volume_{n}": float(volumes[min(n, len(volumes)) - 1]) for n in (10, 25, 50)}
     found |= {"area_steps": float(volumes.mean()), "area_seconds": float(volumes[at].mean())}
     accuracies = {n: table.best_accuracy(schemes[:n], gamma) for n in (10, 25, 50)}
-    return found | {f"accuracy_{n}": 0.0 if np.isnan(a) else a for n, a in accuracies.items()}
+    found |= {f"accuracy_{n}": 0.0 if np.isnan(a) else a for n, a in accuracies.items()}
+    return {name: f"{value:.5f}" for name, value in found.items()}
 
 
 def page(rows: list[dict[str, str]]) -> str:
@@ -135,6 +137,26 @@ def _cell(own: Mapping[str, dict[str, str]], beside: Mapping[str, dict[str, str]
     return text
 
 
+def fill(
+    out: Path, columns: Sequence[str], variants: Iterable[str], seeds: int,
+    row: Callable[[Table, str, str, int], Mapping[str, Any]],
+) -> list[dict[str, str]]:  # fmt: skip
+    """Append the rows of all cases, variants and seeds that a CSV does not have, one by one; return all of them."""
+    done = list(csv.DictReader(out.open())) if out.exists() else []
+    known = {tuple(one[key] for key in KEYS) for one in done}
+    tables = {case: Table.load(path) for case, (path, _, _) in CASES.items()}
+    with out.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        if not stream.tell():
+            writer.writeheader()
+        for seed, case, variant in itertools.product(range(seeds), CASES, variants):
+            if (case, variant, str(seed)) not in known:
+                found = row(tables[case], case, variant, seed)
+                writer.writerow({"case": case, "variant": variant, "seed": seed, **found})
+                stream.flush()
+    return list(csv.DictReader(out.open()))
+
+
 def main() -> None:
     """Run what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -142,21 +164,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path("docs/results/searchers/choices.csv"))
     options = parser.parse_args()
-    done = list(csv.DictReader(options.out.open())) if options.out.exists() else []
-    known = {tuple(row[key] for key in KEYS) for row in done}
-    tables = {case: Table.load(path) for case, (path, _, _) in CASES.items()}
-    with options.out.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, [*KEYS, *MEASURES], lineterminator="\n")
-        if not stream.tell():
-            writer.writeheader()
-        for seed in range(options.seeds):
-            for case in CASES:
-                for variant in options.variants:
-                    if (case, variant, str(seed)) not in known:
-                        found = {m: f"{v:.5f}" for m, v in run(tables[case], case, variant, seed).items()}
-                        writer.writerow({"case": case, "variant": variant, "seed": seed, **found})
-                        stream.flush()
-    text = page(list(csv.DictReader(options.out.open())))
+    text = page(fill(options.out, [*KEYS, *MEASURES], options.variants, options.seeds, row))
     options.out.with_suffix(".md").write_text(text)
     print(text)
 

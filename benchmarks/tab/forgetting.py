@@ -10,12 +10,10 @@ digits, the tree belongs to images that it has read. Appends a row per run; writ
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.stats import wilcoxon
@@ -24,7 +22,7 @@ from automc.search.base import FloatArray, Limits, Space
 from automc.search.linear import LinearModel
 from automc.search.progressive import ProgressiveSearch
 from benchmarks.resumable import made_with
-from benchmarks.tab.choices import CASES
+from benchmarks.tab.choices import CASES, KEYS, fill
 from benchmarks.tab.table import VECTORS, Table, search
 from kg.embedding.vectors import Vectors
 
@@ -39,7 +37,7 @@ VARIANTS: Mapping[str, float | None] = {
     "half after 1": 1.0,
 }  # fmt: skip
 """Measured steps after which experience counts half."""
-COLUMNS = ("case", "variant", "seed", *(f"volume_{n}" for n in AT))
+COLUMNS = (*KEYS, *(f"volume_{n}" for n in AT))
 
 
 def slopes(table: Table) -> FloatArray:
@@ -50,16 +48,15 @@ def slopes(table: Table) -> FloatArray:
     return np.array([law.slope(name, ITERATIONS, table.base_accuracy) for name in names])
 
 
-def run(table: Table, case: str, variant: str, seed: int) -> dict[str, Any]:
-    """One row: hypervolumes as shares of the true front's."""
+def row(table: Table, case: str, variant: str, seed: int) -> dict[str, str]:
+    """The measures of one search: hypervolumes as shares of the true front's."""
     gamma, half = CASES[case][1], VARIANTS[variant]
     limits, space = table.limits(gamma), table.space
     if half is not None:
         space = replace(space, slope=slopes(table))
     told = [o for one in search(made(space, limits, seed, half), table, BUDGET, seed=seed) for o in one.told]
     schemes, best = [o.scheme for o in told], table.best_volume(gamma)
-    found = {f"volume_{n}": f"{table.volume(schemes[:n], gamma) / best:.5f}" for n in AT}
-    return {"case": case, "variant": variant, "seed": seed, **found}
+    return {f"volume_{n}": f"{table.volume(schemes[:n], gamma) / best:.5f}" for n in AT}
 
 
 def made(space: Space, limits: Limits, seed: int, half: float | None) -> ProgressiveSearch:
@@ -108,19 +105,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("docs/results/searchers/forgetting.csv"))
     options = parser.parse_args()
-    rows = list(csv.DictReader(options.out.open())) if options.out.exists() else []
-    known = {(row["case"], row["variant"], row["seed"]) for row in rows}
-    tables = {case: Table.load(path) for case, (path, _, _) in CASES.items()}
-    with options.out.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        if not stream.tell():
-            writer.writeheader()
-        for seed in range(options.seeds):
-            for case, variant in ((case, variant) for case in CASES for variant in VARIANTS):
-                if (case, variant, str(seed)) not in known:
-                    writer.writerow(run(tables[case], case, variant, seed))
-                    stream.flush()
-    text = page(list(csv.DictReader(options.out.open())))
+    text = page(fill(options.out, COLUMNS, VARIANTS, options.seeds, row))
     options.out.with_suffix(".md").write_text(text)
     print(text)
 
