@@ -50,6 +50,7 @@ from automc.training import evaluate
 from automc.training.loop import train_model
 from automc.training.own import Own, own_code
 from automc.training.recipe import Recipe as Recipe
+from automc.training.seeds import before_cuda, fixed_order
 
 TRAINED = Kind("a model that automc train saved", made_by("trained"), ".am")
 EXPORTED = marked("a model that automc export saved", _exports.MADE_BY)
@@ -159,12 +160,13 @@ class Trained:
 def train(
     model: Model, data: Data, *, out: str | Path, epochs: float = 30, lr: float = 0.1, batch: int = 128,
     weights: str | Path | None = None, seed: int = 0, precision: str = "auto", device: str = "auto",
-    train_frozen: bool = False, loss: Own = None, metric: Own = None, progress: Progress | None = None,
-    force: bool = False,
+    deterministic: bool = False, train_frozen: bool = False, loss: Own = None, metric: Own = None,
+    progress: Progress | None = None, force: bool = False,
 ) -> Trained:  # fmt: skip
     """Train a model on everything but the validation split, and save it.
 
     Args:
+        deterministic: on an accelerator, use only kernels that give the same bits each time; a CPU's do.
         train_frozen: train what its factory froze, too.
         loss: see `compress`, like `metric`.
 
@@ -172,11 +174,14 @@ def train(
         ModelError, DataError: the model or the data cannot be opened, or do not fit.
         ArtefactError: the model cannot be saved so that it reads back as it is; said before it is trained.
         Diverged: the learning rate was too high.
+        Infeasible: an operation has no kernel that is `deterministic`.
         OutputInTheWay: there is something else at `out`.
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
     for option, value in (("--epochs", epochs), ("--lr", lr), ("--batch", batch), ("--seed", seed)):
         check(option, value)
+    if deterministic:
+        before_cuda()
     path = claim(out, TRAINED, inputs=(*inputs(model, data), weights), force=force)
     name, given = model_name(model), Path(weights) if weights else None
     own = recipe_with(Recipe(batch=batch), loss, metric)
@@ -186,10 +191,11 @@ def train(
     shape = subject.example.shape[1:]
     structure.check(subject.model, subject.source, shape)
     chosen = settle_precision(own, precision, subject).precision
-    report = train_model(
-        subject.model, subject.dataset, epochs=epochs, lr=lr, seed=seed, device=subject.device, precision=chosen,
-        batch=batch, still=subject.hold(train_frozen=train_frozen).still, progress=progress, loss=own.loss,
-    )  # fmt: skip
+    with fixed_order(subject.device, deterministic):
+        report = train_model(
+            subject.model, subject.dataset, epochs=epochs, lr=lr, seed=seed, device=subject.device, precision=chosen,
+            batch=batch, still=subject.hold(train_frozen=train_frozen).still, progress=progress, loss=own.loss,
+        )  # fmt: skip
     validation = subject.dataset.data(subject.splits.validation, subject.device)
     accuracy = evaluate.score(subject.model, validation, own.metric)
     metadata = {

@@ -31,6 +31,7 @@ from automc.study.trial import Figures
 from automc.training.own import Own, own_code
 from automc.training.recipe import Recipe
 from automc.training.recover import Extent
+from automc.training.seeds import before_cuda
 from kg.schema import Scheme
 
 Progress = Callable[[int, int], None]
@@ -103,8 +104,8 @@ class Compressed:
 def compress(
     model: Model, data: Data, scheme: str | Path | Scheme, *, out: str | Path = "compressed.am",
     weights: str | Path | None = None, recipe: Recipe | None = None, precision: str = "auto", device: str = "auto",
-    runtime: str = "torch", auto_widths: bool = False, run_seed: int = 0, keep: tuple[str, ...] = (),
-    keep_shape: tuple[str, ...] = (), train_frozen: bool = False, recover: str = "none",
+    runtime: str = "torch", auto_widths: bool = False, run_seed: int = 0, deterministic: bool = False,
+    keep: tuple[str, ...] = (), keep_shape: tuple[str, ...] = (), train_frozen: bool = False, recover: str = "none",
     loss: Own = None, metric: Own = None, teacher_model: Model | None = None, teacher_weights: str | Path | None = None,
     progress: Progress | None = None, say: Callable[[str], None] | None = None, on_recovery: Progress | None = None,
     on_forecast: Callable[[SchemeForecast, Origin | None], None] | None = None, force: bool = False,
@@ -118,6 +119,7 @@ def compress(
             third trial; values off the grid are allowed.
         keep: patterns of layers that are neither cut nor trained; `keep_shape` of those that are not cut, but trained.
         train_frozen: cut and train what the model's factory froze, too.
+        deterministic: on an accelerator, use only kernels that give the same bits each time; a CPU's do.
         runtime: "torch" or "onnx": what will run the smaller model, and times it beside the model before.
         auto_widths: let the recipe's `round_to` be what pays in that runtime on this processor; timed once.
         loss: in place of cross-entropy wherever anything trains: 'file.py:name' or a function at the top of a file, of
@@ -140,6 +142,8 @@ def compress(
         EnvironmentFault: `out` cannot be written; what was there is intact.
     """
     check("--run-seed", run_seed)
+    if deterministic:
+        before_cuda()
     extent = spending.extent(recover)
     place = checked(runtime)
     origin = replay.find(scheme) if isinstance(scheme, str) else None
@@ -158,7 +162,8 @@ def compress(
     expected = replay.forecast(subject, wanted, recipe, origin)
     if on_forecast:
         on_forecast(expected, origin)
-    with scratch(subject, recipe, run_seed, held, teacher) as setup:
+    with scratch(subject, recipe, run_seed, held, teacher) as found:
+        setup = replace(found, deterministic=deterministic)
         saved = setup.base.with_name("out.am")
         outcome = final(setup, wanted, saved, progress=progress, everything=recipe.fraction == 1)
         if outcome.status != "ok":

@@ -29,6 +29,7 @@ def train(
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order and augmentation.")] = 0,
     precision: o.Precision = "auto",
     device: o.Device = "auto",
+    deterministic: o.Deterministic = False,
     train_frozen: o.TrainFrozen = False,
     loss: o.Loss = None,
     metric: o.Metric = None,
@@ -47,7 +48,7 @@ def train(
     with progress("training") as bar:
         done = api.train(
             model, reference, out=out, epochs=epochs, lr=lr, batch=batch, weights=weights, seed=seed,
-            precision=o.check_precision(precision), device=device, train_frozen=train_frozen,
+            precision=o.check_precision(precision), device=device, deterministic=deterministic, train_frozen=train_frozen,
             progress=lambda did, of: bar(did, of, {}), force=force, loss=loss, metric=metric,
         )  # fmt: skip
     show_record(asdict(done), format)
@@ -159,6 +160,7 @@ def compress(
     teacher_weights: o.TeacherWeights = None,
     run_seed: o.RunSeed = 0,
     device: o.Device = "auto",
+    deterministic: o.Deterministic = False,
     augment: o.Augment = None,
     reading: o.DataOptions = o.DataOptions(),
     force: o.Force = False,
@@ -177,7 +179,7 @@ def compress(
     with progress("compressing") as bar, progress("recovery") as later:
         done = api.compress(
             model, reading.ref(data, augment), scheme, out=out, weights=weights, recipe=how.recipe(),
-            precision=how.precision, device=device, run_seed=run_seed, keep=tuple(keep or ()),
+            precision=how.precision, device=device, deterministic=deterministic, run_seed=run_seed, keep=tuple(keep or ()),
             keep_shape=tuple(keep_shape or ()), train_frozen=train_frozen,
             progress=lambda did, of: bar(did, of, {}), on_forecast=foretell, force=force, recover=recover,
             on_recovery=lambda did, of: later(did, of, {}),

@@ -61,6 +61,12 @@ TeacherModel = Annotated[
     str | None, typer.Option("--teacher-model", help="Another model as the teacher, in steps and recovery.")
 ]
 TeacherWeights = Annotated[Path | None, typer.Option("--teacher-weights", help="Checkpoint to load into the teacher.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic", help="On a GPU, use only kernels that give the same bits each time: slower; a CPU's do."
+    ),
+]
 RunSeed = Annotated[int, typer.Option("--run-seed", help="Seed of the executed steps.")]
 
 

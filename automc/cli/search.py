@@ -73,7 +73,7 @@ def search(
     workers: Workers = None,
     cluster: Cluster = None,
     gpus_per_worker: GpusPerWorker = 0.0,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="On a GPU, use only kernels that give the same bits each time: slower; a CPU's do.")] = False,
+    deterministic: o.Deterministic = False,
     step_timeout: Annotated[float | None, typer.Option("--step-timeout", help="Seconds after which a step counts as hung; default 5 x the forecast.")] = None,
     cache_size: Annotated[str, typer.Option("--cache-size", help="Limit of the models kept on disk, such as 20GiB.")] = "20GiB",
     augment: o.Augment = None,

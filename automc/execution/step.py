@@ -30,7 +30,7 @@ from automc.models.measure import count_flops, count_params
 from automc.surgery.layer_table import layer_table
 from automc.training import evaluate
 from automc.training.loop import Diverged, all_finite
-from automc.training.seeds import has_no_order, seeded
+from automc.training.seeds import seeded
 from automc.training.state import FitState
 from kg.schema import LEVELS, Scheme, Status, Strategy
 
@@ -199,8 +199,6 @@ def run_step(
     except Diverged as error:
         return fail("diverged", error)
     except Exception as error:
-        if has_no_order(error):
-            return fail("infeasible", Infeasible(f"{error} Leave out --deterministic to allow it."))
         # Whatever a method does wrong is its outcome, with the traceback; the study goes on.
         outcome = failure(error, time.perf_counter() - started)
         del error

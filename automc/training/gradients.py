@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 LEAST = 40
 """Iterations of a training from which a graph pays: recording one takes as long as some dozen passes."""
+SWITCH = "AUTOMC_CUDA_GRAPHS"
+"""Variable of the environment that turns graphs off where it is 0."""
 WARMUP = 3
 """Passes before one is recorded: libraries choose their algorithms in the first, the last is watched."""
 NEAR = 0.02
@@ -186,12 +189,14 @@ def passes(
 ) -> Usual | Recorded:  # fmt: skip
     """Return how a training computes its gradients: by a graph on a CUDA device, if it is long enough to pay.
 
+    And if the user has not turned graphs off.
+
     Args:
         iterations: of the training.
         same: whether a loss is the same function at each call, as far as is known; code of the user's own may not be.
     """
     usual = Usual(model, loss, parameters, precision)
-    wanted = device.type == "cuda" and iterations >= LEAST and same and parameters
+    wanted = device.type == "cuda" and iterations >= LEAST and same and parameters and os.environ.get(SWITCH) != "0"
     return Recorded(usual) if wanted else usual
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
+from automc.errors import Infeasible
+
 
 def step_seed(run_seed: int, scheme: str) -> int:
     """Seed of the last step of a scheme, in [0, 2⁶³): a hash of the run seed and of what is executed of the scheme."""
@@ -40,8 +42,11 @@ def before_cuda() -> None:
 def fixed_order(device: torch.device, wanted: bool = True) -> Iterator[None]:
     """Let an accelerator compute inside the block by kernels alone that give the same bits each time.
 
-    A CPU does anyway, with one thread. An operation that has no such kernel raises, see `has_no_order`. Settings are
-    restored at the end. `before_cuda` must have been called before the process began to use the device.
+    A CPU does anyway, with one thread. Settings are restored at the end. `before_cuda` must have been called before the
+    process began to use the device.
+
+    Raises:
+        Infeasible: an operation inside has no such kernel; the message names it.
     """
     if not wanted or device.type != "cuda":
         yield
@@ -51,10 +56,9 @@ def fixed_order(device: torch.device, wanted: bool = True) -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     try:
         yield
+    except RuntimeError as error:
+        if "deterministic implementation" not in str(error):
+            raise
+        raise Infeasible(f"{error} Leave out --deterministic to allow it.") from None
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
-
-
-def has_no_order(error: Exception) -> bool:
-    """Whether an error is torch's about an operation without a kernel for `fixed_order`."""
-    return isinstance(error, RuntimeError) and "deterministic implementation" in str(error)

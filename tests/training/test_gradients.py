@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from automc.datasets import TrainData
 from automc.training.distill import taught
-from automc.training.gradients import LEAST, WARMUP, Recorded, Usual, host_state, near, passes, same_state
+from automc.training.gradients import LEAST, SWITCH, WARMUP, Recorded, Usual, host_state, near, passes, same_state
 from automc.training.loop import cross_entropy, fit
 from automc.training.recipe import Recipe
 
@@ -75,12 +75,15 @@ def usual(model: nn.Module) -> Usual:
     return Usual(model, cross_entropy, list(model.parameters()), "float32")
 
 
-def test_graphs_are_for_long_trainings_on_a_card_by_a_loss_of_ours() -> None:
+def test_graphs_are_for_long_trainings_on_a_card_by_a_loss_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net()
     given = (model, cross_entropy, list(model.parameters()), "float32")
     assert isinstance(passes(*given, CARD, LEAST, same=True), Recorded)  # type: ignore[arg-type]
     for device, iterations, same in ((CPU, LEAST, True), (CARD, LEAST - 1, True), (CARD, LEAST, False)):
         assert isinstance(passes(*given, device, iterations, same=same), Usual)  # type: ignore[arg-type]
+    for value, kind in (("0", Usual), ("1", Recorded)):
+        monkeypatch.setenv(SWITCH, value)
+        assert isinstance(passes(*given, CARD, LEAST, same=True), kind)  # type: ignore[arg-type]
 
 
 def test_where_no_graph_can_be_recorded_passes_run_as_usual_and_it_is_said() -> None:

@@ -8,8 +8,9 @@ import os
 import pytest
 import torch
 
+from automc.errors import Infeasible
 from automc.training.loop import fixed_shapes
-from automc.training.seeds import before_cuda, derived, fixed_order, has_no_order, seeded, step_seed
+from automc.training.seeds import before_cuda, derived, fixed_order, seeded, step_seed
 
 
 def test_step_seed_is_a_hash() -> None:
@@ -46,12 +47,12 @@ def test_a_fixed_order_is_asked_of_an_accelerator_alone_and_for_a_while(monkeypa
         assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_an_operation_without_a_fixed_order_is_told_from_other_errors() -> None:
-    with fixed_order(torch.device("cuda")), pytest.raises(RuntimeError) as told:
+def test_an_operation_without_a_fixed_order_is_infeasible_and_other_errors_stay() -> None:
+    with pytest.raises(Infeasible, match=r"put_.* Leave out --deterministic"), fixed_order(torch.device("cuda")):
         torch.empty(4).put_(torch.tensor([0, 1]), torch.ones(2))  # has none on any device
-    assert has_no_order(told.value)
-    assert not has_no_order(RuntimeError("out of memory"))
-    assert not has_no_order(ValueError("no deterministic implementation"))
+    with pytest.raises(RuntimeError, match="out of memory"), fixed_order(torch.device("cuda")):
+        raise RuntimeError("out of memory")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.gpu
