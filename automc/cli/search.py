@@ -33,8 +33,7 @@ Cluster = Annotated[
     str | None,
     typer.Option(
         "--cluster",
-        help="Run the workers on a Ray cluster: local (one on this machine), auto, ray://HOST:PORT. AUTOMC_HOME must be a "
-        "folder that all nodes share.",
+        help="Run the workers on a Ray cluster: local (one on this machine), auto, ray://HOST:PORT.",
     ),
 ]
 GpusPerWorker = Annotated[

@@ -29,6 +29,9 @@ DEFAULT_LIMIT = 20 << 30
 REUSABLE = frozenset({"ok", "infeasible", "diverged"})
 """Statuses that follow from the key alone; a crash, a time-out or a lack of memory may end otherwise next time."""
 
+STATE = "-state"
+"""Ends the key of the state of a training beside its model's."""
+
 _STALE_LOCK_SECONDS = 86400.0
 """A lock's file is as old as the last attempt to take it."""
 
@@ -105,6 +108,26 @@ class PrefixCache:
         except OSError:
             return None
         return path
+
+    def content(self, key: str) -> bytes | None:
+        """Return the file of `key`'s model as it is; None where it is not kept."""
+        path = self.model_path(key)
+        try:
+            return None if path is None else path.read_bytes()
+        except OSError:
+            return None
+
+    def add(self, key: str, content: bytes) -> None:
+        """Keep a model's file that comes from another cache, unless there is one.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._room:
+            if not self._model_path(key).exists():
+                with self.temporary(key) as path:
+                    path.write_bytes(content)
+                    self.keep(key, path)
 
     def drop(self, key: str) -> None:
         """Forget the model of `key`: it turned out to be damaged."""

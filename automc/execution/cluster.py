@@ -2,8 +2,8 @@
 
 On a node, each of Ray's processes hosts one worker process, kept as on a single machine: a crash, a hang or a lack of
 memory is found out there, and is the job's status. Where the host itself or its whole node is lost, the job never
-ended: it is given to another host. All nodes see the study's folder and the prefix cache through a shared file system,
-and the parent alone talks to the graph.
+ended: it is given to another host. Nodes see the study's folder through a shared file system, or have folders of their
+own, to and from which models travel through Ray's object store. The parent alone talks to the graph.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import pickle
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from automc.errors import AutoMCError, EnvironmentFault, StudyError
+from automc.errors import EnvironmentFault, StudyError
+from automc.execution.carrying import Carrier, Parcel, StudyFolder
+from automc.execution.host import Host
 from automc.execution.outcome import StepOutcome
 from automc.execution.worker import Order
-from automc.execution.workers import MAX_FAILED_STARTS, LocalWorkers, Pool, Running
+from automc.execution.workers import MAX_FAILED_STARTS, Pool, Running
 
 LOCAL, AUTO = "local", "auto"
 RETRIES = 3
@@ -47,42 +48,14 @@ def address(text: str) -> str:
     raise StudyError(f"--cluster {text[:60]!r} is not understood. Write local, auto or ray://HOST:PORT.")
 
 
-class Host:
-    """What runs on a node: one worker process. Every answer is a value; only a lost host raises."""
-
-    def __init__(self, order: bytes, paths: list[str], files: list[str]) -> None:
-        sys.path.extend(path for path in paths if path not in sys.path)
-        self._missing = [name for name in files if not Path(name).exists()]
-        self._workers = LocalWorkers(pickle.loads(order), 1)
-        if not self._missing:
-            self._workers.start()
-
-    def ready(self) -> str:
-        """Say what this node cannot see; empty where all is there."""
-        return ", ".join(self._missing)
-
-    def run(self, job: Any, timeout: float | None) -> tuple[str, Any]:
-        """Run a job; return ("done", outcome), or ("failed", error) where the worker cannot open the study."""
-        self._workers.submit(job, timeout)
-        try:
-            while not (found := self._workers.collect(3600.0)):
-                pass
-        except AutoMCError as error:
-            return "failed", error
-        return "done", found[0][1]
-
-    def progress(self) -> tuple[int, int, float]:
-        """Iterations done, iterations in all, seconds: of the step under way."""
-        running = self._workers.running()
-        return (running[0].done, running[0].of, running[0].seconds) if running else (0, 0, 0.0)
-
-
 @dataclass(slots=True)
 class _Task:
     ticket: int
     job: Any
     timeout: float | None
     lost: int = 0
+    files: dict[str, Any] = field(default_factory=dict)
+    """References to what was sent with it, by the cache's keys."""
 
 
 @dataclass(slots=True)
@@ -97,6 +70,8 @@ class _Slot:
     look: Any = None
     looked: float = 0.0
     seen: tuple[int, int, float] = (0, 0, 0.0)
+    apart: bool = False
+    """Whether its node has a folder of its own."""
 
     @property
     def awaited(self) -> Any:
@@ -106,19 +81,21 @@ class _Slot:
 class RayWorkers(Pool):
     """Hosts on a Ray cluster; see `Workers`."""
 
-    def __init__(self, order: Order, count: int, where: str, gpus: float = 0.0) -> None:
+    def __init__(self, order: Order, count: int, where: str, gpus: float = 0.0, carrier: Carrier | None = None) -> None:
         """Prepare.
 
         Args:
-            order: what a worker is; where its setup has a `base`, that file must be seen by all nodes.
+            order: what a worker is.
             count: hosts.
             where: see `address`.
             gpus: cards for each host, a share from 0 to 1 or several.
+            carrier: what brings models to nodes with a folder of their own; None where jobs need no files.
         """
         super().__init__()
         self._where, self._count, self._gpus = address(where), count, gpus
         self._order, self._threads = pickle.dumps(order), order.threads
-        self._files = [str(order.setup.base)] if hasattr(order.setup, "base") else []
+        self._carrier = carrier
+        self._study: StudyFolder | None = None
         self._slots: list[_Slot] = []
         self._ray: Any = None
 
@@ -142,6 +119,7 @@ class RayWorkers(Pool):
                 f"The Ray cluster has room for {fit} workers, {self._count} are asked for. Use --workers {fit}."
             )
         self._ray = connect(self._where)
+        self._study = self._carrier.open(self._ray.put) if self._carrier else None
         self._slots = [self._spawn() for _ in range(self._count)]
 
     def submit(self, job: Any, timeout: float | None = None) -> int:
@@ -169,6 +147,9 @@ class RayWorkers(Pool):
             self._ray.kill(slot.host)
         self._slots = []
         self._queue.clear()
+        self._study = None
+        if self._carrier:
+            self._carrier.close()
         disconnect()
 
     def running(self) -> list[Running]:
@@ -191,7 +172,8 @@ class RayWorkers(Pool):
             num_cpus=0 if self._gpus else self._threads, num_gpus=self._gpus, max_restarts=0, max_task_retries=0,
             max_concurrency=2, runtime_env={"env_vars": _QUIET},
         )  # fmt: skip
-        host = kind.remote(self._order, [path or os.getcwd() for path in sys.path], self._files)
+        paths = [path or os.getcwd() for path in sys.path]
+        host = kind.remote(self._order, self._threads, paths, self._study)
         return _Slot(host, host.ready.remote())
 
     def _assign(self) -> None:
@@ -202,7 +184,17 @@ class RayWorkers(Pool):
             if slot.opening is None and slot.task is None:
                 slot.task = self._queue.popleft()
                 slot.seen, slot.look = (0, 0, 0.0), None
-                slot.answer = slot.host.run.remote(slot.task.job, slot.task.timeout)
+                parcel = self._parcel(slot.task) if slot.apart else Parcel()
+                slot.answer = slot.host.run.remote(pickle.dumps(slot.task.job), slot.task.timeout, parcel)
+
+    def _parcel(self, task: _Task) -> Parcel:
+        """Put what a job needs into the object store, where it is not there for another job that is under way."""
+        assert self._carrier is not None
+        errand = self._carrier.errand(task.job)
+        there = {key: one for slot in self._slots if slot.task is not None for key, one in slot.task.files.items()}
+        with suppress(OSError):  # evicted just now: the node runs that step again
+            task.files = {key: there.get(key) or self._ray.put(file.read_bytes()) for key, file in errand.files.items()}
+        return replace(errand, files=task.files)
 
     def _receive(self) -> None:
         """Take what hosts have answered, and notice those that are lost."""
@@ -216,18 +208,21 @@ class RayWorkers(Pool):
                 continue
             if slot.opening is not None:
                 slot.opening, self._failed_starts = None, 0
-                if answer:
+                fault, slot.apart = answer
+                if fault:
                     self.stop()
-                    raise EnvironmentFault(
-                        f"A node of the cluster does not see {answer}. "
-                        "AUTOMC_HOME must be a folder that all nodes share."
-                    )
+                    raise EnvironmentFault(fault)
                 continue
-            kind, content = answer
+            kind, content, parcel = answer
             if kind == "failed":
                 self.stop()
                 raise content
             assert slot.task is not None
+            if self._carrier is not None:
+                try:
+                    self._carrier.keep(parcel)
+                except OSError as error:
+                    content.details["not_cached"] = str(error)
             self._finished.append((slot.task.ticket, content))
             slot.task = slot.answer = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from automc.errors import MethodError
+from automc.execution.carrying import Carrier
 from automc.execution.cluster import RayWorkers
 from automc.execution.dry import Dry, run_dry
 from automc.execution.final import Final, accuracy_on_test, final, run_final
@@ -77,7 +78,7 @@ def cluster_workers(setup: Setup, count: int, where: str, gpus: float = 0.0) -> 
     Raises:
         StudyError: `where` is something else.
     """
-    return RayWorkers(Order(setup, open_bench, run_job), count, where, gpus)
+    return RayWorkers(Order(setup, open_bench, run_job), count, where, gpus, Carrier(setup))
 
 
 def local_workers(setup: Setup, count: int | None = None) -> Workers:

@@ -10,7 +10,6 @@ import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from automc.datasets.splits import Splits, split
 from automc.errors import AutoMCError, EnvironmentFault, ModelError, Note
 from automc.execution.cache import DEFAULT_LIMIT, PrefixCache
 from automc.execution.monitor import Monitor
+from automc.execution.versions import RESTS_ON, versions
 from automc.methods.base import StepContext
 from automc.models import structure
 from automc.models.factory import sources
@@ -40,9 +40,6 @@ CORE_VERSION = 3
 Raise it with any change there after which a step gives another result: what is cached is then executed anew. What one
 method alone does has that method's own `version`.
 """
-
-RESTS_ON = ("torch", "torchvision", "torch-pruning")
-"""Packages whose versions decide results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,17 +269,10 @@ def _identity(setup: Setup, source: FactoryRef, model: nn.Module, teacher: nn.Mo
     """Hash of all that an outcome rests on besides the scheme and its methods."""
     # The data's hash covers their own validation images; the split follows from content and the recipe's fraction.
     given = [dataset.hash, setup.recipe.as_dict(), sorted(setup.keep), sorted(setup.still), setup.run_seed]
-    code = [CORE_VERSION, {name: _version(name) for name in RESTS_ON}, sources(source)]
+    code = [CORE_VERSION, versions(RESTS_ON), sources(source)]
     given += [] if teacher is model else [structure.weights_hash(teacher)]
     given += ["deterministic"] if setup.deterministic and torch.device(setup.device).type != "cpu" else []
     return _sha256([structure.weights_hash(model), *given, *code, torch.device(setup.device).type])
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _sha256(value: Any) -> str:

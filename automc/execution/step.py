@@ -16,6 +16,7 @@ from torch import nn
 
 from automc import methods
 from automc.errors import ArtefactError, AutoMCError, EnvironmentFault, Infeasible, ModelError
+from automc.execution.cache import STATE
 from automc.execution.memory import PeakMemory
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
@@ -33,9 +34,6 @@ from automc.training.loop import Diverged, all_finite
 from automc.training.seeds import seeded
 from automc.training.state import FitState
 from kg.schema import LEVELS, Scheme, Status, Strategy
-
-STATE = "-state"
-"""Ends the key of the state of a training beside its model's."""
 
 
 class PrefixError(AutoMCError):

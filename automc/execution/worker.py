@@ -14,8 +14,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,26 @@ class Order:
     open: Callable[[Any], Any]
     run: Run
     threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An order or a job, pickled, that the worker process alone unpacks: who passes it on need not load torch."""
+
+    content: bytes
+    threads: int = 1
+    """Those of the order."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Other values for the order's setup."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Become what was packed."""
+        return _unpacked, (self.content, self.changes)
+
+
+def _unpacked(content: bytes, changes: Mapping[str, Any]) -> Any:
+    found = pickle.loads(content)
+    return replace(found, setup=replace(found.setup, **changes)) if changes else found
 
 
 def main(arguments: list[str]) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 from automc.errors import AutoMCError, EnvironmentFault
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
-from automc.execution.worker import BOOT, Order
+from automc.execution.worker import BOOT, Order, Packed
 from automc.temporary import prefix
 
 Result = tuple[int, StepOutcome]
@@ -168,7 +168,7 @@ class LocalWorkers(Pool):
     with one thread: `count` = cores is then fastest.
     """
 
-    def __init__(self, order: Order, count: int | None = None) -> None:
+    def __init__(self, order: Order | Packed, count: int | None = None) -> None:
         """Prepare `count` workers (default: the cores this process may use)."""
         super().__init__()
         self._count = count or cores()

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ from test_workers import GUARD, drain, gone
 from worker_jobs import open_state, run_job
 
 from automc.errors import EnvironmentFault, StudyError
+from automc.execution.cache import STATE, PrefixCache
+from automc.execution.carrying import Carrier, StudyFolder, pack, unpack
 from automc.execution.cluster import RETRIES, RayWorkers, address, room
+from automc.execution.outcome import StepOutcome
+from automc.execution.setup import Bench, Setup
+from automc.execution.step import execute
 from automc.execution.worker import Order
 from automc.study.spec import Budget, StudySpec
+from kg.schema import Scheme, Strategy
 
 ORDER = Order("state", open_state, run_job)
+ONE, SFP = Scheme.parse("NS[HP1=0.5,HP2=0.12,HP6=0.9]"), Strategy.parse("SFP[HP2=0.12,HP9=0.4,HP10=5]")
 
 
 def test_jobs_run_on_a_cluster_and_a_crash_is_a_status(ray_cluster: None) -> None:
@@ -55,19 +63,70 @@ def test_a_cluster_without_room_says_what_it_has(ray_cluster: None) -> None:
         RayWorkers(ORDER, 3, "local").start()
 
 
-@dataclass(frozen=True)
-class Away:
-    """A setup whose file is on another machine."""
+def test_a_node_with_other_versions_is_refused_by_name(ray_cluster: None, setup: Setup) -> None:
+    carrier = Carrier(setup)
 
-    base: Path
+    def told(put: Callable[[bytes], Any]) -> StudyFolder:
+        found = Carrier.open(carrier, put)
+        return replace(found, versions={**found.versions, "torch": "1.0", "left-pad": "3"})
 
-
-def test_a_file_that_a_node_does_not_see_is_named(ray_cluster: None, tmp_path: Path) -> None:
-    order = Order(Away(tmp_path / "base.am"), open_state, run_job)
-    with RayWorkers(order, 1, "local") as workers:
+    carrier.open = told  # type: ignore[method-assign]
+    with RayWorkers(ORDER, 1, "local", carrier=carrier) as workers:
         workers.submit(("echo", 0))
-        with pytest.raises(EnvironmentFault, match=r"does not see .*base\.am.*AUTOMC_HOME"):
+        with pytest.raises(EnvironmentFault, match=r"has torch .*, not 1\.0, left-pad is missing, not 3\."):
             workers.collect(GUARD)
+
+
+def test_what_a_job_needs_of_the_cache_goes_with_it_and_what_it_lacks_comes_back(setup: Setup, bench: Bench) -> None:
+    """The last model that is there, with the state of its training where that is gone on with."""
+    carrier, scheme = Carrier(setup), ONE.then(SFP).at(1)
+    keys = {one: bench.key(one) for one in scheme.at(3).beginnings}
+
+    def sent(job: Scheme) -> tuple[set[str], set[str], set[str]]:
+        errand = carrier.errand(job)
+        return set(errand.outcomes), set(errand.files), set(errand.wanted)
+
+    first, second, third, _ = keys.values()
+    state = {key: key + STATE for key in keys.values()}
+    assert sent(Scheme()) == (set(), set(), {bench.key(Scheme())})
+    assert sent(scheme) == (set(), set(), {first, state[first], second, state[second]})
+    execute(bench, ONE.at(1))
+    assert sent(scheme) == ({first}, {first}, {second, state[second]})
+    execute(bench, scheme)
+    assert sent(scheme.at(2)) == ({first, second}, {second, state[second]}, {third, state[third]})
+    bench.cache.drop(state[second])
+    assert sent(scheme.at(2)) == ({first, second}, {first}, {state[second], third, state[third]})
+    execute(bench, scheme.at(3))
+    assert sent(scheme.at(3)) == (set(keys.values()), {third, state[third]}, set())
+
+
+def test_a_cache_takes_from_another_what_it_lacks(setup: Setup, bench: Bench, tmp_path: Path) -> None:
+    execute(bench, ONE)
+    key, other = bench.key(ONE), PrefixCache(tmp_path / "other")
+    parcel = pack(bench.cache, (key, "f" * 64))
+    unpack(other, parcel)
+    unpack(other, replace(parcel, files={key: b"another"}, outcomes={key: StepOutcome("infeasible")}))
+    assert other.outcome(key) == bench.cache.outcome(key)
+    assert other.content(key) == bench.cache.content(key)
+    assert other.status().models == other.status().outcomes == 1
+
+
+def test_a_node_has_a_folder_of_its_own_unless_it_sees_the_study_s(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier, home = Carrier(setup), setup.cache.parent
+    folder = carrier.open(bytes)
+    monkeypatch.setenv("AUTOMC_HOME", str(home))
+    assert folder.own_folder() is None
+    monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "local"))
+    assert folder.own_folder() == tmp_path / "local"
+    monkeypatch.delenv("AUTOMC_HOME")
+    assert folder.own_folder() is None
+    carrier.close()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert folder.own_folder() == tmp_path / ".cache" / "automc"
+    monkeypatch.setenv("AUTOMC_HOME", str(home))
+    assert folder.own_folder() == home
 
 
 def host_of(pid: int) -> int:

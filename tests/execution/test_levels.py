@@ -9,10 +9,11 @@ import torch
 from steps import result
 from torch import nn
 
+from automc.execution.cache import STATE
 from automc.execution.jobs import execute
 from automc.execution.monitor import Monitor
 from automc.execution.setup import Bench, Setup, open_bench
-from automc.execution.step import STATE, model_after, run_step
+from automc.execution.step import model_after, run_step
 from automc.methods.step import Step
 from automc.training.state import FitState
 from kg.schema import Scheme, Strategy
