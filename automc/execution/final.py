@@ -11,7 +11,7 @@ from automc import methods
 from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench, Setup
-from automc.execution.step import describe, execute, run_step
+from automc.execution.step import describe, execute, of_step, run_step
 from automc.methods.base import StepContext
 from automc.models import structure
 from automc.training import evaluate
@@ -98,7 +98,7 @@ def run_final(
         outcome, after = run_step(model, strategy, prepare(prefix, whole), bench, whole)
         steps.append({"strategy": strategy.id, **outcome.as_dict()})
         if after is None:
-            return replace(outcome, reason=f"step {length}, {strategy.id}: {outcome.reason}")
+            return replace(outcome, reason=of_step(prefix, outcome.reason))
         model = after
     outcome = replace(
         outcome,

@@ -259,9 +259,14 @@ def describe(bench: Bench, scheme: Scheme, outcome: StepOutcome) -> dict[str, An
     }
 
 
+def of_step(scheme: Scheme, reason: str) -> str:
+    """Say which step a reason is of: the last of a scheme, named once."""
+    name = f"{scheme.steps[-1].id}: "
+    return f"step {len(scheme)}, {name}{reason.removeprefix(name)}"
+
+
 def _of_prefix(outcome: StepOutcome, scheme: Scheme) -> StepOutcome:
-    where = f"step {len(scheme)}, {scheme.steps[-1].id}"
-    return StepOutcome(outcome.status, f"{where}: {outcome.reason}", traceback=outcome.traceback)
+    return StepOutcome(outcome.status, of_step(scheme, outcome.reason), traceback=outcome.traceback)
 
 
 @contextmanager

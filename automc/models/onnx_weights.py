@@ -6,6 +6,7 @@ output channel. That factor is found by projection, and goes into the scale.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 from automc.models import packing
 
 INT4_OPSET = 21
-"""The first operator set with 4-bit integers."""
+"""The first operator set with 4-bit integers; its files have at least IR version 10, the first with these."""
 CLOSE = 1e-6
 """How far a stored weight may lie from the exported one, as a share of the largest: rounding of float32."""
 
@@ -46,11 +47,28 @@ def has_int4(content: bytes) -> bool:
 
 
 def slim(proto: Any) -> None:
-    """Take out, in place, what only says how a graph came about; a runtime infers shapes by itself."""
+    """Take out, in place, what only says how a graph came about, and ask for no newer a runtime than its nodes do.
+
+    A runtime infers shapes by itself.
+    """
+    used = set(_domains(proto.graph.node))
+    for known in [known for known in proto.opset_import if known.domain not in used]:
+        proto.opset_import.remove(known)
+    oldest = import_module("onnx.helper").find_min_ir_version_for(proto.opset_import, ignore_unknown=True)
+    proto.ir_version = max(oldest, 4)  # before 4, weights had to be inputs
     del proto.graph.value_info[:]
     for part in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         del part.metadata_props[:]
         part.ClearField("doc_string")
+
+
+def _domains(nodes: Iterable[Any]) -> Iterator[str]:
+    """The operator sets that nodes and those within them are of."""
+    for node in nodes:
+        yield node.domain
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _domains(graph.node)
 
 
 def nameless(proto: Any) -> None:
@@ -102,8 +120,6 @@ def store(proto: Any, model: nn.Module, opset: int) -> Stored:
             signed = (codes.astype(np.int8) - how["centre"]) * signs
             _scale(proto, exported[name], _turned(signed.astype(np.int8), axis), table * abs(factor), axis, bits)
         count[bits] += 1
-    if count[4]:
-        proto.ir_version = max(proto.ir_version, 10)
     return Stored(count[8], count[4], tuple(kept))
 
 

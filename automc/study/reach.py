@@ -150,7 +150,8 @@ def _widths(spec: StudySpec, model: Stored | None, kept: float) -> str:
     """What quantisers add to a size that is out of reach, where a study has such."""
     names = ", ".join(quantisers(spec))
     if not spec.sized:
-        return ""
+        idle = ", ".join(name for name in spec.only if quantiser(name))
+        return f" {idle}: fewer bits for each weight, no fewer weights; --gamma-of size counts bits." if idle else ""
     if not names:
         return " No quantiser takes part, so bits go as parameters do."
     if model is not None and not model.layers:

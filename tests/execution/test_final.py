@@ -49,4 +49,5 @@ def test_a_final_run_that_fails_writes_nothing(setup: Setup, tmp_path: Path) -> 
     out = tmp_path / "final.am"
     outcome = run_job(setup.open(), Final(Scheme((A, trim(0.1, HP8="refuse"))), out), Monitor())
     assert (outcome.status, out.exists()) == ("infeasible", False)
-    assert "step 2" in outcome.reason
+    assert outcome.reason.startswith("step 2, ")
+    assert outcome.reason.count("HP8=refuse") == 1

@@ -53,7 +53,7 @@ class Trim(Method):
                 file.write(f"{strategy.id}\n")
         misbehaviour = strategy.get("HP8")
         if misbehaviour == "refuse":
-            raise Infeasible("there is no batch norm here")
+            raise Infeasible(f"{strategy.id}: there is no batch norm here")
         if misbehaviour == "break":
             raise ValueError("a bug in a method")
         if misbehaviour == "orderless":

@@ -51,10 +51,12 @@ def test_levels_of_the_layers_are_those_of_the_file(tmp_path: Path) -> None:
     wanted, found = (torch.cat([onnx_runner(onnxruntime, c)(x) for x in IMAGES]) for c in (whole, small))
     assert float((found - wanted).abs().mean()) < 0.05 * float(wanted.std())
     assert not torch.equal(found, wanted)
-    graph = onnx.load_from_string(small).graph
+    file = onnx.load_from_string(small)
+    assert (file.ir_version, [(known.domain, known.version) for known in file.opset_import]) == (9, [("", 20)])
+    graph = file.graph
     assert max(len(name) for node in graph.node for name in node.output if name != "logits") <= 2
     assert sorted(len(v.tobytes()) for v in values(small).values()) == sorted(len(v.tobytes()) for v in after.values())
-    assert {p.key: p.value for p in onnx.load_from_string(small).metadata_props}["made_by"] == "automc export"
+    assert {p.key: p.value for p in file.metadata_props}["made_by"] == "automc export"
 
 
 def test_weights_may_have_7_bits_and_any_model_is_taken() -> None:

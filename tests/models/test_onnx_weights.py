@@ -78,9 +78,12 @@ def test_before_opset_21_there_are_8_bits(tmp_path: Path) -> None:
     assert (done.opset, done.stored.int4) == (20, 0)
     assert done.stored.int8 == 5
     assert not has_int4(done.path.read_bytes())
+    # Runtimes from before the 4-bit integers read it: they know IR versions up to 9.
+    assert onnx.load(done.path).ir_version == 9
     default = export(on_levels(build("vgg"), "scale", 3), EXAMPLE, tmp_path / "x.onnx")
     assert default.opset == 21
     assert has_int4(default.path.read_bytes())
+    assert onnx.load(default.path).ir_version == 10
 
 
 def test_weights_that_were_turned_or_left_their_levels(tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ def test_a_search_for_size_finds_floats_and_a_quantiser(full_home: Path) -> None
         ({"gamma": 0.98, "keep": ("*",), "keep_shape": ()}, r"No parameter of"),
         ({"gamma": 0.9, "keep_shape": ("*",)}, r"No layer of this model can be quantised by UQ"),
         ({"gamma": 0.9, "only": ("NS",)}, r"No quantiser takes part"),
+        ({"gamma": 0.3, "gamma_of": "params", "only": ("UQ",)}, r"UQ: fewer bits .*; --gamma-of size counts bits\."),
         ({"gamma": 0.995}, r"--gamma of the size must lie in \(0, 0.99\]"),
         ({"gamma_of": "bytes"}, r"--gamma-of 'bytes' is neither params nor size"),
     ],
