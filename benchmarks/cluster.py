@@ -63,7 +63,7 @@ def one(kind: str, count: int, seconds: float, steps: int) -> dict[str, Any]:
     order = Order(None, opened, sleep)
     began = time.perf_counter()
     if kind == "ray":
-        ray.init(num_cpus=count, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=count, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     workers: Workers = RayWorkers(order, count, "local") if kind == "ray" else LocalWorkers(order, count)
     with workers:
         for _ in range(count):

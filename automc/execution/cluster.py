@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -28,6 +29,9 @@ RETRIES = 3
 """Hosts that a job may lose before it counts as crashed."""
 _LOOK_SECONDS = 1.0
 """Between two looks at the progress of a job."""
+_HEAD_SECONDS, _HEAD_LOOKS = 5.0, 4
+"""Between two looks whether the cluster's head answers; so many in a row that it does not, and it is lost."""
+_ANSWER_SECONDS = 5.0
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -78,6 +82,51 @@ class _Slot:
         return self.answer if self.opening is None else self.opening
 
 
+class Head:
+    """Whether a cluster's head still answers, found out by plain connections.
+
+    Ray's own calls wait for a lost head for ever, or end the process after a minute without a word.
+    """
+
+    def __init__(self, place: str) -> None:
+        """Watch HOST:PORT."""
+        self.place = place
+        self.lost = False
+        self._looked, self._failed = time.monotonic(), 0
+
+    def insist(self) -> None:
+        """Look, if it is time to.
+
+        Raises:
+            EnvironmentFault: it has not answered several times in a row.
+        """
+        if time.monotonic() - self._looked < _HEAD_SECONDS:
+            return
+        try:
+            _reach(self.place)
+            self._failed = 0
+        except OSError as error:
+            self._failed += 1
+            self.lost = self._failed >= _HEAD_LOOKS
+            if self.lost:
+                raise EnvironmentFault(
+                    f"The head of the Ray cluster, {self.place}, is lost: {error.strerror or error}. What is finished "
+                    "is in the graph. Go on with automc resume and --cluster: another one, or local."
+                ) from None
+        finally:
+            self._looked = time.monotonic()
+
+
+def _reach(place: str) -> None:
+    """Connect to [ray://]HOST:PORT and hang up.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    host, _, port = place.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+
+
 class RayWorkers(Pool):
     """Hosts on a Ray cluster; see `Workers`."""
 
@@ -98,6 +147,7 @@ class RayWorkers(Pool):
         self._study: StudyFolder | None = None
         self._slots: list[_Slot] = []
         self._ray: Any = None
+        self._head: Head | None = None
 
     @property
     def count(self) -> int:
@@ -119,6 +169,8 @@ class RayWorkers(Pool):
                 f"The Ray cluster has room for {fit} workers, {self._count} are asked for. Use --workers {fit}."
             )
         self._ray = connect(self._where)
+        there = self._where.startswith("ray://")
+        self._head = Head(self._where if there else self._ray.get_runtime_context().gcs_address)
         self._study = self._carrier.open(self._ray.put) if self._carrier else None
         self._slots = [self._spawn() for _ in range(self._count)]
 
@@ -134,6 +186,8 @@ class RayWorkers(Pool):
         return any(slot.task is not None for slot in self._slots)
 
     def _attend(self) -> None:
+        assert self._head is not None
+        self._head.insist()
         self._assign()
         self._receive()
 
@@ -144,7 +198,9 @@ class RayWorkers(Pool):
     def stop(self) -> None:
         """End all hosts, whose worker processes end with them; and the cluster, if it was started here."""
         for slot in self._slots:
-            self._ray.kill(slot.host)
+            slot.host.end.remote()
+            if self._head and not self._head.lost:
+                self._ray.kill(slot.host)
         self._slots = []
         self._queue.clear()
         self._study = None
@@ -264,12 +320,16 @@ def connect(where: str) -> Any:
         ) from None
     if ray.is_initialized():
         return ray
-    given: dict[str, Any] = {"include_dashboard": False} if where == LOCAL else {"address": where}
+    # Without an address Ray would join a cluster that was started here, or wait for one that is dead.
+    given: dict[str, Any] = {"address": where, **({"include_dashboard": False} if where == LOCAL else {})}
+    place = os.environ.get("RAY_ADDRESS") or ray._private.utils.read_ray_address() if where == AUTO else where
     try:
+        if place and place.rpartition(":")[2].isdecimal():
+            _reach(place)
         ray.init(log_to_driver=False, logging_level="ERROR", namespace="automc", **given)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise EnvironmentFault(
-            f"There is no Ray cluster at --cluster {where}: {error}. Start one with: ray start --head"
+            f"There is no Ray cluster at --cluster {where}: {place or ''} {error}. Start one with: ray start --head"
         ) from None
     # What Ray reports of lost processes would go to standard output, which is the product's own; no option says so.
     ray._private.worker._worker_logs_enabled = False

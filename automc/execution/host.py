@@ -5,6 +5,7 @@ It reads neither the worker's order nor its jobs, and so has no need of torch.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from contextlib import suppress
@@ -87,6 +88,10 @@ class Host:
             lacking = [key for key in parcel.files if cache.model_path(key) is None]
             contents = ray.get([parcel.files[key] for key in lacking])
             unpack(cache, Parcel(parcel.outcomes, dict(zip(lacking, contents, strict=True))))
+
+    def end(self) -> None:
+        """End this process, and so its worker: also where the cluster's head is lost, which would have it killed."""
+        os._exit(0)
 
     def progress(self) -> tuple[int, int, float]:
         """Iterations done, iterations in all, seconds: of the step under way."""

@@ -57,6 +57,6 @@ def ray_cluster() -> Iterator[None]:
     """A cluster of Ray's on this machine, for all tests of a file: it takes processor time while nobody uses it."""
     import ray  # takes a second, and most tests have no cluster
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

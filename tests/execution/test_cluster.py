@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,9 +19,10 @@ from test_workers import GUARD, drain, gone
 from worker_jobs import open_state, run_job
 
 from automc.errors import EnvironmentFault, StudyError
+from automc.execution import cluster
 from automc.execution.cache import STATE, PrefixCache
 from automc.execution.carrying import Carrier, StudyFolder, pack, unpack
-from automc.execution.cluster import RETRIES, RayWorkers, address, room
+from automc.execution.cluster import RETRIES, Head, RayWorkers, address, room
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench, Setup
 from automc.execution.step import execute
@@ -48,6 +50,20 @@ def test_jobs_run_on_a_cluster_and_a_crash_is_a_status(ray_cluster: None) -> Non
 def test_what_is_no_cluster_is_refused(text: str) -> None:
     with pytest.raises(StudyError, match="ray://HOST:PORT"):
         address(text)
+
+
+def test_a_head_that_does_not_answer_several_times_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_HEAD_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = Head(f"127.0.0.1:{server.getsockname()[1]}")
+        for _ in range(2 * cluster._HEAD_LOOKS):
+            head.insist()
+    for _ in range(cluster._HEAD_LOOKS - 1):
+        head.insist()
+    assert not head.lost
+    with pytest.raises(EnvironmentFault, match=r"head of the Ray cluster, 127.* is lost: .* automc resume"):
+        head.insist()
+    assert head.lost
 
 
 def test_cards_without_a_cluster_are_refused(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import replace
 
 import pytest
 
 from automc.datasets import DataRef
-from automc.study.machine import get_ready, say_order
+from automc.errors import EnvironmentFault
+from automc.study.machine import default_workers, get_ready, say_order
 from automc.study.spec import Budget, StudySpec
 from automc.training.recipe import Recipe
 
@@ -31,6 +33,13 @@ def test_what_cublas_reads_is_set_before_anything_uses_a_card(asked: bool, monke
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     get_ready(replace(SPEC, deterministic=asked))
     assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is asked
+
+
+def test_a_cluster_that_does_not_answer_is_no_cluster() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"ray://127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(EnvironmentFault, match=rf"no Ray cluster at --cluster {place}.* refused.* ray start --head"):
+        default_workers("cpu", replace(SPEC, cluster=place))
 
 
 def test_studies_of_before_are_not_deterministic() -> None:
