@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
@@ -21,7 +24,8 @@ def flags_kept(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, flag in flags.items():
-            module.training = flag
+            if module.training != flag:
+                module.training = flag
 
 
 @contextmanager
@@ -64,3 +68,37 @@ def watch_alike(mode: type[TorchDispatchMode]) -> None:
     raw = getattr(mode.__torch_dispatch__, "__wrapped__", None)
     if raw is not None:
         setattr(raw, "__dynamo_disable", raw)  # a name of torch's, which a class would mangle
+
+
+def set_mode(model: nn.Module, training: bool) -> None:
+    """Switch the code of a model to training or evaluation, its normalising and dropping layers to evaluation."""
+    model.train(training)
+    for module in model.modules():
+        if isinstance(module, _NormBase | _DropoutNd):
+            module.training = False
+
+
+def tensors_in(output: Any) -> list[Tensor]:
+    """The tensors in whatever a model returned."""
+    found: list[Tensor] = []
+    for leaf in pytree.tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif isinstance(leaf, Mapping):  # before the next: a class of dicts has a __dict__ as well
+            found += tensors_in(dict(leaf))
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, type):
+            found += [t for t in vars(leaf).values() if isinstance(t, Tensor)]
+    return found
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Bring buffers back to what they were, as a pass in training mode moves statistics."""
+    before = [(buffer, buffer.clone(), buffer._version) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, old, version in before:
+                if buffer._version != version:
+                    buffer.copy_(old)

@@ -8,17 +8,14 @@ channels that enter it must stay, with its name for a reason. So nothing that is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-Labels = Tensor
-"""int64, of the shape of the tensor that it belongs to; 0 where an element is no channel's."""
-
-_FAR = 2**62
-_MANY = 2048
+from automc.surgery.labels import FAR, Labels, alike, anyone, compact, nobody, spread, varies
 
 _MOVING = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze",
@@ -97,11 +94,12 @@ def tensors_of(values: Any) -> list[Tensor]:
         for value in values.values() if isinstance(values, dict) else values:
             if isinstance(value, Tensor):
                 found.append(value)
-            elif isinstance(value, list | tuple | dict):
+            elif isinstance(value, list | tuple | dict) and value:
                 found += tensors_of(value)
     return found
 
 
+@cache
 def name_of(func: Any) -> str:
     """Name of an operation without its overload, e.g. "convolution"."""
     return str(func.overloadpacket.__name__)
@@ -110,6 +108,12 @@ def name_of(func: Any) -> str:
 def creates(func: Any) -> bool:
     """Whether an operation makes a tensor that later ones may write to."""
     return name_of(func) in _CREATING
+
+
+@cache
+def _writable(func: Any) -> bool:
+    """Whether later operations may write to what an operation gives."""
+    return any(returned.alias_info for returned in func._schema.returns)
 
 
 def follow(
@@ -122,12 +126,11 @@ def follow(
             return [torch.zeros(t.shape, dtype=torch.int64) for t in outputs]
         found: list[Labels] | None = _apply(record, func, name, args, kwargs, outputs)
         if found is not None and [f.shape for f in found] == [t.shape for t in outputs]:
-            writable = any(returned.alias_info for returned in func._schema.returns)
-            return found if writable else [_spread(labels) for labels in found]
+            return found if _writable(func) else [spread(labels) for labels in found]
     except (RuntimeError, IndexError, ValueError, TypeError, KeyError, AttributeError):
         pass  # the rule was not made for these arguments: bind
     if not any(anyone(labels) for labels in known):
-        return [_nobody(t.shape) for t in outputs]
+        return [nobody(t.shape) for t in outputs]
     why = record.bound(known) or f"{name.strip('_')}, which it enters, cannot be followed"
     for labels in known:
         record.pin(labels, why)
@@ -168,61 +171,9 @@ def _apply(record: Record, func: Any, name: str, args: Any, kwargs: Any, outputs
     return None
 
 
-def _nobody(shape: Sequence[int]) -> Labels:
-    return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
-
-
 def _given(record: Record, tensor: Tensor) -> Labels:
     labels = record.labels(tensor)
-    return _nobody(tensor.shape) if labels is None else labels
-
-
-def compact(*labels: Labels) -> tuple[Labels, ...]:
-    """Broadcast against each other, and leave out the dimensions along which all are alike by construction."""
-    shapes = {w.shape for w in labels}
-    wide = labels if len(shapes) == 1 else torch.broadcast_tensors(*labels)  # type: ignore[no-untyped-call]
-    varying = [max(strides) for strides in zip(*(w.stride() for w in wide), strict=True)]
-    for d, size in enumerate(wide[0].shape):
-        if size > 1 and not varying[d]:
-            wide = tuple(w.narrow(d, 0, 1) for w in wide)
-    return wide
-
-
-def anyone(labels: Labels) -> bool:
-    """Whether any of these elements is a channel's."""
-    return bool(compact(labels)[0].any())
-
-
-def _alike(labels: Labels, dim: int) -> bool:
-    """Whether labels are the same along a dimension because they were spread over it."""
-    return labels.shape[dim] > 1 and labels.stride(dim) == 0
-
-
-def _spread(labels: Labels) -> Labels:
-    """Spread many labels over the dimensions along which all are alike, so that what follows has few to compare."""
-    (small,) = compact(labels)
-    if small.numel() < _MANY:
-        return labels
-    for d in range(small.ndim):
-        first = small.narrow(d, 0, 1)
-        if torch.equal(first, small.narrow(d, small.shape[d] - 1, 1)) and bool((small == first).all()):
-            small = first
-    return small.expand(labels.shape)
-
-
-def varies(labels: Labels, dims: Sequence[int]) -> bool:
-    """Whether different channels lie along these dimensions."""
-    dims = [d for d in dims if labels.shape[d] > 1 and labels.stride(d) != 0]
-    if not dims or not labels.numel():
-        return False
-    (labels,) = compact(labels)
-    highest, lowest = labels.amax(dims), labels.masked_fill(labels == 0, _FAR).amin(dims)
-    return bool((highest > lowest).any())
-
-
-def rides(labels: Labels) -> bool:
-    """Whether channels lie along other dimensions than the last, and not along that."""
-    return not varies(labels, [labels.ndim - 1]) and varies(labels, range(1, labels.ndim - 1))
+    return nobody(tensor.shape) if labels is None else labels
 
 
 def _moved(record: Record, func: Any, name: str, args: Any, kwargs: Any) -> list[Labels]:
@@ -239,7 +190,7 @@ def _moved(record: Record, func: Any, name: str, args: Any, kwargs: Any) -> list
                 raise ValueError("the index depends on channels")
             return value.cpu()
         labels = _given(record, value)
-        if name.endswith("_") and len(seen) == 1 and any(_alike(labels, d) for d in range(labels.ndim)):
+        if name.endswith("_") and len(seen) == 1 and any(alike(labels, d) for d in range(labels.ndim)):
             labels = labels.clone()  # nothing to write through to
         return labels.double() if floats else labels
 
@@ -258,12 +209,11 @@ def _moved(record: Record, func: Any, name: str, args: Any, kwargs: Any) -> list
 def _concatenated(record: Record, tensors: Sequence[Tensor], dim: int) -> Labels:
     parts = [_given(record, t) for t in tensors if t.shape != (0,)]
     dim %= parts[0].ndim
-    shape = list(parts[0].shape)
-    shape[dim] = sum(part.shape[dim] for part in parts)
-    for d in range(len(shape)):
-        if d != dim and all(part.stride(d) == 0 for part in parts):
-            parts = [part.narrow(d, 0, 1) for part in parts]
-    return torch.cat(parts, dim).expand(shape)
+    strides = [part.stride() for part in parts]
+    alike = [d != dim and not any(steps) for d, steps in enumerate(zip(*strides, strict=True))]
+    small = [[1 if spread else n for n, spread in zip(part.shape, alike, strict=True)] for part in parts]
+    joined = torch.cat([part.as_strided(n, step) for part, n, step in zip(parts, small, strides, strict=True)], dim)
+    return joined.expand([joined.shape[d] if d == dim else n for d, n in enumerate(parts[0].shape)])
 
 
 def _padded(labels: Labels, pads: Sequence[int]) -> Labels:
@@ -274,7 +224,7 @@ def _padded(labels: Labels, pads: Sequence[int]) -> Labels:
         before, after = pads[2 * d : 2 * d + 2] if 2 * d + 1 < len(pads) else (0, 0)
         axis = labels.ndim - 1 - d
         shape[axis] += before + after
-        if _alike(labels, axis) or (labels.shape[axis] == 1 and d < 2):
+        if alike(labels, axis) or (labels.shape[axis] == 1 and d < 2):
             labels = labels.narrow(axis, 0, 1)
             before = after = 0
         channels += [before, after]
@@ -301,7 +251,7 @@ def _reduced(record: Record, labels: Labels, dims: Any, shape: Sequence[int], av
         return labels.expand(tuple(shape))
     whole, (labels,) = labels.shape, compact(labels)
     highest = labels.amax(axes, keepdim=True)
-    lowest = labels.masked_fill(labels == 0, _FAR).amin(axes, keepdim=True)
+    lowest = labels.masked_fill(labels == 0, FAR).amin(axes, keepdim=True)
     if bool((highest > lowest).any()):
         if varies(highest, range(highest.ndim)) or varies(lowest, range(lowest.ndim)):
             record.couple(labels, highest)
@@ -326,7 +276,7 @@ def _pointwise(record: Record, given: Sequence[Labels], shape: Sequence[int], ad
         )
     ]
     if not kept:
-        return _nobody(shape)
+        return nobody(shape)
     for labels in kept[1:]:
         record.couple(kept[0], labels)
     result, *rest = compact(*kept)
@@ -342,7 +292,7 @@ def _met(record: Record, name: str, args: Any, kwargs: Any, outputs: Sequence[Te
     labels = _pointwise(record, given, outputs[0].shape, name.strip("_") in ("add", "sub", "rsub"))
     if name.endswith("_") and isinstance(args[0], Tensor) and not torch.equal(*compact(given[0], labels)):
         given[0].copy_(labels)  # a view writes through to what it is a view of
-    return [labels if t.shape == labels.shape else _nobody(t.shape) for t in outputs]
+    return [labels if t.shape == labels.shape else nobody(t.shape) for t in outputs]
 
 
 def _normed(record: Record, name: str, args: Any, outputs: Sequence[Tensor]) -> list[Labels]:
@@ -350,7 +300,7 @@ def _normed(record: Record, name: str, args: Any, outputs: Sequence[Tensor]) -> 
     vectors = [_given(record, t) for t in args[1:5] if isinstance(t, Tensor)]
     shape = [1, -1] + [1] * (labels.ndim - 2)
     out = _pointwise(record, [labels, *(v.reshape(shape) for v in vectors)], labels.shape)
-    return [out if t.shape == labels.shape else _nobody(t.shape) for t in outputs]
+    return [out if t.shape == labels.shape else nobody(t.shape) for t in outputs]
 
 
 def _product(record: Record, left: Labels, right: Labels) -> Labels:
@@ -369,12 +319,12 @@ def _product(record: Record, left: Labels, right: Labels) -> Labels:
         record.couple(left.transpose(-1, -2)[..., :, None], right[..., :, None, :])
         if rows or columns:
             raise ValueError("no rule")
-        return _nobody(shape)
+        return nobody(shape)
     if columns:
         return right.amax(-2, keepdim=True).expand(shape)
     if rows:
         return left.amax(-1, keepdim=True).expand(shape)
-    return _nobody(shape)
+    return nobody(shape)
 
 
 def _attended(record: Record, given: Sequence[Labels], outputs: Sequence[Tensor]) -> list[Labels]:
@@ -384,4 +334,4 @@ def _attended(record: Record, given: Sequence[Labels], outputs: Sequence[Tensor]
         raise ValueError("channels lie along the positions")
     record.couple(q[..., :1, :], k[..., :1, :])
     shape = outputs[0].shape
-    return [v[..., :1, :].expand(shape), *(_nobody(t.shape) for t in outputs[1:])]
+    return [v[..., :1, :].expand(shape), *(nobody(t.shape) for t in outputs[1:])]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,20 +21,19 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
-from automc.models.modes import Watching, flags_kept, unheard
+from automc.models.modes import Watching, buffers_kept, flags_kept, set_mode, tensors_in, unheard
 from automc.surgery import channel_rules as rules
+from automc.surgery.labels import anyone, compact, rides
 from automc.surgery.layers import Side, channel_axis, computed, extended, passes, shrinkable, sides, width
 
 _TRAIL = "_automc_trail"
 _IMAGE = "the image's own channels"
 _FEW = 1024
-"""Pairs that are not worth sorting before the end."""
+"""Elements that are kept as they meet, and looked at together at the end."""
 
 
 class OutOfTime(Exception):
@@ -62,6 +61,13 @@ class Ports:
     width: int
 
 
+Instead = Callable[[int, int, Any, Set[str]], Tensor | None]
+"""What an operation gives that raised, so that the pass goes on; None where it ends there.
+
+It is asked with the number of the pass, the place in its log, the operation, and the layers whose channels entered.
+"""
+
+
 class Channels(Watching):
     """The record of forward passes of one model; `coupled` reads it.
 
@@ -69,23 +75,32 @@ class Channels(Watching):
         model: its layers are labelled.
         pinned: by module, why its channels must stay.
         deadline: of `time.thread_time()`.
+        instead: asked where an operation outside of layers raises.
     """
 
-    def __init__(self, model: nn.Module, pinned: Mapping[nn.Module, str], deadline: float = float("inf")) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        pinned: Mapping[nn.Module, str],
+        deadline: float = float("inf"),
+        instead: Instead | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ports: list[Ports] = []
         self.reasons: dict[int, str] = {}
         self.whole: dict[str, str] = {}  # convolutions and linear layers that are not labelled, and why
         self.feeds: dict[str, str] = {}  # the layer whose output a norm reads
         self.direct: set[tuple[str, str]] = set()  # layers with nothing between them
-        self.log: list[str] = []  # of the last pass: layers and operations
+        self.logs: list[list[Any]] = []  # by pass: layers, and operations with what they gave
         self.shapes: list[tuple[tuple[int, ...], ...]] = []  # of the outputs, by pass
-        self.stuck: set[str] = set()  # layers whose channels entered the operation that raised, in no layer
         self.differs = False  # whether the training pass computes otherwise
+        self._met: list[Tensor] = []  # labels that met, (2, few)
         self._pairs: list[Tensor] = []  # coupled labels, as a · 2³² + b
         self._sums: list[Tensor] = []
         self._mark = object()
         self._next, self._paused, self._deadline = 1, 0, deadline
+        self._instead = instead
+        self._resting = False  # whether a layer runs, which nobody follows inside
         self._reason_ids: dict[str, int] = {}
         self._calls: Counter[str] = Counter()
         self._layers: dict[nn.Module, str] = {}
@@ -118,15 +133,16 @@ class Channels(Watching):
 
     def couple(self, first: Tensor, second: Tensor) -> None:
         """Say that elements of two label tensors that broadcast against each other belong together."""
-        a, b = rules.compact(first, second)
-        both = (a != 0) & (b != 0) & (a != b)
-        pairs = (torch.minimum(a, b)[both] << 32) + torch.maximum(a, b)[both]
-        if len(pairs):
-            self._pairs.append(torch.unique(pairs) if len(pairs) > _FEW else pairs)
+        a, b = compact(first, second)
+        met = torch.stack((a, b)).view(2, -1)
+        if met.shape[1] > _FEW:
+            self._pairs.append(torch.unique(_paired(met)))
+        else:
+            self._met.append(met)
 
     def pin(self, labels: Tensor, reason: str) -> None:
         """Say that these channels must stay, and why."""
-        (labels,) = rules.compact(labels)
+        (labels,) = compact(labels)
         self.couple(labels, torch.full_like(labels, self.reason(reason)))
 
     def reason(self, text: str) -> int:
@@ -144,7 +160,8 @@ class Channels(Watching):
 
     def summed(self, labels: Tensor) -> None:
         """Note channels that are summed over two branches."""
-        self._sums.append(torch.unique(labels))
+        (labels,) = compact(labels)
+        self._sums.append(torch.unique(labels) if labels.numel() > _FEW else labels.flatten().clone())
 
     def labels(self, tensor: Tensor) -> Tensor | None:
         """Labels of a tensor; None where it is unknown, a constant say."""
@@ -169,7 +186,7 @@ class Channels(Watching):
     def run(self, model: nn.Module, example: Tensor, *, training: bool = False) -> None:
         """Follow one forward pass. In training mode the layers themselves stay in evaluation."""
         self._calls.clear()
-        log, self.log = self.log, []
+        self.logs.append([])
         hooks = [h for m in self._layers for h in self._hooks(m, self._layer)]
         hooks += [h for m in model.modules() if passes(m) for h in self._hooks(m, self._pass)]
         example = example.detach().clone()
@@ -179,13 +196,16 @@ class Channels(Watching):
             with flags_kept(model), buffers_kept(model), torch.no_grad(), unheard():
                 set_mode(model, training)
                 with self:
-                    output = model(example)
+                    try:
+                        output = model(example)
+                    finally:
+                        self._resume()  # where a layer raised
         finally:
             for hook in hooks:
                 hook.remove()
         leaves = tensors_in(output)
         self.shapes.append(tuple(tuple(tensor.shape) for tensor in leaves))
-        self.differs = self.differs or (training and log != self.log)
+        self.differs = self.differs or (training and self.logs[0] != self.logs[-1])
         for tensor in leaves:
             if (labels := self.labels(tensor)) is not None:
                 self.pin(labels, "its outputs are the model's outputs")
@@ -193,13 +213,23 @@ class Channels(Watching):
     def _hooks(self, module: nn.Module, then: Callable[[nn.Module, Any, Any, Any], None]) -> list[Any]:
         def before(_: nn.Module, __: Any) -> None:
             self._paused += 1
+            if _get_current_dispatch_mode() is self:
+                self._resting = True
+                self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            with _disable_current_modes():
+            with nullcontext() if self._resting else _disable_current_modes():
                 then(module, args, kwargs, output)
             self._paused -= 1
+            if not self._paused:
+                self._resume()
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after, with_kwargs=True)]
+
+    def _resume(self) -> None:
+        if self._resting:
+            self._resting = False
+            self.__enter__()  # type: ignore[no-untyped-call]
 
     def _pass(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self._paused == 1 and args and (trail := self._trail(args[0])) is not None:
@@ -210,7 +240,7 @@ class Channels(Watching):
         name = self._layers[module]
         at = self._at[name]
         self._calls[name] += 1
-        self.log.append(name)
+        self.logs[-1].append(name)
         first, last = at.get("in") or at["both"], at.get("out") or at["both"]
         if self._calls[name] > 1:
             self.pin(self._atoms(first), f"{name} runs more than once")
@@ -223,13 +253,13 @@ class Channels(Watching):
         trail = self._trail(given) or Trail(None, torch.zeros((), dtype=torch.int64).expand(given.shape))
         axis, axis_out = channel_axis(module, given.ndim), channel_axis(module, output.ndim)
         fits = given.shape[axis] == first.width and output.shape[axis_out] == last.width
-        rides = isinstance(module, nn.Linear) and rules.rides(trail.labels)
-        if not fits or rides:
-            why = f"{name} mixes positions, not channels" if rides else f"{name} computes more than its kind does"
+        across = isinstance(module, nn.Linear) and rides(trail.labels)
+        if not fits or across:
+            why = f"{name} mixes positions, not channels" if across else f"{name} computes more than its kind does"
             self.pin(self._atoms(first), why)
             self.pin(self._atoms(last), why)
-            labels = trail.labels[..., :1] if rides else torch.tensor(self.reason(why))
-            self.pin(trail.labels, why) if not rides else None
+            labels = trail.labels[..., :1] if across else torch.tensor(self.reason(why))
+            self.pin(trail.labels, why) if not across else None
             self._leave(output, labels.expand(output.shape))
             return
         self.couple(trail.labels, _along(self._atoms(first), axis, given.ndim))
@@ -251,8 +281,11 @@ class Channels(Watching):
         try:
             output = func(*args, **(kwargs or {}))
         except Exception:
-            self.stuck = set() if self._paused else self._makers(args, kwargs or {})
-            raise
+            output = self._stand_in(func, args, kwargs or {})
+            if output is None:
+                raise
+            self._note(func, [output])
+            return output
         if self._paused:
             return output
         self._paused += 1
@@ -262,13 +295,22 @@ class Channels(Watching):
             self._paused -= 1
         return output
 
+    def _stand_in(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        if self._paused or self._instead is None:
+            return None
+        with _disable_current_modes():
+            return self._instead(len(self.logs) - 1, len(self.logs[-1]), func, self._makers(args, kwargs))
+
+    def _note(self, func: Any, outputs: Sequence[Tensor]) -> None:
+        self.logs[-1].append((func, [(t.shape, t.dtype) for t in outputs]))
+
     def _makers(self, args: Any, kwargs: Any) -> set[str]:
         """Layers whose channels these tensors hold."""
         starts = [port.start for port in self.ports]
         found: set[str] = set()
         for tensor in rules.tensors_of((args, kwargs)):
             trail = self._trail(tensor)
-            atoms = torch.unique(rules.compact(trail.labels)[0]).tolist() if trail is not None else []
+            atoms = torch.unique(compact(trail.labels)[0]).tolist() if trail is not None else []
             ports = [self.ports[bisect_right(starts, atom) - 1] for atom in atoms if atom]
             found |= {p.name for p, atom in zip(ports, filter(None, atoms), strict=True) if atom < p.start + p.width}
         return found
@@ -281,12 +323,12 @@ class Channels(Watching):
         outputs = rules.tensors_of(output)
         if not outputs:
             return
-        self.log.append(str(func))
+        self._note(func, outputs)
         known = [labels for t in inputs if (labels := self.labels(t)) is not None]
         if not known and not rules.creates(func):
             return
         made = rules.follow(self, func, args, kwargs, outputs, known)
-        sources = {t.maker for t in (self._trail(t) for t in inputs) if t is not None and rules.anyone(t.labels)}
+        sources = {t.maker for t in (self._trail(t) for t in inputs) if t is not None and anyone(t.labels)}
         maker = sources.pop() if len(sources) == 1 else None
         for tensor, labels in zip(outputs, made, strict=True):
             self._leave(tensor, labels, maker)
@@ -299,7 +341,8 @@ class Channels(Watching):
 
     def classes(self) -> tuple[np.ndarray, dict[int, str]]:
         """Return the class of every label, (labels,), one for all that are coupled, and why pinned classes are so."""
-        pairs = torch.unique(torch.cat(self._pairs)).numpy() if self._pairs else np.zeros(0, np.int64)
+        met = [_paired(torch.cat(self._met, 1))] if self._met else []
+        pairs = torch.unique(torch.cat([*self._pairs, *met, torch.zeros(0, dtype=torch.int64)])).numpy()
         a, b = pairs >> 32, pairs & (2**32 - 1)
         marks = np.zeros(self._next, bool)
         marks[list(self.reasons)] = True
@@ -321,38 +364,11 @@ class Channels(Watching):
         return found
 
 
-def set_mode(model: nn.Module, training: bool) -> None:
-    """Switch the code of a model to training or evaluation, its normalising and dropping layers to evaluation."""
-    model.train(training)
-    for module in model.modules():
-        if isinstance(module, _NormBase | _DropoutNd):
-            module.training = False
-
-
-def tensors_in(output: Any) -> list[Tensor]:
-    """The tensors in whatever a model returned."""
-    found: list[Tensor] = []
-    for leaf in pytree.tree_leaves(output):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif isinstance(leaf, Mapping):  # before the next: a class of dicts has a __dict__ as well
-            found += tensors_in(dict(leaf))
-        elif hasattr(leaf, "__dict__") and not isinstance(leaf, type):
-            found += [t for t in vars(leaf).values() if isinstance(t, Tensor)]
-    return found
-
-
-@contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Bring buffers back to what they were, as a pass in training mode moves statistics."""
-    before = [(buffer, buffer.clone(), buffer._version) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, old, version in before:
-                if buffer._version != version:
-                    buffer.copy_(old)
+def _paired(met: Tensor) -> Tensor:
+    """Different labels that met, (2, n), as numbers, one for each pair."""
+    a, b = met
+    both = (a != 0) & (b != 0) & (a != b)
+    return (torch.minimum(a, b)[both] << 32) + torch.maximum(a, b)[both]
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

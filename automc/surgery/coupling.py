@@ -12,16 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from automc.models.keeping import kept
-from automc.surgery.channels import Channels, OutOfTime, Ports
+from automc.surgery.channels import Channels, Instead, OutOfTime, Ports
 from automc.surgery.layers import Side, cut, parts
 
 
 class Lost(Exception):
-    """Why the channels of a model cannot be followed; `layers`: those whose channels an operation could not take."""
-
-    def __init__(self, why: str, layers: Iterable[str] = ()) -> None:
-        super().__init__(why)
-        self.layers = frozenset(layers)
+    """Why the channels of a model cannot be followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +74,23 @@ class Group:
 
 
 def trace(
-    model: nn.Module, example: Tensor, pinned: Mapping[nn.Module, str], deadline: float, training: bool | None = None
+    model: nn.Module,
+    example: Tensor,
+    pinned: Mapping[nn.Module, str],
+    deadline: float,
+    training: bool | None = None,
+    instead: Instead | None = None,
 ) -> Channels:
     """Follow the channels of a model through an evaluation pass and a training pass.
 
     Args:
         training: whether a training pass must run too; None where it may fail, as one that asks for targets does.
+        instead: asked where an operation raises.
 
     Raises:
         Lost: the model does not run, or not in time.
     """
-    found = Channels(model, pinned, deadline)
+    found = Channels(model, pinned, deadline, instead)
     try:
         found.run(model, example)
         if training is None:
@@ -98,7 +100,7 @@ def trace(
     except OutOfTime:
         raise Lost("looking for them took longer than it may") from None
     except Exception as error:  # a forward pass can raise anything
-        raise Lost(f"the forward pass raises {type(error).__name__}: {error}", found.stuck) from error
+        raise Lost(f"the forward pass raises {type(error).__name__}: {error}") from error
     return found
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence, Set
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from automc.surgery.channels import Channels
+from automc.surgery.channels import Channels, Instead
 from automc.surgery.coupling import Group, Lost, delete, partition, removed_rows, trace
+from automc.surgery.layers import cut
 
 DRAWS = 3
 """Cuts that are tried on a copy before a group counts as one that can shrink."""
@@ -50,13 +52,14 @@ def compare(
     groups: Sequence[Group],
     units: Sequence[Sequence[int]],
     deadline: float,
+    instead: Instead | None = None,
 ) -> None:
     """Compare the channels of a model that lost these units of each group with those `found` in the whole one.
 
     Raises:
         Lost: it does not run, gives other shapes, or couples its channels otherwise.
     """
-    after = trace(model, example, {}, deadline, training=found.differs)
+    after = trace(model, example, {}, deadline, found.differs, instead)
     wanted = found.shapes[: len(after.shapes)]
     if after.shapes != wanted:
         raise Lost(f"it gives outputs of shape {after.shapes} instead of {wanted}")
@@ -70,64 +73,97 @@ def _accepted(
     """Return those that can shrink together by the units of one draw.
 
     As many as `size` join those that are fine, twice as many after each success. After a failure it is halves of
-    them, unless the operation that failed names the layer. A layer's groups are refused together, as all of them
+    them, unless the operations that failed name layers. A layer's groups are refused together, as all of them
     change the same number.
     """
     fine: tuple[Group, ...] = ()
     rest, size, bad = groups, len(groups), 0  # one of the first `bad` of the rest cannot
     while rest and time.thread_time() < until:
         more = rest[: bad // 2 or size]
-        lost = _without(model, example, found, (*fine, *more), draw, until)
-        if lost is None:
+        trial = _Trial(model, example, found, (*fine, *more), draw, more)
+        if trial.passed(until):
             fine, rest = (*fine, *more), rest[len(more) :]
             size, bad = 2 * len(more), max(0, bad - len(more))
         else:
             size = bad = len(more)
-        if bad and (culprit := _culprit(rest[:bad], lost)):
-            rest, bad = tuple(group for group in rest if group.root != culprit), 0
-            size = size if lost and lost.layers else 1
+        if culprits := trial.culprits or ({rest[0].root} if bad == 1 else set()):
+            rest, bad = tuple(group for group in rest if group.root not in culprits), 0
+            size = size if trial.culprits else 1
     return fine
 
 
-def _culprit(suspects: Sequence[Group], lost: Lost | None) -> str | None:
-    """Return the layer whose groups cannot shrink: the only suspect, or the one that the failure names."""
-    roots = {group.root for group in suspects}
-    if len(suspects) > 1:
-        named = lost.layers if lost else frozenset()
-        roots = {g.root for g in suspects if any(m.name in named for m in g.members if m.side != "in")}
-    return roots.pop() if len(roots) == 1 else None
+class _Trial:
+    """A copy of the model that loses some units of each group for one look.
 
+    Where an operation cannot take what is left of a layer, the groups of that layer cannot shrink. They get their
+    units back at once, the operation gives what it gave in the whole model, and the pass goes on to find others.
+    """
 
-def _without(
-    model: nn.Module, example: Tensor, found: Channels, groups: Sequence[Group], draw: int, until: float
-) -> Lost | None:
-    """Return why this model without some units of these groups does not run, or couples its channels otherwise."""
-    units = _some(groups, draw)
-    with _cut(model, groups, units):
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Tensor,
+        found: Channels,
+        groups: Sequence[Group],
+        draw: int,
+        suspects: Sequence[Group],
+    ) -> None:
+        self.culprits: set[str] = set()  # roots of such groups
+        self._model, self._example, self._found, self._groups = model, example, found, groups
+        self._units = _some(groups, draw)
+        self._suspects = suspects
+        self._modules = dict(model.named_modules())
+
+    def passed(self, until: float) -> bool:
+        """Whether the model without these units runs, and couples its channels as before."""
+        layers = {member.name for group in self._groups for member in (*group.members, *group.bare)}
+        self._whole = {
+            m: (dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in (self._modules[n] for n in layers)
+        }
         try:
-            compare(found, model, example, groups, units, until)
-        except Lost as lost:
-            return lost
-    return None
+            delete(self._groups, self._units, self._modules)
+            compare(self._found, self._model, self._example, self._groups, self._units, until, self._instead)
+        except Lost:
+            return False
+        finally:
+            self._restore(layers)
+        return not self.culprits
 
-
-@contextmanager
-def _cut(model: nn.Module, groups: Sequence[Group], units: Sequence[Sequence[int]]) -> Iterator[None]:
-    """Remove units for a while: layers get other tensors and widths, and then their own back."""
-    modules = dict(model.named_modules())
-    layers = {modules[member.name] for group in groups for member in (*group.members, *group.bare)}
-    before = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in layers]
-    try:
-        delete(groups, units, modules)
-        yield
-    finally:
-        for layer, state, parameters, buffers in before:
+    def _restore(self, layers: Iterable[str]) -> None:
+        """Give layers, which had other tensors and widths for a while, their own back."""
+        for layer in (self._modules[name] for name in layers):
+            state, parameters, buffers = self._whole[layer]
             layer.__dict__.clear()
             layer.__dict__.update(state)
             layer._parameters.clear()
             layer._parameters.update(parameters)
             layer._buffers.clear()
             layer._buffers.update(buffers)
+
+    def _instead(self, number: int, place: int, func: Any, layers: Set[str]) -> Tensor | None:
+        """Note whose channels an operation could not take, and return what it gave in the whole model."""
+        named = {g.root for g in self._suspects if any(m.name in layers for m in g.members if m.side != "in")}
+        if not named or len(named - self.culprits) > 1:
+            return None
+        self.culprits |= named
+        self._give_back(named)
+        whole = self._found.logs[number][place : place + 1]
+        if func._schema.is_mutable or not whole or whole[0][0] is not func or len(whole[0][1]) != 1:
+            return None
+        shape, dtype = whole[0][1][0]
+        return torch.zeros(shape, dtype=dtype, device=self._example.device)
+
+    def _give_back(self, roots: Set[str]) -> None:
+        mine = [group for group in self._groups if group.root in roots]
+        names = {member.name for group in mine for member in (*group.members, *group.bare)}
+        modes = {name: self._modules[name].training for name in names}
+        self._restore(names)
+        for name, mode in modes.items():  # the pass goes on in its own
+            self._modules[name].training = mode
+        gone = [() if g.root in self.culprits else units for g, units in zip(self._groups, self._units, strict=True)]
+        for (name, side), rows in removed_rows(self._groups, gone).items():
+            if name in names:
+                cut(self._modules[name], side, rows)
 
 
 def _some(groups: Sequence[Group], draw: int) -> list[list[int]]:

@@ -18,7 +18,7 @@ from automc.models.stored import FLOAT
 from automc.surgery import channel_rules as rules
 from automc.surgery.channels import Channels, OutOfTime
 from automc.surgery.coupling import Group, pins, read_groups
-from automc.surgery.layers import depthwise
+from automc.surgery.layers import depthwise, passes, shrinkable
 
 SECONDS = 20.0
 """Of this thread's processor time, for one model."""
@@ -68,6 +68,9 @@ class _Flow(Channels):  # type: ignore[no-untyped-call]
             for name, module in self.modules.items()
             for handle in (module.register_forward_hook(self._noting(name), with_kwargs=True),)
         ]
+        others = (m for m in model.modules() if not isinstance(m, _ConvNd | nn.Linear))
+        quiet = [m for m in others if shrinkable(m) or passes(m)]  # operations inside of these are not seen
+        self._ends += [m.register_forward_hook(self._hand_on, with_kwargs=True) for m in quiet]
 
     def end(self) -> None:
         """Take the hooks off the model again."""
@@ -92,11 +95,14 @@ class _Flow(Channels):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = super().__torch_dispatch__(func, types, args, kwargs)
+        self._hand_on(None, args, kwargs, output)
+        return output
+
+    def _hand_on(self, _: nn.Module | None, args: Any, kwargs: Any, output: Any) -> None:
         makers = frozenset[str]().union(*(self._makers_of(t) for t in rules.tensors_of((args, kwargs or {}))))
         for tensor in rules.tensors_of(output) if makers else ():
             if id(tensor) not in self._own:
                 setattr(tensor, _MAKERS, (self._mark, makers))
-        return output
 
 
 def _groups_at(groups: tuple[Group, ...]) -> dict[tuple[str, str], list[int]]:

@@ -10,32 +10,35 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
-from automc.models.modes import unheard
+from automc.models.modes import buffers_kept, set_mode, tensors_in, unheard
 from automc.models.shortcuts import GatherShortcut
-from automc.surgery.channels import buffers_kept, set_mode, tensors_in
 from automc.surgery.coupling import Group, Member
-from automc.surgery.layers import parts, passes, width
+from automc.surgery.layers import channel_axis, parts, passes, width
 
 RATIO = {torch.float64: 1e-5, torch.float32: 1e-2}
 """Largest change of the outputs by an exchange in all layers, of the change by the same in the producers alone."""
 SEEN = {torch.float64: 1e-7, torch.float32: 1e-3}
 """Least change by the producers alone, of the largest output, that is told from rounding; by the precision inside."""
 
-_BLOCK = 2**20
+_BLOCK = 2**17
 """Elements that are moved at once: fresh memory costs more than what is done with it."""
+
+_ROWS = ("weight", "bias", "running_mean", "running_var", "scale")
+"""What a layer has of each of its output channels."""
 
 NOT_COUPLED = "exchanging its channels changes the outputs: they are coupled in a way that could not be followed"
 NOT_SEEN = "its channels hardly reach the outputs, so that their coupling cannot be proved"
@@ -58,7 +61,8 @@ def unproved(
     if not tried:
         return {}
     with _double_precision(), unheard():
-        twin = _twin(model, example, training)
+        producers = {m.name for group in groups for m in group.members if m.side == "out"}
+        twin = _twin(model, example, training, producers)
         if not all(bool(torch.isfinite(output).all()) for output in twin.base):
             return dict.fromkeys(tried, NOT_FINITE)
         effects = [twin.effect(group, deadline) for group in groups]
@@ -66,11 +70,11 @@ def unproved(
         return bad | _wrong(twin, groups, effects, [g for g in tried if g not in bad], deadline)
 
 
-def _twin(model: nn.Module, example: Tensor, training: bool) -> _Twin:
+def _twin(model: nn.Module, example: Tensor, training: bool, producers: Set[str]) -> _Twin:
     try:
-        return _Twin(model, example, training, torch.float64)
+        return _Twin(model, example, training, producers, torch.float64)
     except (RuntimeError, TypeError, ValueError):  # code that insists on single precision
-        return _Twin(model, example, training, torch.float32)
+        return _Twin(model, example, training, producers, torch.float32)
 
 
 def _wrong(
@@ -113,42 +117,44 @@ class _Still(TorchFunctionMode):
 class _Twin:
     """A lively copy of a model, in double precision where it can be, its inputs and its outputs."""
 
-    def __init__(self, model: nn.Module, example: Tensor, training: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: nn.Module, example: Tensor, training: bool, producers: Set[str], dtype: torch.dtype
+    ) -> None:
         draw = torch.Generator().manual_seed(0)
-        self.model = copy.deepcopy(model, _converted(model, dtype)).to(dtype)
+        self.model = copy.deepcopy(model, _converted(model, dtype)).to(dtype).requires_grad_(False)
         self.precision = dtype
         self.modes = (False, True) if training else (False,)
         _enliven(self.model, draw)
         self.x = torch.randn(example.shape, generator=draw).to(example.device, dtype)
-        self.slopes: dict[str, Tensor] = {}
-        self.base = self._start(draw)
+        self.slopes: dict[str, list[tuple[Tensor, Tensor]]] = {}  # of each producer's outputs, beside these
+        self.base = self._start(draw, producers)
         self.tensors = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
         self.scales = [float(output.abs().max()) or 1.0 for output in self.base]
+        self._back: list[Callable[[], object]] = []  # what undoes the exchange that the model stands in
 
-    def _outputs(self, tensors: dict[str, Tensor]) -> list[Tensor]:
-        """Return what comes out in each mode, with these tensors in place of the model's own."""
+    def _outputs(self) -> list[Tensor]:
+        """Return what comes out in each mode."""
         found: list[Tensor] = []
         for mode in self.modes:
             set_mode(self.model, mode)
             with _Still() as still, torch.random.fork_rng(devices=[]), buffers_kept(self.model):
                 torch.manual_seed(0)
-                output = functional_call(self.model, tensors, (self.x,))
+                output = self.model(self.x.clone())
             if not still.double:
                 self.precision = torch.float32
             leaves = [t for t in tensors_in(output) if t.is_floating_point()]
             found += leaves
         return found
 
-    def _start(self, draw: torch.Generator) -> list[Tensor]:
+    def _start(self, draw: torch.Generator, producers: Set[str]) -> list[Tensor]:
         """Fit batch norms that never saw data; return the outputs, and keep the slopes of a random mix of them."""
         norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and _neutral(m)]
         hooks: dict[_BatchNorm, RemovableHandle] = {}
         hooks |= {m: m.register_forward_pre_hook(lambda norm, args: _fit(norm, args[0], draw, hooks)) for m in norms}
-        parameters = {n: p for n, p in self.model.named_parameters() if p.is_floating_point()}
-        self.model.requires_grad_(True)
+        seen = _Seen(self.model, producers)
         with torch.enable_grad():
-            outputs = self._outputs({})
-            for hook in hooks.values():
+            outputs = self._outputs()
+            for hook in (*hooks.values(), *seen.hooks):
                 hook.remove()
             mixes = [torch.randn(t.shape, generator=draw, dtype=t.dtype).to(t.device) for t in outputs]
             total = sum(
@@ -156,15 +162,20 @@ class _Twin:
             )
             if isinstance(total, Tensor) and total.requires_grad:
                 with suppress(RuntimeError):  # code that writes over what its gradient needs
-                    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-                    self.slopes = {n: s for n, s in zip(parameters, found, strict=True) if s is not None}
-        self.model.requires_grad_(False)
+                    found = torch.autograd.grad(total, seen.edges, allow_unused=True)
+                    for name, output, slopes in zip(seen.names, seen.outputs, found, strict=True):
+                        if slopes is not None:
+                            self.slopes.setdefault(name, []).append((output, slopes))
         return [t.detach() for t in outputs]
 
     def change(self, members: Iterable[tuple[Member, np.ndarray]]) -> float:
         """Largest change of an output, relative to its tensor's largest, when these members' rows are exchanged."""
         with torch.no_grad():
-            outputs = self._outputs(self._exchanged(members))
+            while self._back:
+                self._back.pop()()
+            for member, places in _places(members):
+                self._exchange(member, torch.from_numpy(places).to(self.x.device))
+            outputs = self._outputs()
         pairs = zip(outputs, self.base, self.scales, strict=True)
         return max((float((new - old).abs().max()) / scale for new, old, scale in pairs), default=0.0)
 
@@ -175,55 +186,77 @@ class _Twin:
         """
         producers = [(m, p) for m, p in _exchanges(group) if m.side == "out"]
         with torch.no_grad():
-            effect = sum(self._slope(member.name, places) for member, places in _places(producers))
+            effect = sum(self._slope(member, places) for member, places in _places(producers))
         if abs(effect) > 100 * SEEN[self.precision] or time.thread_time() > deadline:
             return abs(effect)
         return self.change(producers)
 
-    def _exchanged(self, members: Iterable[tuple[Member, np.ndarray]]) -> dict[str, Tensor]:
-        """Return the tensors of these members' layers with their rows exchanged, by name."""
-        new: dict[str, Tensor] = {}
-        for member, places in _places(members):
-            self._exchange(new, member, torch.from_numpy(places))
-        return new
-
-    def _slope(self, layer: str, places: np.ndarray) -> float:
-        """Change of the mixed outputs, by their slopes, when these rows of a layer are exchanged."""
+    def _slope(self, layer: Member, places: np.ndarray) -> float:
+        """Change of the mixed outputs, by their slopes, when a layer's output channels are exchanged."""
         change, source = 0.0, torch.from_numpy(places).to(self.x.device)
-        for name in (f"{layer}.weight", f"{layer}.bias"):
-            if name in self.slopes:
-                old, slopes = self.tensors[name], self.slopes[name]
-                rows = max(1, _BLOCK * len(places) // old.numel())
-                for moved, at, slope in zip(*(t.split(rows) for t in (source, old, slopes)), strict=True):  # type: ignore[no-untyped-call]
-                    change += float(((old[moved] - at) * slope).sum())
+        for output, slopes in self.slopes.get(layer.name, ()):
+            moved = output.index_select(channel_axis(layer.module, output.ndim), source)
+            change += float(((moved - output) * slopes).sum())
         return change
 
-    def _exchange(self, new: dict[str, Tensor], member: Member, places: Tensor) -> None:
-        def now(name: str) -> Tensor:
-            return new.get(f"{member.name}.{name}", self.tensors[f"{member.name}.{name}"])
-
-        module = member.module
-        places = places.to(self.x.device)
+    def _exchange(self, member: Member, places: Tensor) -> None:
+        """Exchange rows of the model's own tensors, and note how to undo it."""
+        module, back = member.module, torch.argsort(places)
+        tensors = {n: t for n in _ROWS if (t := self.tensors.get(f"{member.name}.{n}")) is not None}
         if isinstance(module, GatherShortcut):
+            index, mask = (self.tensors[f"{member.name}.{name}"] for name in ("index", "mask"))
             if member.side == "in":
-                new[f"{member.name}.index"] = torch.argsort(places)[now("index")]
+                self._write(index, back[index])
             else:
-                new |= {f"{member.name}.index": now("index")[places], f"{member.name}.mask": now("mask")[:, places]}
-        elif member.side == "in":
-            number = parts(module, "in")
-            weight = now("weight")
+                self._write(index, index[places])
+                self._write(mask, mask[:, places])
+        elif member.side == "in" and (number := parts(module, "in")) > 1:
+            weight = tensors["weight"]
             size = weight.shape[1]
-            if number == 1:
-                new[f"{member.name}.weight"] = weight.index_select(1, places)
-                return
             blocks = weight.view(number, -1, *weight.shape[1:])
             local = places.view(number, size) % size
             moved = torch.stack([block[:, at] for block, at in zip(blocks, local, strict=True)])
-            new[f"{member.name}.weight"] = moved.view(weight.shape)
+            self._write(weight, moved.view(weight.shape))
         else:
-            for name in ("weight", "bias", "running_mean", "running_var", "scale"):
-                if f"{member.name}.{name}" in self.tensors:
-                    new[f"{member.name}.{name}"] = now(name).index_select(0, places)
+            axis = 1 if member.side == "in" else 0
+            for tensor in [tensors["weight"]] if axis else tensors.values():
+                _permute(tensor, axis, places)
+                self._back.append(partial(_permute, tensor, axis, back))
+
+    def _write(self, tensor: Tensor, values: Tensor) -> None:
+        self._back.append(partial(tensor.copy_, tensor.clone()))
+        tensor.copy_(values)
+
+
+class _Seen:
+    """The outputs of some layers in passes that gradients are taken of, and where those come by."""
+
+    def __init__(self, model: nn.Module, layers: Set[str]) -> None:
+        self.names: list[str] = []
+        self.outputs: list[Tensor] = []
+        self.edges: list[Any] = []
+        self._anchor = torch.zeros((), requires_grad=True)  # no parameter asks for a gradient, which would cost more
+        self.hooks = [model.get_submodule(n).register_forward_hook(partial(self._see, n)) for n in layers]
+
+    def _see(self, name: str, _: nn.Module, __: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return output
+        made = output if output.requires_grad else output + self._anchor
+        if made.requires_grad:
+            self.names.append(name)
+            self.outputs.append(made.detach().clone())  # what comes after may write to it
+            self.edges.append(get_gradient_edge(made))
+        return made
+
+
+def _permute(tensor: Tensor, axis: int, places: Tensor) -> None:
+    """Bring the rows of an axis into this order, in place and by blocks."""
+    if tensor.ndim == 1:
+        tensor.copy_(tensor[places])
+        return
+    across = tensor.shape[1 - axis]
+    for block in tensor.split(max(1, _BLOCK * across // max(1, tensor.numel())), 1 - axis):  # type: ignore[no-untyped-call]
+        block.copy_(block.index_select(axis, places))
 
 
 def _converted(model: nn.Module, dtype: torch.dtype) -> dict[int, Tensor]:
@@ -266,7 +299,8 @@ def _enliven(model: nn.Module, draw: torch.Generator) -> None:
             if parameter.numel() > 1 and first == last and bool((parameter == first).all()):
                 spread = 1.0 if abs(float(first)) < 0.1 else float(first)
                 parameter.copy_(noise(parameter) - 0.5 if first == 0 else spread * (noise(parameter) + 0.5))
-            elif bool((zeros := parameter == 0).any()):
+            elif not bool(parameter.all()):
+                zeros = parameter == 0
                 parameter[zeros] = 0.1 * (noise(parameter[zeros]) - 0.5)
 
 
