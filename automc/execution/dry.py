@@ -10,7 +10,7 @@ from automc.execution.monitor import Monitor
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench
 from automc.execution.step import run_step
-from automc.latency.fused import kernels_of
+from automc.latency.networks import kernels_of
 from automc.models.measure import one_image
 from automc.models.pace import Runtime
 from kg.schema import Scheme, Strategy

@@ -15,7 +15,7 @@ from automc.latency.kernels import Kernel
 from automc.latency.predictor import Fit, Predictor
 from automc.models.pace import NAMES
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from automc.models.bits import bits_of
 from automc.models.modes import Watching, evaluating
 from automc.models.outputs import failed
 
@@ -34,8 +33,8 @@ Argument = Any
 class Kernel:
     """One operation on tensors of one shape; numbers of channels, pixels and elements.
 
-    `kind` is "conv", "depthwise", "grouped" or "linear", or the operation's name; with "+add" where a runtime adds a
-    shortcut on the way, and "+dequantised" where the weight is stored in fewer bits.
+    `kind` is "conv", "depthwise", "grouped" or "linear", or the operation's name. In onnxruntime behind a "+" stands
+    what its tensors hold, where that is no float32, and "blocked" where channels lie in blocks.
     """
 
     kind: str
@@ -54,9 +53,9 @@ class Kernel:
     """Elements of activations."""
     written: int = 0
     operation: str = ""
-    """As torch calls it."""
+    """As the runtime calls it."""
     arguments: tuple[Argument, ...] = ()
-    """What it was called with, of which tensors of the same shapes are made to run it alone."""
+    """What torch called it with, of which tensors of the same shapes are made to run it alone."""
 
     @property
     def weights(self) -> int:
@@ -89,19 +88,8 @@ class Kernel:
         return self.kind == "depthwise" or (not self.multiplies and self.inputs == self.outputs)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A kernel in its place."""
-
-    kernel: Kernel
-    sources: tuple[int, ...]
-    """Places of the calls whose results it reads, -1 for the model's input; none where it reads parameters alone."""
-    dequantised: bool = False
-    """Whether it multiplies with a weight that is stored in fewer bits, or that other calls make of parameters."""
-
-
-def calls_of(model: nn.Module, images: Tensor) -> list[Call]:
-    """Return what one forward pass of `images` (n, c, h, w) in evaluation mode calls, in order.
+def torch_kernels(model: nn.Module, images: Tensor) -> list[Kernel]:
+    """Return what PyTorch runs in one forward pass of `images` (n, c, h, w) in evaluation mode, in order.
 
     Raises:
         ModelError: the forward pass fails.
@@ -112,25 +100,19 @@ def calls_of(model: nn.Module, images: Tensor) -> list[Call]:
             model(images)
     except Exception as error:  # the user's forward pass can raise anything
         raise failed(model, images, error) from error
-    return seen.calls
-
-
-def torch_kernels(model: nn.Module, images: Tensor) -> list[Kernel]:
-    """Return the kernels of a forward pass as PyTorch runs them one by one; see `calls_of`."""
-    return [call.kernel for call in calls_of(model, images)]
+    return seen.kernels
 
 
 class _Followed(Watching):
-    """Notes each operation that computes something, and whose results it reads."""
+    """Notes each operation that computes something."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[Call] = []
-        self._made: dict[int, int] = {}
+        self.kernels: list[Kernel] = []
         self._alive: list[Tensor] = []
+        """So that no two tensors of a pass have the same id."""
         self._own = {id(t) for t in (*model.parameters(), *model.buffers())}
-        self._weights = {id(m.weight) for m in model.modules() if bits_of(m) is not None}
-        """What was computed of parameters alone, or is where the model is stored in fewer bits."""
+        """What is a parameter, or was computed of parameters alone."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -138,25 +120,11 @@ class _Followed(Watching):
         results = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         given = [t for t in tree_leaves(args) if isinstance(t, Tensor)]
         self._alive += results
-        sources = [self._made.get(id(t), -1) for t in given if id(t) not in self._own]
-        if name in _FREE or not results:
-            origin = next((s for s in sources if s >= 0), -1)
-            for tensor in results:
-                if given and all(id(t) in self._own for t in given):
-                    self._own.add(id(tensor))
-                    self._weights |= {id(tensor)} if {id(t) for t in given} & self._weights else set()
-                else:
-                    self._made[id(tensor)] = origin
-            return result
-        alone = all(id(t) in self._own for t in given)
-        kernel = _kernel(name, args, given, [t for t in given if id(t) not in self._own], results[0])
-        low = kernel.multiplies and bool({id(t) for t in given[1:]} & self._weights)
-        for tensor in results:
-            self._made[id(tensor)] = len(self.calls)
-            if alone and given:
-                self._own.add(id(tensor))
-                self._weights.add(id(tensor))
-        self.calls.append(Call(kernel, tuple(sources), low))
+        if given and all(id(t) in self._own for t in given):
+            self._own |= {id(t) for t in results}
+        if name not in _FREE and results:
+            read = [t for t in given if id(t) not in self._own]
+            self.kernels.append(_kernel(name, args, given, read, results[0]))
         return result
 
 

@@ -17,7 +17,7 @@ FloatArray = npt.NDArray[np.floating]
 LANES = 16
 """Numbers in a register, at most: widths cost in steps of it."""
 _LEAST = 12
-"""Of fewer samples of a kind nothing is learned beyond their mean and the bytes that they touch."""
+"""Of fewer samples of a kind nothing is learned beyond what they compute and touch."""
 _FITS, _GOOD = 4, 0.05
 """Rounds of leaving out networks, and the relative error of those that always stay."""
 OTHERS = "others"
@@ -50,30 +50,42 @@ def features(kernel: Kernel) -> list[float]:
 
 
 class KindModel:
-    """Seconds of kernels of one kind: a straight line in the features, and boosted trees on what it leaves; in logs."""
+    """Seconds of kernels of one kind: a sum over what they compute and touch, and boosted trees on what that leaves.
+
+    No addend of the sum is negative, so it holds between a few samples as well; trees see logarithms.
+    """
 
     def __init__(self, kernels: Sequence[Kernel], seconds: Sequence[float]) -> None:
+        from scipy.optimize import nnls
         from sklearn.ensemble import HistGradientBoostingRegressor
-        from sklearn.linear_model import Ridge
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
 
-        rows, times = _rows(kernels), np.log(np.asarray(seconds, dtype=float))
-        # The line keeps to what varies: of a form that was hardly measured it must not run away.
-        self._line = make_pipeline(StandardScaler(), Ridge(alpha=0.3)).fit(rows, times)
+        times = np.asarray(seconds, dtype=float)
+        # Relative errors, in columns of about the same size, which nnls needs to stop where it should.
+        rows = _work(kernels) / times[:, None]
+        scale = rows.mean(axis=0) + np.finfo(float).tiny
+        self._shares = nnls(rows / scale, np.ones(len(times)))[0] / scale
         self._trees: Any = None
-        if len(rows) >= _LEAST:
+        if len(times) >= _LEAST:
             self._trees = HistGradientBoostingRegressor(
                 max_iter=300, learning_rate=0.06, max_leaf_nodes=12, min_samples_leaf=4, l2_regularization=0.1,
                 random_state=0,
-            ).fit(rows, times - self._line.predict(rows))  # fmt: skip
-        self._low, self._high = float(times.min()) - 1.0, float(times.max()) + 1.0
+            ).fit(_rows(kernels), np.log(times) - self._sum(kernels))  # fmt: skip
+        self._low, self._high = np.log(times.min()) - 1.0, np.log(times.max()) + 1.0
 
     def predict(self, kernels: Sequence[Kernel]) -> FloatArray:
         """Return seconds, (n,); never far from what was measured."""
-        rows = _rows(kernels)
-        found = self._line.predict(rows) + (0 if self._trees is None else self._trees.predict(rows))
+        found = self._sum(kernels) + (0 if self._trees is None else self._trees.predict(_rows(kernels)))
         return np.asarray(np.exp(np.clip(found, self._low, self._high)))
+
+    def _sum(self, kernels: Sequence[Kernel]) -> FloatArray:
+        """The logarithm of the sum, (n,)."""
+        return np.asarray(np.log(np.maximum(_work(kernels) @ self._shares, np.finfo(float).tiny)))
+
+
+def _work(kernels: Sequence[Kernel]) -> FloatArray:
+    return np.array(
+        [[1, k.macs, k.weights, k.read, k.written, k.batch * k.height * k.width] for k in kernels], dtype=float
+    )
 
 
 def _rows(kernels: Sequence[Kernel]) -> FloatArray:
@@ -82,7 +94,10 @@ def _rows(kernels: Sequence[Kernel]) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Milliseconds of a network: a·(sum of its kernels) + b·(their number) + c; none of them negative."""
+    """Milliseconds of a network: a·(sum of its kernels) + b·(their number) + c; a and c are not negative.
+
+    b is: in PyTorch what a layer takes beside its kernel; in onnxruntime less than 0, by what a profile takes itself.
+    """
 
     sums: float = 1.0
     each: float = 0.0
@@ -91,7 +106,7 @@ class Fit:
     @classmethod
     def of(cls, sums: Sequence[float], numbers: Sequence[int], measured: Sequence[float]) -> Fit:
         """Fit measured networks, each one's relative error alike; those that fit the others badly are left out."""
-        from scipy.optimize import nnls
+        from scipy.optimize import lsq_linear
 
         ms = np.asarray(measured, dtype=float)
         if len(ms) == 0:
@@ -99,19 +114,20 @@ class Fit:
         rows = np.stack([np.asarray(sums, float), np.asarray(numbers, float), np.ones(len(ms))], axis=1)
         if len(ms) < 3:
             return cls(sums=float(np.mean(ms / rows[:, 0])))
-        # Columns of about the same size, which nnls needs to stop where it should.
+        # Columns of about the same size, for the solver.
         rows = rows / ms[:, None]
         scale = rows.mean(axis=0)
         kept = np.ones(len(ms), dtype=bool)
         for _ in range(_FITS):
-            found = nnls(rows[kept] / scale, np.ones(int(kept.sum())))[0] / scale
+            bounds = ([0, -np.inf, 0], np.inf)
+            found = lsq_linear(rows[kept] / scale, np.ones(int(kept.sum())), bounds=bounds).x / scale
             error = np.abs(rows @ found - 1)
             kept = error <= max(_GOOD, 2.5 * float(np.median(error)))
         return cls(*map(float, found))
 
     def ms(self, total: float, number: int) -> float:
         """Return the milliseconds of a network whose kernels take `total` milliseconds together."""
-        return self.sums * total + self.each * number + self.whole
+        return max(0.0, self.sums * total + self.each * number + self.whole)
 
 
 class Predictor:
@@ -132,7 +148,7 @@ class Predictor:
                 self._kinds[kind] = KindModel([kernels[i] for i in places], [seconds[i] for i in places])
 
     def unknown(self, kernels: Sequence[Kernel]) -> list[str]:
-        """Return the kinds of kernels that were not measured: they are guessed by the bytes that they touch."""
+        """Return the kinds of kernels that were not measured: they are guessed by what they touch."""
         return sorted({k.kind for k in kernels if k.kind not in self._kinds})
 
     def kernel_ms(self, kernels: Sequence[Kernel]) -> FloatArray:

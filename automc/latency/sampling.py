@@ -1,4 +1,4 @@
-"""Which kernels are measured: those of a model, and the same on other numbers of channels."""
+"""Which kernels of PyTorch are measured: those of a model, and the same on other numbers of channels."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def drawn(own: Sequence[Kernel], brought: Sequence[Kernel] = (), seed: int = 0, 
     kinds = {
         k.kind: ([o for o in found if o.kind == k.kind], [n for n in new if n.kind == k.kind]) for k in found + new
     }
-    simple = sum(kind.partition("+")[0] not in NUMBERS for kind in kinds)
+    simple = sum(kind not in NUMBERS for kind in kinds)
     for kind, (mine, others) in kinds.items():
-        number = NUMBERS.get(kind.partition("+")[0], OTHERS // max(1, simple))
+        number = NUMBERS.get(kind, OTHERS // max(1, simple))
         more = _variants(mine, others, random)
-        found += [next(more) for _ in range(max(1, round(share * number / (3 if "+" in kind else 1))))]
+        found += [next(more) for _ in range(max(1, round(share * number)))]
     return _distinct(found)
 
 
@@ -77,7 +77,7 @@ def _variants(own: Sequence[Kernel], brought: Sequence[Kernel], random: np.rando
     while True:
         group = own if own and (not brought or random.random() < _OWN) else brought
         kernel = group[int(random.integers(len(group)))]
-        step = kernel.groups if kernel.kind.startswith("grouped") else 1
+        step = kernel.groups if kernel.kind == "grouped" else 1
         yield resized(kernel, _some(kernel.inputs, step, random), _some(kernel.outputs, step, random))
 
 

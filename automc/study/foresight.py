@@ -19,8 +19,8 @@ from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench
 from automc.execution.workers import Workers
 from automc.latency import calibration
-from automc.latency.fused import kernels_of
 from automc.latency.kernels import torch_kernels
+from automc.latency.networks import kernels_of
 from automc.latency.predictor import Predictor
 from automc.models import structure
 from automc.models.load import layout

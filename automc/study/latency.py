@@ -18,21 +18,20 @@ from automc import bounds, knowledge, methods
 from automc.bounds import Size, sides
 from automc.datasets.base import TrainData
 from automc.datasets.ref import DataRef
-from automc.errors import EnvironmentFault, ModelError, StudyError
+from automc.errors import ModelError, StudyError
 from automc.home import home
 from automc.latency import calibration as stored
 from automc.latency.calibration import Calibration
-from automc.latency.fused import kernels_of
-from automc.latency.kernels import torch_kernels
+from automc.latency.kernels import Kernel, torch_kernels
+from automc.latency.networks import Timed, kernels_of, timed
 from automc.latency.predictor import Predictor
 from automc.latency.sampling import drawn
-from automc.latency.timing import in_turns, seconds
+from automc.latency.timing import seconds
 from automc.methods.base import StepContext
 from automc.models import load as models
 from automc.models.export import onnx_tools
 from automc.models.measure import count_params
 from automc.models.pace import NAMES, Runtime
-from automc.models.runtimes import runner
 from automc.study.measured import channels_of
 from automc.study.task import open_subject
 from automc.training.precision import device_key
@@ -176,7 +175,7 @@ def calibrate(
     Args:
         data: for which a study builds the model, where it is no file that tells its images.
         networks: compressed networks on which sums of kernels are corrected.
-        share: of the usual number of kernels, for a quick look.
+        share: of the usual number of kernels of PyTorch, for a quick look.
         say: hears what goes on.
 
     Raises:
@@ -196,38 +195,47 @@ def calibrate(
 def calibrated(
     subject: Subject, made: Sequence[nn.Module], here: dict[str, Any], share: float = 1.0, say: Say = lambda text: None
 ) -> Calibration:
-    """Measure kernels and the networks `made` from a model."""
+    """Measure kernels and the networks `made` from a model.
+
+    In PyTorch kernels are drawn and timed alone; in onnxruntime they are the nodes of the networks, in their places.
+    """
     runtime: Runtime = here["runtime"]
-    own = kernels_of(subject.model, subject.images, runtime)
-    of_networks = [kernels_of(one, subject.images, runtime) for one in made]
-    wanted = drawn(own, [k for kernels in of_networks for k in kernels], share=share)
-    say(f"Measuring {len(wanted)} kernels in {NAMES[runtime]}.")
-    order = np.random.default_rng(0).permutation(len(wanted))
-    times = {int(i): seconds(wanted[i], runtime) for i in order}
-    known = [(wanted[i], t) for i in sorted(times) if (t := times[i])]
-    if not known:
-        raise ModelError(f"No kernel of {subject.name} can be timed alone in {NAMES[runtime]}.")
-    predictor = Predictor([k for k, _ in known], [t for _, t in known])
+    samples = _alone(subject, made, share, say) if runtime == "torch" else []
     say(f"Measuring {len(made)} networks in {NAMES[runtime]}.")
-    rows: list[tuple[float, int, float]] = []
-    bases: list[float] = []
-    unsettled = 0
-    for kernels, found in zip(of_networks, measured(subject, made, runtime), strict=True):
-        if found is not None:
-            ms, base, settled = found
-            rows.append((float(predictor.kernel_ms(kernels).sum()), len(kernels), ms))
-            bases.append(base)
-            unsettled += not settled
-    if bases:
-        # Each network beside the model: what the machine did meanwhile disturbed both.
-        usual = statistics.median(bases)
-        rows = [(total, number, ms * usual / base) for (total, number, ms), base in zip(rows, bases, strict=True)]
-        rows.append((float(predictor.kernel_ms(own).sum()), len(own), usual))
+    whole = [one for one in timed(subject.model, [subject.model, *made], subject.images, runtime) if one is not None]
+    if runtime == "onnx":
+        samples = _in_place(whole)
+    if not samples:
+        raise ModelError(f"No kernel of {subject.name} can be timed in {NAMES[runtime]}.")
+    kernels, times = [kernel for kernel, _ in samples], [time for _, time in samples]
+    predictor = Predictor(kernels, times)
+    # Each network beside the model: what the machine did meanwhile disturbed both.
+    usual = statistics.median(one.base_ms for one in whole)
+    rows = [
+        (float(predictor.kernel_ms(one.kernels).sum()), len(one.kernels), one.ms * usual / one.base_ms) for one in whole
+    ]
     identity = stored.identity(torch_kernels(subject.model, subject.images))
     return Calibration(
-        subject.name, identity, here, [k for k, _ in known], [t for _, t in known], rows,
-        statistics.median(bases) if bases else 0.0, unsettled,
+        subject.name, identity, here, kernels, times, rows, usual, sum(not one.settled for one in whole),
     )  # fmt: skip
+
+
+def _alone(subject: Subject, made: Sequence[nn.Module], share: float, say: Say) -> list[tuple[Kernel, float]]:
+    """Draw kernels of PyTorch and return the seconds of each alone."""
+    of_networks = [torch_kernels(one, subject.images) for one in made]
+    wanted = drawn(torch_kernels(subject.model, subject.images), [k for ks in of_networks for k in ks], share=share)
+    say(f"Measuring {len(wanted)} kernels in {NAMES['torch']}.")
+    times = {int(i): seconds(wanted[i]) for i in np.random.default_rng(0).permutation(len(wanted))}
+    return [(wanted[i], time) for i in sorted(times) if (time := times[i])]
+
+
+def _in_place(networks: Sequence[Timed]) -> list[tuple[Kernel, float]]:
+    """Return the seconds of each kernel in its places in networks: the median."""
+    found: dict[Kernel, list[float]] = {}
+    for one in networks:
+        for kernel, time in zip(one.kernels, one.seconds, strict=True):
+            found.setdefault(kernel, []).append(time)
+    return [(kernel, statistics.median(times)) for kernel, times in found.items()]
 
 
 def check(
@@ -272,37 +280,20 @@ def checked(
     found: list[Checked] = []
     guessed: set[str] = set()
     bases: list[float] = []
-    times = measured(subject, [one for _, one in made], runtime)
+    times = timed(subject.model, [one for _, one in made], subject.images, runtime)
     for done, ((scheme, one), time) in enumerate(zip(made, times, strict=True), 1):
         progress(done, len(made))
         if time is None:
             continue
-        kernels = kernels_of(one, subject.images, runtime)
-        guessed |= set(predictor.unknown(kernels))
-        ms, base, settled = time
+        guessed |= set(predictor.unknown(time.kernels))
         # Predicted for the machine as it was when it was calibrated; measured beside the model.
-        drift = (known.base_ms or base) / base
+        drift = (known.base_ms or time.base_ms) / time.base_ms
         removed = 1 - count_params(one) / params
-        found.append(Checked(scheme, removed, predictor.ms(kernels), ms * drift, settled))
-        bases.append(base)
+        found.append(Checked(scheme, removed, predictor.ms(time.kernels), time.ms * drift, time.settled))
+        bases.append(time.base_ms)
     if not found:
         raise ModelError(f"No compressed network of {subject.name} runs in {NAMES[runtime]}.")
     return Check(runtime, tuple(found), statistics.median(bases), predictor.ms(own), tuple(sorted(guessed)))
-
-
-def measured(
-    subject: Subject, made: Sequence[nn.Module], runtime: Runtime
-) -> Iterator[tuple[float, float, bool] | None]:
-    """Yield of each network its milliseconds, those of the model beside it, and whether they settled; None: no run."""
-    base = runner(subject.model, subject.images, runtime)
-    for one in made:
-        try:
-            run = runner(one, subject.images, runtime)
-        except (ModelError, EnvironmentFault):
-            yield None
-            continue
-        own, beside, settled = in_turns(run, base)
-        yield 1000 * own, 1000 * beside, settled
 
 
 def compressed(subject: Subject, number: int, seed: int) -> Iterator[tuple[str, nn.Module]]:
