@@ -30,7 +30,7 @@ from automc.models.bits import count_bits, stored
 from automc.models.measure import count_params
 from automc.models.stored import FLOAT
 from automc.study.study import versions
-from automc.training.evaluate import recalibrate
+from automc.training.evaluate import accuracy, recalibrate
 from automc.training.loop import fit
 from automc.training.recipe import Recipe
 from automc.training.seeds import derived
@@ -101,7 +101,7 @@ def by_hand(on: Ground, bits: int, iterations: int, seed: int) -> dict[str, Any]
     heads = [m for m in model.modules() if isinstance(m, nn.Linear)]
     pruner = torch_pruning.pruner.BasePruner(
         model, on.subject.example, importance=torch_pruning.importance.MagnitudeImportance(p=1),
-        pruning_ratio=0.99, iterative_steps=400, ignored_layers=heads[-1:],
+        pruning_ratio=0.99, iterative_steps=200, ignored_layers=heads[-1:],
         customized_pruners={kind: pruner() for kind, pruner in PRUNERS.items()},
     )  # fmt: skip
     while (ratio := rounded_ratio(on, model, bits)) < GAMMA:
@@ -109,7 +109,7 @@ def by_hand(on: Ground, bits: int, iterations: int, seed: int) -> dict[str, Any]
     recipe = Recipe(fraction=0.1)
     fit(model, on.train, iterations=iterations, recipe=recipe, seed=derived(seed, "by hand"))
     recalibrate(model, on.train, recipe.recalibration_images)
-    _, floats = on.measured(model)
+    floats = accuracy(model, on.test)
     validation, test = by_onnxruntime(replace(on, subject=replace(on.subject, model=model)), bits)
     return {
         "iterations": iterations, "params": count_params(model), "sr": round(ratio, 4), "floats": floats,
