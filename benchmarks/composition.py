@@ -102,14 +102,15 @@ def page(found: list[dict[str, str]], seed: int, random: int) -> str:
     wanted = {(scheme.id, versions_of(scheme), str(seed)): len(scheme.steps) for scheme in plan(seed, random)}
     kept = [row for row in found if (row["scheme"], row["methods"], row["seed"]) in wanted]
     lengths = {id(row): wanted[row["scheme"], row["methods"], row["seed"]] for row in kept}
+    past = [row for row in found if row not in kept]
+    ended = ", ".join(f"{n} {status}" for status, n in Counter(row["status"] for row in past).most_common())
     setup = Counter((row["device"], row["torch"], row["torch-pruning"]) for row in kept)
     lines = [
         "# Steps in any order",
         "",
         f"Written by `benchmarks/composition.py` from `composition.csv`: of the {len(NAMES) ** 2} ordered pairs of",
         f"{', '.join(NAMES)} (HP2 = 0.2, where a method has it) those that were run, and {random} random schemes of five",
-        "steps from the paper's grid, on the networks below (ten are planned; the rows of earlier versions of the methods,",
-        "on all ten, are in the file too)",
+        "steps from the paper's grid, on the networks below (ten are planned)",
         f"with random weights. One iteration per phase of a step on {IMAGES} random images: structure, not accuracy.",
         f"Seed {seed}; " + "; ".join(f"{d}, torch {t}, torch-pruning {p} (n = {n})" for (d, t, p), n in setup.items()),
         "",
@@ -118,6 +119,7 @@ def page(found: list[dict[str, str]], seed: int, random: int) -> str:
         "model gives bit-identical outputs. First steps are run once and used again, which the seconds show. A step that a",
         "method refuses ends a scheme as infeasible; the model of the steps before it is still good: quantised layers are",
         "neither factored nor quantised again. *Reached* counts schemes whose every step met its target.",
+        f"Of earlier versions of the methods the file has {len(past)} rows more, on {len({r['model'] for r in past})} networks: {ended}.",
         "",
         "| model | image | parameters | schemes | ok | reached | infeasible | broken or crashed | smallest left | largest slack | seconds |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
