@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from automc import knowledge
-from kg import nodes, studies
+from kg import nodes, studies, trial_tables
 from kg.cards import enumerate_strategies, on_grid
 from kg.schema import Experience, Scheme, Strategy, Task
 from kg.store import GraphStore
@@ -151,6 +151,7 @@ def write(
             ):
                 store.upsert_rels(type, "Trial", label, [{"from": t["id"], "to": to or t["scheme"].id} for t in plain])
             studies.save_trial_experience(store, study, lessons[start : start + 500])
+            trial_tables.update(store, study, [trial["ordinal"] for trial in page])
         print(f"{start + len(page)}/{len(made)}", file=sys.stderr)
 
 

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from kg import trial_tables
 from kg.store.base import GraphStore
 
 _ID = "knowledge"
@@ -53,5 +54,6 @@ def note(store: GraphStore, files: Iterable[Path]) -> None:
 
 
 def forget(store: GraphStore) -> None:
-    """Let the next sync look at everything: somebody writes to the graph by hand."""
+    """Let the next sync look at everything, and repeat what is kept twice: somebody writes to the graph by hand."""
     store.write("MATCH (s:Sync) DETACH DELETE s")
+    trial_tables.forget(store)

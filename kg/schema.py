@@ -17,12 +17,13 @@ Value = int | float | str
 
 LABELS = (
     "Strategy", "Method", "Hyperparameter", "Setting", "Technique", "Paper", "Task", "Experience",
-    "Scheme", "Study", "Trial", "Replay", "LayerTable", "EmbeddingRun", "Migration", "Sync",
+    "Scheme", "Study", "Trial", "Replay", "LayerTable", "TrialTable", "EmbeddingRun", "Migration",
+    "Sync",
 )  # fmt: skip
 RELATIONSHIPS = (
     "OF_METHOD", "HAS_SETTING", "HAS_HYPERPARAMETER", "USES_TECHNIQUE", "HAS_VALUE", "NEXT_VALUE",
     "OF_STRATEGY", "ON_TASK", "REPORTED_IN", "OBSERVED_IN", "STEP", "EXTENDS", "OF_SCHEME", "IN_STUDY", "REPLAYS",
-    "HAS_LAYERS",
+    "HAS_LAYERS", "HAS_TRIALS",
 )  # fmt: skip
 
 Status = Literal["ok", "infeasible", "diverged", "crashed", "timeout", "out_of_memory"]

@@ -254,8 +254,8 @@ def triples(store: GraphStore, *, next_value: bool = False) -> list[Triple]:
         patterns["NEXT_VALUE"] = "(h:Setting)-[:NEXT_VALUE]->(t:Setting)"
     found: list[Triple] = []
     for relation, pattern in patterns.items():
-        table = store.read(f"MATCH {pattern} RETURN h.id AS head, t.id AS tail")
-        found += [(head, relation, tail) for head, tail in sorted(table.rows)]
+        rows = store.gather(f"MATCH {pattern} RETURN collect([h.id, t.id]) AS rows", {})
+        found += [(head, relation, tail) for head, tail in sorted(rows)]
     return found
 
 
@@ -304,19 +304,24 @@ def read_methods(store: GraphStore) -> tuple[Method, ...]:
     )
 
 
-def read_experience(store: GraphStore, *, idle: bool = True) -> tuple[Experience, ...]:
+def read_experience(store: GraphStore, *, idle: bool = True, own: bool = True) -> tuple[Experience, ...]:
     """Return all experience, published and of our own trials, sorted by id; nothing that is retired.
 
     Args:
         idle: also what teaches nothing (`Experience.idle`).
+        own: also that of our own trials, of which there may be any number.
     """
     tasks = {
         row["id"]: nodes.read_task(row)
         for row in store.read("MATCH (t:Task) RETURN properties(t) AS task", timeout=WRITE_SECONDS).column("task")
     }
     learned = "" if idle else "AND (coalesce(e.not_taught, '') = '' OR NOT s.id ENDS WITH '[]') "
+    way = "(t:Task)<-[:ON_TASK]-(e:Experience)"
+    if not own:
+        way = "(:Paper)<-[:REPORTED_IN]-(e:Experience)-[:ON_TASK]->(t:Task)"
+        learned += "AND e.origin = 'paper' "
     table = store.read(
-        "MATCH (t:Task)<-[:ON_TASK]-(e:Experience)-[:OF_STRATEGY]->(s:Strategy)-[:OF_METHOD]->(m:Method) "
+        f"MATCH {way} MATCH (e)-[:OF_STRATEGY]->(s:Strategy)-[:OF_METHOD]->(m:Method) "
         f"WHERE e.retired_at IS NULL AND m.retired_at IS NULL {learned}"
         "RETURN properties(e) AS experience, s.id AS strategy, t.id AS task",
         timeout=WRITE_SECONDS,

@@ -16,6 +16,7 @@ from automc.errors import StudyError
 from automc.knowledge.words import in_words
 from automc.report import page as report
 from automc.study import pulse
+from automc.study.outline import Outline
 from automc.study.protocol import settled
 from automc.study.spec import StudySpec
 
@@ -78,9 +79,10 @@ def _study(name: str) -> Side:
         "failed": f"{sum(t.status != 'ok' for t in done):,}", "on the front": str(len(protocol.front(done))),
         "seconds of steps": f"{sum(t.seconds for t in done):,.0f}",
     }  # fmt: skip
-    drawn = [t for t in done if t.size is not None and t.accuracy is not None]
+    outline = Outline.of(done)
+    plot = report.front_plot(outline, done, protocol, chosen) if outline.measured.any() else ""
     return {
-        "title": name, "address": f"/study/{name}", "plot": report.front_plot(done, protocol, chosen) if drawn else "",
+        "title": name, "address": f"/study/{name}", "plot": plot,
         "rows": {**how, **best, **_flat(StudySpec.from_dict(record["spec"]).as_dict())},
     }  # fmt: skip
 

@@ -14,6 +14,7 @@ from automc.board import live, pages
 from automc.report import page as report
 from automc.study import pulse
 from automc.study.headline import headline, slower
+from automc.study.outline import Outline
 from automc.study.place import folder
 from automc.study.protocol import settled
 from automc.study.spec import StudySpec
@@ -111,13 +112,14 @@ def _found(study: live.Seen, *, running: bool) -> dict[str, Any]:
     chosen = choice.trial if choice else None
     final = record.get("final")
     first = headline(trials, chosen, final, protocol.base["accuracy"], protocol.validation_images, protocol.measure)
-    measured = [t for t in trials if t.size is not None and t.accuracy is not None]
+    outline = Outline.of(trials)
+    measured = bool(outline.measured.any())
     return {
         "study": study.name, "record": record, "protocol": protocol, "running": running, "chosen": chosen,
         "why": choice.why if choice else "", "first": first.lines() if first else [], "slower": slower(final),
         "final": final, "front": protocol.front(trials), "nearest": protocol.nearest_text(trials),
-        "front_plot": report.front_plot(trials, protocol, chosen) if measured else "",
-        "volume_plots": report.volume_plots(trials, protocol) if measured else [],
+        "front_plot": report.front_plot(outline, trials, protocol, chosen) if measured else "",
+        "volume_plots": report.volume_plots(outline, protocol) if measured else [],
         "failed": [t for t in trials if t.status != "ok"], "missed": [t for t in trials if _missed(t)],
         "infeasible": (record.get("probe") or {}).get("infeasible", {}), "count": len(trials),
     }  # fmt: skip

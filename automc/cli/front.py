@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from automc.cli.figures import percent
 from automc.cli.output import Format, say, show
 from automc.knowledge.words import in_words
 from automc.study.headline import Headline, slower
-from automc.study.protocol import Protocol, highest
+from automc.study.outline import Outline
+from automc.study.protocol import Protocol
 from automc.study.trial import Trial
 
 if TYPE_CHECKING:
@@ -71,20 +74,24 @@ def show_ids(trials: Sequence[Trial]) -> None:
 
 
 def plot_trials(
-    trials: Sequence[Trial], fronted: Sequence[Trial], chosen: Trial | None, format: Format, measure: str = "accuracy"
+    outline: Outline, fronted: Sequence[Trial], chosen: Trial | None, format: Format, measure: str = "accuracy"
 ) -> None:
     """Print all ok trials as a small plot of text under a table; nothing in other formats."""
     if format is not Format.table:
         return
-    from automc.report.plot import Mark, text
+    from automc.report.plot import TEXT_HEIGHT, TEXT_WIDTH, Mark, apart, text
 
+    done = outline.highest(outline.measured)
+    x, y, ordinals = outline.size[done], outline.accuracy[done], outline.ordinals[done]
+    # Whatever falls on one character is drawn once; what is marked, always.
+    rows = apart(x, y, TEXT_WIDTH, TEXT_HEIGHT).tolist() if len(x) else []
     kinds = {**dict.fromkeys((t.ordinal for t in fronted), "front"), **({chosen.ordinal: "chosen"} if chosen else {})}
-    done = highest([t for t in trials if t.accuracy is not None and t.pr is not None])
-    marks = [Mark(t.removed, t.accuracy or 0.0, kinds.get(t.ordinal, "dot")) for t in done]
+    rows = sorted({*rows, *np.flatnonzero(np.isin(ordinals, list(kinds))).tolist()})
+    marks = [Mark(float(x[row]), float(y[row]), kinds.get(int(ordinals[row]), "dot")) for row in rows]
     symbols = {"dot": "·", "front": "o", "chosen": "*"}
     marks.sort(key=lambda mark: list(symbols).index(mark.kind))
     print(text(marks, symbols))
-    noun = "bits" if any(t.quantised for t in done) else "parameters"
+    noun = "bits" if outline.quantised[done].any() else "parameters"
     print(f"  validation {measure} against {noun} removed; o on the front, * recommended")
 
 
@@ -116,7 +123,7 @@ def show_result(result: Result, format: Format) -> int:
     chosen, first = result.recommendation.trial, result.headline
     say_first(first)
     show_trials(result.front, chosen, format, title, result.protocol, first)
-    plot_trials(result.trials, result.front, chosen, format, result.protocol.measure)
+    plot_trials(Outline.of(result.trials), result.front, chosen, format, result.protocol.measure)
     say(f"Recommended: trial {chosen.ordinal}, {result.recommendation.why}.")
     if result.final:
         final = result.final

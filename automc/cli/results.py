@@ -11,7 +11,6 @@ from automc.cli.figures import duration, percent
 from automc.cli.output import Format, FormatOption, guarded, say, show, show_json
 
 if TYPE_CHECKING:
-    from automc.study.protocol import Protocol
     from automc.study.trial import Trial
 
 app = typer.Typer(help="Studies in the graph.", no_args_is_help=True)
@@ -42,15 +41,13 @@ def show_study(
     if layers is not None:
         _show_layers(study, layers, format)
         return
-    from automc.study.protocol import Protocol
-    from automc.study.spec import StudySpec
-    from automc.study.stored import load_record, load_trials
-
-    record = load_record(study)
     if trials:
+        from automc.study.stored import load_record, load_trials
+
+        load_record(study)
         _show_all(study, load_trials(study), format)
     else:
-        _show_front(study, record, Protocol.of(StudySpec.from_dict(record["spec"]), record), format)
+        _show_front(study, format)
 
 
 def _show_account(study: str, scheme: str, format: Format) -> None:
@@ -89,14 +86,14 @@ def _show_all(study: str, done: list[Trial], format: Format) -> None:
     say(f"As written in files: automc show {study} --trials --format csv, or --why with a trial's number.")
 
 
-def _show_front(study: str, record: dict[str, Any], protocol: Protocol, format: Format) -> None:
+def _show_front(study: str, format: Format) -> None:
     from automc.cli.front import plot_trials, say_first, show_trials
     from automc.study.headline import headline
     from automc.study.protocol import settled
     from automc.study.stored import load_best
 
-    final = record.get("final")
-    best, done, total = load_best(study, protocol, final and final["scheme"])
+    record, protocol, best, outline = load_best(study)
+    total, final = len(outline), record.get("final")
     choice, front = settled(record, protocol, best, total), protocol.front(best)
     chosen = choice.trial if choice else None
     first = headline(best, chosen, final, protocol.base["accuracy"], protocol.validation_images, protocol.measure)
@@ -109,7 +106,7 @@ def _show_front(study: str, record: dict[str, Any], protocol: Protocol, format: 
         return
     say_first(first)
     show_trials(front, chosen, format, f"Front of {study}: {total} trials, {record['status']}", protocol, first)
-    plot_trials(done, front, chosen, format, protocol.measure)
+    plot_trials(outline, front, chosen, format, protocol.measure)
     if choice is None:
         say(f"Nothing {protocol.unmet} yet.")
         if nearest := protocol.nearest_text(best):

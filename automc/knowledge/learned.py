@@ -23,6 +23,8 @@ EPOCHS = 40
 CONTINUED_EPOCHS = 20
 """Epochs of learning on from the vectors at hand, where knowledge changed."""
 
+EXACT = 2000
+"""Records of own trials up to which `status` looks at each one."""
 RUN = ("id", "seed", "epochs", "continued_from", "new_strategies", "triples", "experience")
 """What `status` says of an embedding run."""
 
@@ -64,7 +66,7 @@ def learnable(own_trials: bool = True, named: Sequence[str] = ()) -> Knowledge:
         for method in methods:
             if not method.default_grid and method.id in named:
                 triples += sync.grid_triples(method)
-        experience = tuple(e for e in sync.read_experience(store, idle=False) if own_trials or e.origin == "paper")
+        experience = sync.read_experience(store, idle=False, own=own_trials)
         mark = fingerprint(triples, [e.mark for e in experience])
         return Knowledge(methods, triples, experience, mark, sync.latest_run(store))
 
@@ -313,25 +315,44 @@ def status() -> dict[str, Any]:
 
     `embedding` is "none", "fresh", or "stale" where the knowledge has changed since they were learned;
     `changed_since_embedding` then says what. `added` and `retired` count what a person did to the knowledge.
+    Where there are more than `EXACT` records of our own trials, they are counted by study and not compared one by one.
     """
-    from kg.curation.changes import since, snapshot
     from kg.resources import migrations_dir
     from kg.store.migrate import pending
 
-    with graph(create=False) as store:
+    with graph(create=False) as store:  # opened once for all that is read
         waiting = list(pending(store, migrations_dir()))
         nodes = {label: store.read(f"MATCH (n:{label}) RETURN count(n) AS n").rows[0][0] for label in LABELS}
         said: dict[str, Any] = {"store": store.kind, "place": store.place, "version": store.version()}
+        figures = "count(n) AS n, count(n.added_at) AS added, count(n.retired_at) AS retired"
+        methods = store.read(f"MATCH (n:Method) RETURN {figures}").dicts()[0]
+        records = store.read(f"MATCH (n:Experience) RETURN n.origin AS origin, n.source AS source, {figures}").dicts()
         for name in ("added", "retired"):
-            count = f"MATCH (n:{{}}) WHERE n.{name}_at IS NOT NULL RETURN count(n) AS n"
-            said[name] = {label: store.read(count.format(label)).rows[0][0] for label in ("Method", "Experience")}
-    said |= {"pending_migrations": waiting, "nodes": nodes, "embedding": "none"}
-    if nodes["EmbeddingRun"] and nodes["Strategy"]:
-        known = learnable()
-        if known.run is not None:
-            said["embedding"] = "fresh" if known.run.get("fingerprint") == known.fingerprint else "stale"
-            then = known.run.get("knowledge")
-            if then is not None:
-                said["changed_since_embedding"] = since(then, snapshot(known.triples, known.experience))
-            said["embedding_run"] = {k: known.run.get(k) for k in RUN}
+            said[name] = {"Method": methods[name], "Experience": sum(row[name] for row in records)}
+        said |= {"pending_migrations": waiting, "nodes": nodes, "embedding": "none"}
+        if nodes["EmbeddingRun"] and nodes["Strategy"]:
+            own = {row["source"]: row["n"] - row["retired"] for row in records if row["origin"] == "trial"}
+            # A retired method takes its records along, which only reading them tells.
+            counted = sum(own.values()) > EXACT and not methods["retired"]
+            said |= _age(learnable(own_trials=not counted), own if counted else None)
     return said
+
+
+def _age(known: Knowledge, own: Mapping[str, int] | None) -> dict[str, Any]:
+    """Say how old the embeddings are.
+
+    Args:
+        known: what they would be learned from now; without the records of own trials where those are only counted.
+        own: how many there are, by study.
+    """
+    from kg.curation.changes import since, snapshot
+
+    if known.run is None:
+        return {}
+    said: dict[str, Any] = {}
+    fresh, then = known.run.get("fingerprint") == known.fingerprint, known.run.get("knowledge")
+    if then is not None:
+        said["changed_since_embedding"] = since(then, snapshot(known.triples, known.experience), own)
+        fresh = fresh or (own is not None and not said["changed_since_embedding"])
+    said["embedding_run"] = {k: known.run.get(k) for k in RUN}
+    return {"embedding": "fresh" if fresh else "stale", **said}

@@ -40,7 +40,7 @@ def prepare(*, full: bool = True) -> Prepared:
         CardInvalid, ExperienceInvalid, MigrationInvalid: a file breaks a rule; nothing was written.
         GraphUnavailable: the graph cannot be reached.
     """
-    from kg import fresh
+    from kg import fresh, trial_tables
     from kg.resources import migrations_dir
     from kg.store.migrate import migrate
     from kg.sync import SyncReport, sync
@@ -51,6 +51,7 @@ def prepare(*, full: bool = True) -> Prepared:
         known = everything(store)
         applied = migrate(store, migrations_dir())
         report = sync(store, known.methods, known.experience, known.papers)
+        trial_tables.build(store)
         fresh.note(store, knowledge_files())
         return Prepared(tuple(applied), report)
 

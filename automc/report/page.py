@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from automc.bounds import size_text
+from automc.knowledge import graph
 from automc.knowledge.words import in_words
 from automc.models.description import layer_shapes
-from automc.report.plot import Line, Mark, svg
+from automc.report.plot import Line, Mark, apart, svg
 from automc.search.pareto import hypervolume
 from automc.study.headline import headline, slower
 from automc.study.limits import drop_text
+from automc.study.outline import Outline
 from automc.study.place import folder
-from automc.study.protocol import Protocol, highest, settled
+from automc.study.protocol import Protocol, settled
 from automc.study.spec import StudySpec
-from automc.study.stored import load_record, load_trials
+from automc.study.stored import load_best, load_some
 from automc.study.trial import Trial
 from kg.schema import Scheme
+
+WHOLE = 1000
+"""Trials of which a page shows each one; of more it shows a part, and says so."""
+LAST = {"trials": 500, "failed": 100, "missed": 100}
+"""Rows of a longer study's tables, the last ones."""
+GRID = 64, 36
+"""Columns and rows of the places on which a longer study's trials are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +55,16 @@ def page(study: str) -> str:
         StudyError: there is no such study.
         NotInGraph: there is no graph.
     """
-    record, trials = load_record(study), load_trials(study)
+    with graph(create=False):  # opened once for all that is read
+        record, protocol, best, outline = load_best(study)
+        choice = settled(record, protocol, best, len(outline))
+        chosen = choice.trial if choice else None
+        shown = _shown(outline)
+        looked_at = {trial.ordinal for trial in best}.union(*shown.values())
+        trials = load_some(study, looked_at, *(chosen.scheme.beginnings if chosen else ()))
     spec = StudySpec.from_dict(record["spec"])
-    protocol = Protocol.of(spec, record)
-    choice = settled(record, protocol, trials)
-    chosen = choice.trial if choice else None
-    done = [t for t in trials if t.status == "ok"]
     by_scheme = {t.scheme: t for t in trials}
+    rows = {name: [t for t in trials if t.ordinal in ordinals] for name, ordinals in shown.items()}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("automc.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -63,18 +75,26 @@ def page(study: str) -> str:
     environment.filters["thousands"] = lambda value: "" if value is None else f"{value:,.0f}"
     final = record.get("final")
     first = headline(trials, chosen, final, protocol.base["accuracy"], protocol.validation_images, protocol.measure)
+    measured = bool(outline.measured.any())
     return environment.get_template("page.html.j2").render(
         first=first.lines() if first else [], slower=slower(final),
-        study=study, record=record, spec=spec, trials=trials, chosen=chosen, why=choice.why if choice else "",
-        protocol=protocol, front=protocol.front(trials), nearest=protocol.nearest_text(trials),
-        failed=[t for t in trials if t.status != "ok"],
+        study=study, record=record, spec=spec, total=len(outline), chosen=chosen, why=choice.why if choice else "",
+        protocol=protocol, front=protocol.front(trials), nearest=protocol.nearest_text(best), **rows,
+        left_out={name: int(outline.which(name).sum()) - len(found) for name, found in rows.items()},
         steps=_steps(chosen, by_scheme) if chosen else [],
         final=final, widths=widths(folder(study)), command=command(spec),
         infeasible=(record.get("probe") or {}).get("infeasible", {}),
-        missed=[t for t in done if t.reached is False],
-        front_plot=front_plot(trials, protocol, chosen) if done else "",
-        volume_plots=volume_plots(trials, protocol) if done else [],
+        front_plot=front_plot(outline, trials, protocol, chosen) if measured else "",
+        volume_plots=volume_plots(outline, protocol) if measured else [],
     )  # fmt: skip
+
+
+def _shown(outline: Outline) -> dict[str, set[int]]:
+    """Ordinals of the trials that each table shows: of a longer study the last ones."""
+    found = {name: outline.ordinals[outline.which(name)].tolist() for name in LAST}
+    return {
+        name: set(ordinals if len(outline) <= WHOLE else ordinals[-LAST[name] :]) for name, ordinals in found.items()
+    }
 
 
 def _breakable(scheme: str) -> Markup:
@@ -82,22 +102,29 @@ def _breakable(scheme: str) -> Markup:
     return Markup(str(escape(scheme)).replace(",", ",<wbr>").replace(" -&gt; ", " -&gt; <br>"))
 
 
-def front_plot(trials: Sequence[Trial], protocol: Protocol, chosen: Trial | None) -> str:
-    """Every ok trial by parameters removed and validation accuracy, with the front and what is asked for as lines."""
+def front_plot(outline: Outline, trials: Sequence[Trial], protocol: Protocol, chosen: Trial | None) -> str:
+    """The ok trials by parameters removed and validation accuracy, with the front and what is asked for as lines.
+
+    Args:
+        outline: of all, of which at least one is measured; of many, those that fall on one place are drawn once.
+        trials: those that are known whole: at least the front.
+    """
     gamma, least, base = protocol.gamma, protocol.least_accuracy, protocol.base["accuracy"]
-    done = highest([t for t in trials if t.size is not None and t.accuracy is not None])
-    noun = "bits" if any(t.quantised for t in done) else "parameters"
+    done = outline.highest(outline.measured)
+    noun = "bits" if outline.quantised[done].any() else "parameters"
     best = protocol.front(trials)
     kinds = {t.ordinal: "front" for t in best}
     if chosen:
         kinds[chosen.ordinal] = "chosen"
+    words = {t.ordinal: in_words(t.scheme) for t in trials}
     marks = [
         Mark(
-            100 * t.removed, 100 * (t.accuracy or 0), kinds.get(t.ordinal, "dot"),
-            f"{t.ordinal}: {in_words(t.scheme)}\naccuracy {t.accuracy:.2%}, {t.removed:.2%} removed",
+            100 * removed, 100 * accuracy, kinds.get(ordinal, "dot"),
+            f"{ordinal}: {words.get(ordinal, '')}\naccuracy {accuracy:.2%}, {removed:.2%} removed",
         )
-        for t in sorted(done, key=lambda t: kinds.get(t.ordinal, ""))
+        for ordinal, removed, accuracy in _drawn(outline, done, kinds)
     ]  # fmt: skip
+    marks.sort(key=lambda mark: mark.kind if mark.kind != "dot" else "")
     low, high = min(m.y for m in marks), 100 * base
     end = max([*(m.x for m in marks), 100 * (gamma or 0.0)])
     lines: list[Line] = [
@@ -110,34 +137,40 @@ def front_plot(trials: Sequence[Trial], protocol: Protocol, chosen: Trial | None
     return svg(marks, **axes, title=f"Accuracy against {noun} removed", lines=lines)
 
 
-def volume_plots(trials: Sequence[Trial], protocol: Protocol) -> list[str]:
+def _drawn(
+    outline: Outline, done: npt.NDArray[np.bool_], always: Collection[int]
+) -> Iterator[tuple[int, float, float]]:
+    """Yield ordinal, size removed and accuracy of what is drawn of the measured trials."""
+    columns = outline.ordinals[done], outline.size[done], outline.accuracy[done]
+    kept = np.ones(len(columns[0]), dtype=bool)
+    if len(kept) > WHOLE:
+        kept[:] = False
+        kept[apart(columns[1], columns[2], *GRID)] = True
+        kept |= np.isin(columns[0], list(always))
+    yield from zip(*(column[kept].tolist() for column in columns), strict=True)
+
+
+def volume_plots(outline: Outline, protocol: Protocol) -> list[str]:
     """Hypervolume of what meets the target beyond (half the base accuracy, γ), over steps and over charged minutes.
 
     As a share of the whole.
     """
     gamma, base = protocol.gamma or 0.0, protocol.base["accuracy"]
-    whole = 0.5 * base * (1 - gamma)
-    best, volume, values = np.zeros((0, 2)), 0.0, []
-    compared = {t.ordinal for t in highest([t for t in trials if protocol.feasible(t)])}
-    for trial in trials:
-        if whole and trial.accuracy is not None and trial.size is not None and trial.ordinal in compared:
-            point = np.array([trial.accuracy, trial.size])
-            if not (best >= point).all(1).any():
-                best = np.vstack([best[~(best <= point).all(1)], point])
-                volume = hypervolume(best, (0.5 * base, gamma)) / whole
-        values.append(volume)
-    minutes = [s / 60 for s in accumulate(t.seconds for t in trials)]
+    whole, values = 0.5 * base * (1 - gamma), np.zeros(len(outline))
+    best = np.zeros((0, 2))
+    for row in outline.better(protocol) if whole else ():
+        point = np.array([outline.accuracy[row], outline.size[row]])
+        best = np.vstack([best[~(best <= point).all(1)], point])
+        values[row:] = hypervolume(best, (0.5 * base, gamma)) / whole
+    minutes = np.cumsum(np.nan_to_num(outline.array("seconds"))) / 60
+    corners = np.ones(len(values), dtype=bool)
+    # A point at whose height the line comes and goes is not seen.
+    corners[1:-1] = (values[1:-1] != values[:-2]) | (values[1:-1] != values[2:])
     plots = []
-    for x, positions in (("executed steps", range(1, len(trials) + 1)), ("minutes of executed steps", minutes)):
-        line = _corners(list(zip(map(float, positions), values, strict=True)))
+    for x, at in (("executed steps", np.arange(1.0, len(values) + 1)), ("minutes of executed steps", minutes)):
+        line = list(zip(at[corners].tolist(), values[corners].tolist(), strict=True))
         plots.append(svg([], x=x, y="hypervolume", title=f"Hypervolume over {x}", lines=[("front", line)]))
     return plots
-
-
-def _corners(line: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A line without the points at which its height is that of both neighbours: it looks the same."""
-    inner = (b for a, b, c in zip(line, line[1:], line[2:], strict=False) if not a[1] == b[1] == c[1])
-    return [*line[:1], *inner, *line[1:][-1:]]
 
 
 def _steps(chosen: Trial, by_scheme: dict[Scheme, Trial]) -> list[Trial]:

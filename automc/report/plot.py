@@ -6,6 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from automc.search.base import FloatArray
 
 Line = tuple[str, Sequence[tuple[float, float]]]
 """CSS class and points."""
@@ -31,8 +37,8 @@ class Scale:
     start: float
     end: float
 
-    def __call__(self, value: float) -> float:
-        """Return the pixel of a value."""
+    def __call__(self, value: Any) -> Any:
+        """Return the pixel of a value, or of each of an array."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
@@ -48,6 +54,19 @@ def span(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return low - room, high + room
+
+
+def apart(x: FloatArray, y: FloatArray, width: int, height: int) -> npt.NDArray[np.intp]:
+    """Return rows of points, ascending, that show where all are: one of each cell of a grid, and the outermost.
+
+    Args:
+        x: (n,), n > 0; `y` likewise.
+        width: columns of the grid, which spans the points as `text` does; `height` rows.
+    """
+    across, up = Scale(*span((x.min(), x.max())), 0, width - 1), Scale(*span((y.min(), y.max())), height - 1, 0)
+    cells = np.rint(up(y)) * width + np.rint(across(x))
+    outermost = x.argmin(), x.argmax(), y.argmin(), y.argmax()
+    return np.unique([*np.unique(cells, return_index=True)[1], *outermost])
 
 
 def svg(marks: Sequence[Mark], *, x: str, y: str, title: str, lines: Sequence[Line] = ()) -> str:
@@ -83,7 +102,11 @@ def svg(marks: Sequence[Mark], *, x: str, y: str, title: str, lines: Sequence[Li
     return "".join([*out, "</svg>"])
 
 
-def text(marks: Sequence[Mark], symbols: dict[str, str], width: int = 64, height: int = 14) -> str:
+TEXT_WIDTH, TEXT_HEIGHT = 64, 14
+"""Characters of a plot of text."""
+
+
+def text(marks: Sequence[Mark], symbols: dict[str, str], width: int = TEXT_WIDTH, height: int = TEXT_HEIGHT) -> str:
     """Draw marks as lines of text with the ends of both axes; later marks cover earlier ones.
 
     Args:

@@ -6,7 +6,7 @@ import difflib
 import json
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -14,11 +14,12 @@ from automc import knowledge
 from automc.errors import NotThere
 from automc.execution.cache import PrefixCache
 from automc.home import home
-from automc.models.stored import FLOAT
+from automc.study.outline import FIGURES, Outline
 from automc.study.place import folder, held
 from automc.study.protocol import Protocol
+from automc.study.spec import StudySpec
 from automc.study.trial import Trial
-from kg import studies
+from kg import studies, trial_tables
 from kg.errors import NotInGraph
 from kg.schema import Scheme
 
@@ -69,41 +70,39 @@ def load_trials(name: str, *, but: Collection[int] = ()) -> list[Trial]:
         return [Trial.from_row(row) for row in studies.load_trials(store, name, but=but)]
 
 
-def load_best(name: str, protocol: Protocol, saved: str | None) -> tuple[list[Trial], list[Trial], int]:
+def load_outline(name: str) -> Outline:
+    """Return all trials of a study by their figures."""
+    with knowledge.graph() as store:
+        return Outline(trial_tables.read(store, name, FIGURES))
+
+
+def load_some(name: str, ordinals: Iterable[int], *schemes: Scheme) -> list[Trial]:
+    """Return some trials of a study in ordinal order: those of the ordinals, and of the schemes at any level."""
+    with knowledge.graph() as store:
+        wanted = {*ordinals, *studies.ordinals_of(store, name, schemes)}
+        return [Trial.from_row(row) for row in studies.load_trials(store, name, only=sorted(wanted))]
+
+
+def load_best(name: str) -> tuple[dict[str, Any], Protocol, list[Trial], Outline]:
     """Return of a study what a front is made of, without reading it whole: it may have any number of trials.
 
-    Args:
-        name: of the study.
-        protocol: which trials are on its front, or came nearest to it.
-        saved: the scheme of its saved model, whose trial is wanted too.
-
     Returns:
-        The trials of the front, or what came nearest, and that of the saved scheme; all ok trials by their figures
-        alone, with schemes of no steps; and the number of trials.
+        Its node; what it asks for; the trials of the front, or what came nearest, and that of the saved model; and all
+        by their figures.
+
+    Raises:
+        NotThere: there is no such study.
+        NotInGraph: there is no graph.
     """
-    with knowledge.graph() as store:
-        total, rows = studies.load_figures(store, name, _FIGURES)
-        done = [_outline(*row) for row in rows]
-        done.sort(key=lambda trial: trial.ordinal)
-        nearest = protocol.nearest(done)
-        wanted = {t.ordinal for t in protocol.front(done) or ([nearest] if nearest else [])}
-        if saved is not None:
-            wanted |= set(studies.ordinals_of(store, name, Scheme.parse(saved)))
-        full = [Trial.from_row(row) for row in studies.load_trials(store, name, only=sorted(wanted))]
-    return full, done, total
-
-
-_FIGURES = (
-    "accuracy", "params", "flops", "pr", "sr", "bits", "file_bytes", "latency_ms", "latency_iqr_ms", "base_latency_ms",
-)  # fmt: skip
-
-
-def _outline(ordinal: int, level: int | None, *figures: Any) -> Trial:
-    """A trial by its figures alone; of before there was SR it is PR."""
-    given = dict(zip(_FIGURES, figures, strict=True))
-    if given["sr"] is None and given["pr"] is not None:
-        given |= {"sr": given["pr"], "bits": FLOAT * given["params"]}
-    return Trial(ordinal, 0, Scheme((), level or 0), "ok", **given)
+    with knowledge.graph(create=False):  # opened once for all that is read
+        record = load_record(name)
+        protocol = Protocol.of(StudySpec.from_dict(record["spec"]), record)
+        outline, saved = load_outline(name), record.get("final")
+        wanted = {trial.ordinal for trial in outline.front(protocol)}
+        if not wanted and (nearest := outline.nearest(protocol)):
+            wanted = {nearest.ordinal}
+        schemes = (Scheme.parse(saved["scheme"]),) if saved else ()
+        return record, protocol, load_some(name, wanted, *schemes), outline
 
 
 def delete(name: str) -> None:

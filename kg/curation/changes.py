@@ -14,6 +14,8 @@ from kg.schema import Experience, Method, Paper, Task, format_value
 Facts = Mapping[tuple[str, str], Mapping[str, Any]]
 """(kind, id) of a thing to its fields; "" is the one line that says what it is."""
 Triple = tuple[str, str, str]
+TRIAL = "trial:"
+"""How the id of a record of an own trial begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,12 @@ def snapshot(triples: Iterable[Triple], experience: Iterable[Experience]) -> dic
     return {"strategies": dict(strategies), "links": links, "records": records}
 
 
-def since(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say what came, went and changed between two snapshots, a sentence for each kind; empty where nothing did."""
+def since(then: Mapping[str, Any], now: Mapping[str, Any], own: Mapping[str, int] | None = None) -> list[str]:
+    """Say what came, went and changed between two snapshots, a sentence for each kind; empty where nothing did.
+
+    Args:
+        own: where `now` is without the records of own trials, how many there are by study: then those are counted.
+    """
     said: list[str] = []
     old, new = then["strategies"], now["strategies"]
     for method in dict.fromkeys((*old, *new)):
@@ -102,16 +108,21 @@ def since(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             heads = Counter(link.split(" ")[0] for link in links)
             said.append(f"{len(links)} {sign} links of methods and settings: {_listed(heads)}")
     before, after = ({mark.split("|")[0]: mark for mark in side["records"]} for side in (then, now))
-    came, went = _less(after, before), _less(before, after)
+    counted = Counter[str]()
+    if own is not None:
+        trials = [id for id in before if id.startswith(TRIAL) and id not in after]
+        counted.update(own)
+        counted.subtract(before.pop(id).split("|")[1] for id in trials)
     changed = [id for id in after if id in before and after[id] != before[id]]
-    for sign, marks in (
-        ("new", [after[id] for id in came]),
-        ("gone", [before[id] for id in went]),
-        ("changed", [after[id] for id in changed]),
+    for sign, marks, more in (
+        ("new", [after[id] for id in _less(after, before)], +counted),
+        ("gone", [before[id] for id in _less(before, after)], -counted),
+        ("changed", [after[id] for id in changed], Counter[str]()),
     ):
-        if marks:
-            sources = Counter(mark.split("|")[1] for mark in marks)
-            said.append(f"{len(marks)} {sign} record{'s' if len(marks) > 1 else ''}: {_listed(sources)}")
+        sources = Counter(mark.split("|")[1] for mark in marks) + more
+        if sources:
+            n = sources.total()
+            said.append(f"{n} {sign} record{'s' if n > 1 else ''}: {_listed(sources)}")
     return said
 
 

@@ -261,6 +261,17 @@ def test_what_changed_between_two_snapshots() -> None:
     ]
 
 
+def test_records_of_own_trials_may_be_counted() -> None:
+    mine = [replace(record(f"trial:{n}"), source="short" if n < 3 else "long", origin="trial") for n in range(9)]
+    then, now = snapshot([], [record("a"), *mine]), snapshot([], [record("a", ar=-0.5), record("b")])
+    assert since(then, snapshot([], [record("a")]), {"short": 3, "long": 6}) == []
+    assert since(then, now, {"short": 1, "long": 9, "new": 100}) == [
+        "104 new records: new (100), long (3), p (1)",
+        "2 gone records: short (2)",
+        "1 changed record: p (1)",
+    ]
+
+
 # In the graph
 
 

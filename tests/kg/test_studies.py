@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kg import studies, sync
+from kg import studies, sync, trial_tables
 from kg.errors import NotInGraph, SchemaInvalid
 from kg.schema import START, Experience, Hyperparameter, Method, Scheme, Strategy, Task, Technique
 from kg.store import GraphStore
@@ -121,11 +121,11 @@ def test_trials_together_are_the_same_as_one_by_one(study: GraphStore) -> None:
 def test_figures_are_read_without_the_rest(study: GraphStore) -> None:
     for row in (trial(1, A), trial(2, B, accuracy=None, status="crashed"), trial(3, A, B, pr=0.25)):
         studies.save_trial(study, "net-digits-1", row)
-    total, rows = studies.load_figures(study, "net-digits-1", ("accuracy", "pr", "latency_ms"))
-    assert total == 3
-    assert sorted(rows) == [[1, 0, 0.9, 0.2, None], [3, 0, 0.9, 0.25, None]]
-    assert studies.ordinals_of(study, "net-digits-1", Scheme((A, B))) == [3]
-    assert studies.ordinals_of(study, "net-digits-1", Scheme((B, A))) == []
+    assert trial_tables.read(study, "net-digits-1", ("accuracy", "pr", "latency_ms")) == {
+        "ordinal": [1, 2, 3], "accuracy": [0.9, None, 0.9], "pr": [0.2, 0.2, 0.25], "latency_ms": [None] * 3,
+    }  # fmt: skip
+    assert studies.ordinals_of(study, "net-digits-1", [Scheme((A, B))]) == [3]
+    assert studies.ordinals_of(study, "net-digits-1", [Scheme((B, A))]) == []
     only = studies.load_trials(study, "net-digits-1", only=[3, 1])
     assert only == [t for t in studies.load_trials(study, "net-digits-1") if t["ordinal"] != 2]
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "study"))
 import study_tools
 
 from automc import knowledge
+from automc.report import page as report
 from automc.report.page import command, page, widths
 from automc.study import Budget
 from automc.study.place import folder
@@ -96,6 +97,24 @@ def test_the_page_says_what_the_graph_says(reported):
         for line in result.headline.lines():
             assert line in reader.text
         assert reader.text.index("Test accuracy") < reader.text.index("Recommended")
+
+
+def test_the_page_of_a_longer_study_shows_a_part_and_says_so(reported, monkeypatch):
+    spec, result = reported
+    whole = page(spec.id)
+    monkeypatch.setattr(report, "WHOLE", 2)
+    monkeypatch.setattr(report, "LAST", {"trials": 2, "failed": 1, "missed": 1})
+    html, n = page(spec.id), len(result.trials)
+    assert f"The last 2 of {n} trials" in html
+    assert f"{n - 2} earlier ones are left out here: <code>automc show {spec.id} --trials --format csv</code>" in html
+    assert "left out" not in whole
+    rows = re.findall(r'<tr><td class="n">(\d+)</td><td class="n">\d+</td>', html)
+    assert rows == [str(trial.ordinal) for trial in result.trials[-2:]]
+    # What was found is there all the same, and how the search went.
+    for trial in result.front:
+        assert trial.scheme.id in html
+    lines = [re.findall(r'<polyline class="\w+" points="[^"]+"', text) for text in (whole, html)]
+    assert lines[0] == lines[1]
 
 
 def test_layers_are_compared_by_name(reported):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import resource
-from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -18,8 +17,10 @@ from automc.report.layers import layers
 from automc.study import Listener, Study
 from automc.study import stored as studies
 from automc.study.limits import Limit
+from automc.study.outline import Outline
 from automc.study.protocol import settled
 from automc.study.trial import Trial
+from kg.schema import Scheme
 from kg.sync import read_experience
 
 
@@ -41,22 +42,14 @@ def test_second_study_is_all_cached_and_charged_the_recorded_cost(searched, auto
 
 
 def test_the_best_of_a_study_is_read_without_the_rest(searched):
-    trials, record = stored(searched), studies.load_record(searched)
-    asked = Study.open(searched).protocol
-    middle = sorted(t.pr for t in trials if t.pr is not None)[2]
-    for protocol in (replace(asked, gamma=middle), replace(asked, gamma=0.84, max_drop=0.0)):
-        saved = trials[1].scheme.id
-        best, outline, total = studies.load_best(searched, protocol, saved)
-        assert total == len(trials)
-        assert same(protocol.front(best)) == same(protocol.front(trials))
-        if not protocol.front(trials):
-            assert protocol.nearest_text(best) == protocol.nearest_text(trials)
-        assert saved in {t.scheme.id for t in best}
-        assert [(t.ordinal, t.accuracy, t.removed, t.flops) for t in outline] == [
-            (t.ordinal, t.accuracy, t.removed, t.flops) for t in trials if t.status == "ok"
-        ]
-        final = {"final": {"trials": total, "scheme": saved, "why": "it was saved"}}
-        assert settled({**record, **final}, protocol, best, total) == settled({**record, **final}, protocol, trials)
+    trials = stored(searched)
+    record, protocol, best, outline = studies.load_best(searched)
+    assert record == studies.load_record(searched)
+    assert outline.columns == studies.load_outline(searched).columns == Outline.of(trials).columns
+    assert same(protocol.front(best)) == same(protocol.front(trials))
+    assert record["final"]["scheme"] in {t.scheme.id for t in best}
+    assert settled(record, protocol, best, len(outline)) == settled(record, protocol, trials)
+    assert studies.load_some(searched, [2], trials[4].scheme, Scheme()) == [trials[1], trials[4]]
 
 
 def trial_experience():
