@@ -278,6 +278,16 @@ def ordinals_of(store: GraphStore, study_id: str, schemes: Sequence[Scheme]) -> 
     ).column("n")
 
 
+def children(store: GraphStore, study_id: str, schemes: Sequence[str]) -> list[tuple[str, int, int, float | None]]:
+    """Return of a study's trials whose schemes go on from some by one step: which, ordinal, level and accuracy."""
+    found = store.gather(
+        "UNWIND $ids AS id MATCH (p:Scheme {id: id})<-[:EXTENDS]-(:Scheme)<-[:OF_SCHEME]-(t:Trial) "
+        "MATCH (t)-[:IN_STUDY]->(:Study {id: $study}) RETURN collect([p.id, t.ordinal, t.level, t.accuracy]) AS rows",
+        {"ids": list(schemes), "study": study_id},
+    )
+    return [(scheme, ordinal, level or 0, accuracy) for scheme, ordinal, level, accuracy in found]
+
+
 def load_trials(
     store: GraphStore, study_id: str, *, but: Collection[int] = (), only: Collection[int] | None = None
 ) -> list[dict[str, Any]]:

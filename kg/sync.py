@@ -330,6 +330,23 @@ def read_experience(store: GraphStore, *, idle: bool = True, own: bool = True) -
     return tuple(sorted(found, key=lambda experience: experience.id))
 
 
+def own_strategies(store: GraphStore) -> list[str]:
+    """Return the ids of the strategies that own trials have records of, sorted."""
+    taught = "EXISTS { MATCH (s)<-[:OF_STRATEGY]-(e:Experience) WHERE e.origin = 'trial' AND e.retired_at IS NULL }"
+    return sorted(store.gather(f"MATCH (s:Strategy) WHERE {taught} RETURN collect(s.id) AS ids", {}))
+
+
+def own_experience(store: GraphStore, strategies: Sequence[str]) -> list[Experience]:
+    """Return what own trials have measured with some strategies; nothing that is retired."""
+    table = store.read(
+        "UNWIND $ids AS id MATCH (s:Strategy {id: id})<-[:OF_STRATEGY]-(e:Experience)-[:ON_TASK]->(t:Task) "
+        "WHERE e.origin = 'trial' AND e.retired_at IS NULL "
+        "RETURN properties(e) AS experience, s.id AS strategy, properties(t) AS task",
+        {"ids": list(strategies)}, timeout=WRITE_SECONDS,
+    )  # fmt: skip
+    return [nodes.read_experience_row(row, strategy, nodes.read_task(task)) for row, strategy, task in table.rows]
+
+
 def write_embeddings(
     store: GraphStore, ids: Sequence[str], vectors: npt.NDArray[np.floating], run: Mapping[str, Any]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from automc.knowledge.cards import executable
 from automc.knowledge.store import graph
 from kg.cards import SIZE
 from kg.errors import NotInGraph
-from kg.schema import Experience, Method, Paper, Strategy, Task, format_value
+from kg.schema import Experience, Method, Paper, Strategy, Task, Value, format_value
 
 if TYPE_CHECKING:
     from kg.store import GraphStore
@@ -30,33 +30,102 @@ Explanation = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What explanations draw on, read from the graph once."""
+    """What explanations draw on, read from the graph once; records of own trials, which may be many, when asked for."""
 
+    store: GraphStore
+    """The graph, open as long as anything is explained."""
     methods: Mapping[str, Method]
     experience: Mapping[str, Sequence[Experience]]
-    """Records by method."""
+    """Published records by method."""
     papers: Mapping[str, Paper]
     strategies: Mapping[str, int]
     """Rows of `vectors` by strategy."""
     vectors: npt.NDArray[np.float64]
     """Embeddings, (n, 32); no rows where none were learned."""
+    tried: Mapping[str, Sequence[str]]
+    """Strategies that own trials have records of, by method."""
+    grids: dict[str, Grid] = field(default_factory=dict)
+    """Places of those, by method, made when they are first asked for."""
+
+    def own(self, strategy: Strategy, most: int) -> list[Experience]:
+        """Return the records of own trials whose strategies agree most: `most` of them, and all level with those."""
+        from kg.sync import own_experience
+
+        method = self.methods[strategy.method]
+        if not self.tried.get(method.id):
+            return []
+        grid = self.grids.get(method.id) or Grid.of(self.tried[method.id], method)
+        self.grids[method.id] = grid
+        agrees = np.round(grid.agreement(strategy), 9)
+        least = np.sort(agrees)[-most:][0]
+        return own_experience(self.store, [grid.ids[row] for row in np.flatnonzero(agrees >= least)])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Many strategies of one method as rows of numbers, to be compared with one at once."""
+
+    ids: Sequence[str]
+    knobs: Mapping[str, Sequence[Any]]
+    """Hyperparameters with their values on the method's grid."""
+    columns: Mapping[str, npt.NDArray[Any]]
+    """Settings by hyperparameter, (n,): texts, or places on the grid, whose ends are 1 apart; NaN where unknown."""
+
+    @classmethod
+    def of(cls, ids: Sequence[str], method: Method) -> Grid:
+        """Return that of strategies that state their size, as those of trials do."""
+        strategies = [dict(Strategy.parse(id).settings) for id in ids]
+        knobs = {knob.id: knob.values for knob in method.hyperparameters}
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for name, values in knobs.items():
+            given = [settings.get(name) for settings in strategies]
+            if any(isinstance(value, str) for value in (*values, *given)):
+                columns[name] = np.array(["" if value is None else str(value) for value in given])
+            else:
+                columns[name] = _places(np.array(given, dtype=float), values)
+        return cls(ids, knobs, columns)
+
+    def agreement(self, strategy: Strategy) -> npt.NDArray[np.float64]:
+        """Return `agreement` of each with a strategy, (n,)."""
+        shares = [self._shares(name, value) for name, value in strategy.settings]
+        return np.mean(shares, axis=0) if shares else np.ones(len(self.ids))
+
+    def _shares(self, name: str, value: Value) -> npt.NDArray[np.float64]:
+        column = self.columns[name]
+        if column.dtype.kind == "U":
+            return np.where(column == "", 0.5, (column == str(value)).astype(float))
+        if isinstance(value, str):
+            return np.where(np.isnan(column), 0.5, 0.0)
+        away = np.abs(_places(np.array([float(value)]), self.knobs[name]) - column)
+        return np.where(np.isnan(column), 0.5, 1 - away)
+
+
+def _places(numbers: npt.NDArray[np.float64], values: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """Places of numbers on a grid whose ends are 1 apart."""
+    grid = [float(point) for point in values]
+    return np.interp(numbers, grid, np.linspace(0, 1, len(grid)))
 
 
 def read_evidence(store: GraphStore) -> Evidence:
     """Read what explanations draw on."""
-    from kg.sync import read_embeddings, read_experience, read_methods
+    from kg.sync import own_strategies, read_embeddings, read_experience, read_methods
 
     experience: dict[str, list[Experience]] = {}
-    for record in read_experience(store):
+    for record in read_experience(store, own=False):
         experience.setdefault(record.strategy.method, []).append(record)
+    tried: dict[str, list[str]] = {}
+    for id in own_strategies(store):
+        tried.setdefault(id.partition("[")[0], []).append(id)
     rows = store.read("MATCH (p:Paper) RETURN p.id AS id, p.title AS title, p.url AS url, p.year AS year").dicts()
     ids, found = read_embeddings(store)
     return Evidence(
+        store,
         {method.id: method for method in read_methods(store)},
         experience,
         {row["id"]: Paper(row["id"], row["title"] or "", row["url"] or "", row["year"]) for row in rows},
         {id: row for row, id in enumerate(ids)},
         found.astype(np.float64),
+        tried,
     )
 
 
@@ -72,8 +141,8 @@ def explain(strategy: str) -> Explanation:
     """
     with graph(create=False) as store:
         evidence = read_evidence(store)
-    named = next((id for id in evidence.methods if id.lower() == strategy.strip().lower()), None)
-    return explain_with(evidence, Strategy(named) if named else Strategy.parse(strategy))
+        named = next((id for id in evidence.methods if id.lower() == strategy.strip().lower()), None)
+        return explain_with(evidence, Strategy(named) if named else Strategy.parse(strategy))
 
 
 def explain_with(evidence: Evidence, strategy: Strategy) -> Explanation:
@@ -139,8 +208,7 @@ def agreement(strategy: Strategy, record: Experience, method: Method) -> float:
         elif isinstance(value, str) or isinstance(its, str):
             shares.append(float(value == its))
         else:
-            grid = [float(point) for point in knobs[name]]
-            places = np.interp([float(value), float(its)], grid, np.linspace(0, 1, len(grid)))
+            places = _places(np.array([value, its], dtype=float), knobs[name])
             shares.append(1 - abs(float(places[0] - places[1])))
     return float(np.mean(shares)) if shares else 1.0
 
@@ -148,7 +216,8 @@ def agreement(strategy: Strategy, record: Experience, method: Method) -> float:
 def _records(evidence: Evidence, strategy: Strategy, most: int) -> list[dict[str, Any]]:
     """The records whose settings agree most, those with an AR first where they agree alike."""
     method = evidence.methods[strategy.method]
-    found = [(agreement(strategy, record, method), record) for record in evidence.experience.get(method.id, ())]
+    records = [*evidence.experience.get(method.id, ()), *evidence.own(strategy, most)]
+    found = [(agreement(strategy, record, method), record) for record in records]
     found.sort(key=lambda item: (-round(item[0], 9), item[1].ar is None, item[1].id))
     return [_record(evidence, record) | {"agreement": agrees} for agrees, record in found[:most]]
 

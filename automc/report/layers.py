@@ -10,9 +10,8 @@ from automc.errors import StudyError
 from automc.knowledge import graph
 from automc.models.layers import Layer, LayerTable, compare
 from automc.report.why import find
-from automc.study.protocol import Protocol, settled
-from automc.study.spec import StudySpec
-from automc.study.stored import load_record, load_trials
+from automc.study.protocol import settled
+from automc.study.stored import load_best
 from kg import studies
 
 COLUMNS = ("layer", "kind", "channels", "then", "parameters", "then", "removed", "MFLOPs", "then")
@@ -33,10 +32,9 @@ def layers(study: str, wanted: str) -> dict[str, Any]:
         StudyError: there is no such study or trial, or nothing was recorded of its layers; says why.
         NotInGraph: there is no graph.
     """
-    record, trials = load_record(study), load_trials(study)
-    choice = settled(record, Protocol.of(StudySpec.from_dict(record["spec"]), record), trials)
-    trial = find(study, trials, wanted, choice, "--layers")
-    with graph(create=False) as store:
+    with graph(create=False) as store:  # opened once for all that is read
+        record, protocol, best, outline = load_best(study)
+        trial = find(study, wanted, settled(record, protocol, best, len(outline)), "--layers")
         rows = {id: studies.load_layers(store, id) for id in (study, f"{study}/{trial.ordinal}")}
     before, after = (_table(id, row, trial.status) for id, row in rows.items())
     return {

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automc.errors import NotThere, StudyError
 from automc.knowledge import explain as known
 from automc.knowledge import graph
 from automc.knowledge.words import in_words
+from automc.study.outline import Outline
 from automc.study.protocol import Protocol, Recommendation, settled
 from automc.study.spec import StudySpec
-from automc.study.stored import load_record, load_trials
+from automc.study.stored import load_best, load_some
 from automc.study.trial import Trial
+from kg import studies
 from kg.errors import NotInGraph, SchemaInvalid
 from kg.schema import Scheme
+
+if TYPE_CHECKING:
+    from kg.store import GraphStore
 
 SIBLINGS = 8
 """Other measured next steps that are named, the most accurate first."""
@@ -40,30 +46,25 @@ def why(study: str, wanted: str) -> Account:
         StudyError: there is no such study, or it has not executed this scheme.
         NotInGraph: there is no graph.
     """
-    record, trials = load_record(study), load_trials(study)
-    spec = StudySpec.from_dict(record["spec"])
-    protocol = Protocol.of(spec, record)
-    choice = settled(record, protocol, trials)
-    target = find(study, trials, wanted, choice)
-    with graph(create=False) as store:
+    with graph(create=False) as store:  # opened once for all that is read
+        record, protocol, best, outline = load_best(study)
+        choice = settled(record, protocol, best, len(outline))
+        target = find(study, wanted, choice)
         evidence = known.read_evidence(store)
-    by_scheme = {trial.scheme: trial for trial in trials}
-    steps = [
-        _step(scheme, by_scheme, spec.searcher, evidence, record.get("first") or ())
-        for scheme in target.scheme.beginnings
-    ]
-    return {
-        "study": study,
-        "scheme": target.scheme.id,
-        "trial": target.ordinal,
-        "standing": _standing(target, trials, protocol, choice),
-        "steps": steps,
-    }
+        by_scheme = {trial.scheme: trial for trial in load_some(study, (), *target.scheme.beginnings)}
+        searcher, first = StudySpec.from_dict(record["spec"]).searcher, record.get("first") or ()
+        return {
+            "study": study,
+            "scheme": target.scheme.id,
+            "trial": target.ordinal,
+            "standing": _standing(study, target, best, outline, protocol, choice),
+            "steps": [
+                _step(store, study, by_scheme[scheme], searcher, evidence, first) for scheme in target.scheme.beginnings
+            ],
+        }
 
 
-def find(
-    study: str, trials: Sequence[Trial], wanted: str, choice: Recommendation | None, option: str = "--why"
-) -> Trial:  # fmt: skip
+def find(study: str, wanted: str, choice: Recommendation | None, option: str = "--why") -> Trial:
     """Return the trial that a person means by its number, "recommended", or its scheme.
 
     Raises:
@@ -76,19 +77,26 @@ def find(
                 f"The study {study} recommends nothing yet. `automc show {study} --trials` lists its trials."
             )
         return choice.trial
-    try:
-        scheme = None if name.isdigit() else Scheme.parse(name)
-    except SchemaInvalid as error:
-        raise StudyError(f"{option} {wanted}: give a trial's number, '{RECOMMENDED}', or a scheme. {error}") from None
-    for trial in trials:
-        if trial.scheme == scheme or (name.isdigit() and trial.ordinal == int(name)):
-            return trial
+    if name.isdigit():
+        found = load_some(study, [int(name)])
+    else:
+        try:
+            scheme = Scheme.parse(name)
+        except SchemaInvalid as error:
+            raise StudyError(
+                f"{option} {wanted}: give a trial's number, '{RECOMMENDED}', or a scheme. {error}"
+            ) from None
+        found = [trial for trial in load_some(study, (), scheme) if trial.scheme == scheme]
+    if found:
+        return found[0]
     raise NotThere(
         f"The study {study} has not executed {wanted}. `automc show {study} --trials` lists what it has, with numbers."
     )
 
 
-def _standing(trial: Trial, trials: Sequence[Trial], protocol: Protocol, choice: Recommendation | None) -> str:
+def _standing(
+    study: str, trial: Trial, best: Sequence[Trial], outline: Outline, protocol: Protocol, choice: Recommendation | None
+) -> str:
     """What became of a scheme in its study."""
     if trial.status != "ok":
         return f"It ended as {trial.status}: {trial.reason.splitlines()[0] if trial.reason else 'no reason given'}"
@@ -97,10 +105,10 @@ def _standing(trial: Trial, trials: Sequence[Trial], protocol: Protocol, choice:
     said = (
         f"It has {trial.accuracy:.2%} {protocol.measure}{change} and removes {trial.pr:.2%} of the parameters{bits}. "
     )
-    if choice and choice.trial is trial:
+    if choice and choice.trial.ordinal == trial.ordinal:
         return said + f"It is recommended: {choice.why}."
-    front = protocol.front(trials)
-    if trial in front:
+    front = protocol.front(best)
+    if any(one.ordinal == trial.ordinal for one in front):
         return said + f"It is on the front: nothing measured has more {protocol.measure} and fewer {protocol.noun}."
     if missed := protocol.misses(trial):
         if protocol.gamma_alone:
@@ -108,27 +116,23 @@ def _standing(trial: Trial, trials: Sequence[Trial], protocol: Protocol, choice:
         return said + f"It is not on the front, because it misses the target: {'; '.join(m.text for m in missed)}."
     if front and front[0].scheme.level != trial.scheme.level:
         return said + "Others were trained longer: the front is of those, and this one does not compare with them."
-    same = [t for t in trials if t.scheme.level == trial.scheme.level]
-    better = [t for t in same if t.status == "ok" and _beats(t, trial)]
-    if not better:
+    ordinal = outline.best_over(trial)
+    if ordinal is None:
         return said + "Another trial has the same accuracy and size."
-    best = max(better, key=lambda t: (t.accuracy or 0.0, t.removed))
-    figures = f"{best.accuracy:.2%} with {best.removed:.2%} removed"
-    return f"{said}Trial {best.ordinal} is better: {figures}, by {in_words(best.scheme)}."
-
-
-def _beats(one: Trial, other: Trial) -> bool:
-    mine, its = (one.accuracy or 0.0, one.removed), (other.accuracy or 0.0, other.removed)
-    return mine != its and mine[0] >= its[0] and mine[1] >= its[1]
+    better = load_some(study, [ordinal])[0]
+    figures = f"{better.accuracy:.2%} with {better.removed:.2%} removed"
+    return f"{said}Trial {better.ordinal} is better: {figures}, by {in_words(better.scheme)}."
 
 
 def _step(
-    scheme: Scheme, by_scheme: Mapping[Scheme, Trial], searcher: str, evidence: known.Evidence, first: Sequence[str]
+    store: GraphStore, study: str, trial: Trial, searcher: str, evidence: known.Evidence, first: Sequence[str]
 ) -> Account:
-    trial = by_scheme[scheme]
-    alike = [t for t in by_scheme.values() if t.scheme.steps and t.scheme.level == scheme.level]
-    siblings = [t for t in alike if t.scheme.parent == scheme.parent and t is not trial]
-    siblings.sort(key=lambda t: (-(t.accuracy or 0.0), t.ordinal))
+    scheme = trial.scheme
+    siblings = _siblings(store, study, trial)
+    # How many schemes go on from each; what was trained for longer has none.
+    went_on = Counter(
+        (id, min(level, 1)) for id, _, level, _ in studies.children(store, study, [t.scheme.full.id for t in siblings])
+    )
     predicted = trial.predicted_step_ar is not None
     return {
         "position": len(scheme),
@@ -144,12 +148,22 @@ def _step(
         "siblings": [
             {
                 "strategy": t.scheme.steps[-1].id, "trial": t.ordinal, "status": t.status, "step_ar": t.step_ar,
-                "step_pr": t.step_pr, "accuracy": t.accuracy, "pr": t.pr, "why_not": _why_measured(trial, t, by_scheme),
+                "step_pr": t.step_pr, "accuracy": t.accuracy, "pr": t.pr,
+                "why_not": _why_measured(trial, t, went_on[t.scheme.full.id, t.scheme.level]),
             }
-            for t in siblings[:SIBLINGS]
+            for t in siblings
         ],
         "known": _known(evidence, scheme),
     }  # fmt: skip
+
+
+def _siblings(store: GraphStore, study: str, trial: Trial) -> list[Trial]:
+    """Other trials of the same level and the same steps before the last, the most accurate first."""
+    found = studies.children(store, study, [trial.scheme.parent.full.id])
+    alike = [(-(accuracy or 0.0), ordinal) for _, ordinal, level, accuracy in found if level == trial.scheme.level]
+    ordinals = [ordinal for _, ordinal in sorted(alike) if ordinal != trial.ordinal][:SIBLINGS]
+    by_ordinal = {one.ordinal: one for one in load_some(study, ordinals)}
+    return [by_ordinal[ordinal] for ordinal in ordinals]
 
 
 def _known(evidence: known.Evidence, scheme: Scheme) -> Account | None:
@@ -187,13 +201,12 @@ def _why_weighed(trial: Trial, ar: float, pr: float) -> str:
     }[less]
 
 
-def _why_measured(mine: Trial, other: Trial, by_scheme: Mapping[Scheme, Trial]) -> str:
+def _why_measured(mine: Trial, other: Trial, went_on: int) -> str:
     """What a step that was executed as well came to, beside this one."""
     if other.status != "ok":
         return f"{other.status}: {other.reason.splitlines()[0] if other.reason else 'no reason given'}"
     if mine.status != "ok":
         return "it ended well, this one did not"
-    went_on = sum(t.scheme.parent == other.scheme for t in by_scheme.values() if t.scheme.steps)
     further = f"; {went_on} schemes go on from it" if went_on else ""
     if (other.accuracy, other.params) == (mine.accuracy, mine.params):
         return f"the same accuracy and size{further}"

@@ -142,6 +142,14 @@ class Outline:
                     best = np.vstack([best[~(best <= point).all(axis=1)], point])
                     yield row
 
+    def best_over(self, trial: Trial) -> int | None:
+        """The ordinal of the most accurate trial, of equal ones the smallest, that dominates one of its level."""
+        accuracy, size = self.accuracy, np.nan_to_num(self.size)
+        mine = trial.accuracy or 0.0, trial.removed
+        beats = (accuracy >= mine[0]) & (size >= mine[1]) & ((accuracy > mine[0]) | (size > mine[1]))
+        rows = np.flatnonzero(self.measured & (self.levels == trial.scheme.level) & beats)
+        return int(self.ordinals[rows[np.lexsort((-size[rows], -accuracy[rows]))[0]]]) if len(rows) else None
+
     def nearest(self, protocol: Protocol) -> Trial | None:
         """Return what `Protocol.nearest` does, looking whole only at trials that may be it."""
         rows = np.flatnonzero(self.measured)
