@@ -58,7 +58,7 @@ class Evidence:
         self.grids[method.id] = grid
         agrees = np.round(grid.agreement(strategy), 9)
         least = np.sort(agrees)[-most:][0]
-        return own_experience(self.store, [grid.ids[row] for row in np.flatnonzero(agrees >= least)])
+        return own_experience(self.store, [grid.ids[row] for row in np.flatnonzero(agrees >= least).tolist()])
 
 
 @dataclass(frozen=True)
