@@ -44,6 +44,8 @@ def compact(*labels: Labels) -> tuple[Labels, ...]:
 
 def anyone(labels: Labels) -> bool:
     """Whether any of these elements is a channel's."""
+    if labels.is_inference():  # has no version
+        return bool(compact(labels)[0].any())
     version, found = getattr(labels, _SEEN, (None, False))
     if version != labels._version:  # labels may be written to
         found = bool(compact(labels)[0].any())

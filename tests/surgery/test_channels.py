@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from automc.errors import Infeasible
 from automc.surgery import proof
@@ -216,3 +217,51 @@ def test_every_group_of_ordinary_networks_is_proved(name: str) -> None:
     assert set(groups.refused.values()) == {"its outputs are the model's outputs"}
     for g in range(len(groups.groups)):
         assert changes(model, g, 0) < 1e-4
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_an_exchange_is_undone_to_the_bit(name: str) -> None:
+    model = build_group_net(name)
+    groups = Groups(model, X).groups
+    twin = proof._Twin(model, X, False, set(), torch.float64)
+    before = {name: tensor.clone() for name, tensor in twin.tensors.items()}
+    twin.change([both for group in groups for both in proof._exchanges(group)])
+    assert any(not torch.equal(twin.tensors[name], tensor) for name, tensor in before.items())
+    twin.change([])
+    assert all(torch.equal(twin.tensors[name], tensor) for name, tensor in before.items())
+
+
+class Raising(nn.Module):
+    """Whose layer cannot take what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).mean((2, 3)))
+
+
+def test_where_a_layer_raises_nothing_is_watched_any_more() -> None:
+    model = Raising()
+    with pytest.raises(Infeasible, match="cannot be followed"):
+        Groups(model, X)
+    assert _get_current_dispatch_mode() is None
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class Inferring(nn.Module):
+    """Runs a part without what gradients need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            x = torch.relu(self.second(torch.relu(self.first(x)) + 0))
+        return self.last(x.clone().mean((2, 3)))
+
+
+def test_channels_are_followed_without_gradients() -> None:
+    assert set(roots(Groups(Inferring().eval(), X))) == {"first", "second"}
