@@ -106,7 +106,7 @@ def all_studies() -> list[dict[str, Any]]:
 
     def listed() -> list[dict[str, Any]]:
         with knowledge.graph(create=False) as store:
-            return studies.list_studies(store)[::-1]
+            return studies.list_studies(store, counted=True)[::-1]
 
     try:
         return alone(listed)
