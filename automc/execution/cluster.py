@@ -12,6 +12,7 @@ import os
 import pickle
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -29,9 +30,11 @@ RETRIES = 3
 """Hosts that a job may lose before it counts as crashed."""
 _LOOK_SECONDS = 1.0
 """Between two looks at the progress of a job."""
-_HEAD_SECONDS, _HEAD_LOOKS = 5.0, 4
+_HEAD_SECONDS, _HEAD_LOOKS = 5.0, 3
 """Between two looks whether the cluster's head answers; so many in a row that it does not, and it is lost."""
 _ANSWER_SECONDS = 5.0
+_LEAVE_SECONDS = 5.0
+"""That leaving a cluster without a head may take; Ray ends the process a minute after the loss, if need be."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -94,27 +97,29 @@ class Head:
         self.lost = False
         self._looked, self._failed = time.monotonic(), 0
 
-    def insist(self) -> None:
-        """Look, if it is time to.
+    def insist(self, now: bool = False) -> None:
+        """Look, if it is time to; with `now` at once, and again until it answers.
 
         Raises:
             EnvironmentFault: it has not answered several times in a row.
         """
-        if time.monotonic() - self._looked < _HEAD_SECONDS:
-            return
-        try:
-            _reach(self.place)
-            self._failed = 0
-        except OSError as error:
-            self._failed += 1
-            self.lost = self._failed >= _HEAD_LOOKS
-            if self.lost:
-                raise EnvironmentFault(
-                    f"The head of the Ray cluster, {self.place}, is lost: {error.strerror or error}. What is finished "
-                    "is in the graph. Go on with automc resume and --cluster: another one, or local."
-                ) from None
-        finally:
+        while now or time.monotonic() - self._looked >= _HEAD_SECONDS:
             self._looked = time.monotonic()
+            try:
+                _reach(self.place)
+                self._failed = 0
+                return
+            except OSError as error:
+                self._failed += 1
+                self.lost = self._failed >= _HEAD_LOOKS
+                if self.lost:
+                    raise EnvironmentFault(
+                        f"The head of the Ray cluster, {self.place}, is lost: {error.strerror or error}. What is "
+                        "finished is in the graph. Go on with automc resume and --cluster: another one, or local."
+                    ) from None
+            if not now:
+                return
+            time.sleep(_HEAD_SECONDS)
 
 
 def _reach(place: str) -> None:
@@ -206,7 +211,12 @@ class RayWorkers(Pool):
         self._study = None
         if self._carrier:
             self._carrier.close()
-        disconnect()
+        if self._head and self._head.lost:
+            leaving = threading.Thread(target=disconnect, daemon=True)
+            leaving.start()
+            leaving.join(_LEAVE_SECONDS)
+        else:
+            disconnect()
 
     def running(self) -> list[Running]:
         """Jobs under way, as their hosts told a moment ago."""
@@ -297,6 +307,8 @@ class RayWorkers(Pool):
                 self._finished.append((task.ticket, StepOutcome("crashed", reason, seconds=slot.seen[2])))
             else:
                 self._queue.appendleft(task)
+        assert self._head is not None
+        self._head.insist(now=True)  # to ask a lost head for a host would take for ever
         self._slots[index] = self._spawn()
 
 
