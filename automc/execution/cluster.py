@@ -34,12 +34,16 @@ _HEAD_SECONDS, _HEAD_LOOKS = 5.0, 3
 """Between two looks whether the cluster's head answers; so many in a row that it does not, and it is lost."""
 _ANSWER_SECONDS = 5.0
 _LEAVE_SECONDS = 5.0
-"""That leaving a cluster without a head may take; Ray ends the process a minute after the loss, if need be."""
+"""That leaving a cluster without a head may take."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
+
+
+_PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
+"""Of this process alone: without it Ray ends it a minute after the head is lost, be it busy or not."""
 
 
 def address(text: str) -> str:
@@ -322,7 +326,7 @@ def connect(where: str) -> Any:
     Raises:
         EnvironmentFault: Ray is not installed, or there is no cluster.
     """
-    for name, value in _QUIET.items():
+    for name, value in {**_QUIET, **_PATIENT}.items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -339,7 +343,9 @@ def connect(where: str) -> Any:
         if place and place.rpartition(":")[2].isdecimal():
             _reach(place)
         ray.init(log_to_driver=False, logging_level="ERROR", namespace="automc", **given)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a bare one where Ray's processes start too slowly for it
+        if where == LOCAL:
+            raise EnvironmentFault(f"No Ray cluster can be started on this machine: {error}") from None
         raise EnvironmentFault(
             f"There is no Ray cluster at --cluster {where}: {place or ''} {error}. Start one with: ray start --head"
         ) from None
