@@ -344,7 +344,9 @@ def page(path: Path) -> str:
     if paced:
         lines += [
             "",
-            "The loop itself, with workers that wait as long as steps of a recorded study took, scaled to a mean of a minute:",
+            "The loop itself, with workers that wait as long as steps of a recorded study took, scaled to a mean of a minute.",
+            "Where no ask fell into what was measured (twice as many steps as workers are asked for ahead), an outcome takes",
+            "the whole, and ask and tell from the table above. The wall clock is that of a machine with other work.",
             "",
         ]
         lines += [
