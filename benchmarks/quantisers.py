@@ -153,9 +153,9 @@ def page(out: Path) -> str:
 
 
 READING = (
-    "With one seed (n = 1) differences of two or three points are chance. At 8 to 4 bits all are as good as floats that were trained as long, at 3 some 2 points worse; without training 4 bits lose 13 points on validation, 10 on test, so",
+    "With one seed (n = 1) differences of two or three points are chance. At 8 to 4 bits all are as good as floats that were trained as long, at 3 some 2 or 3 points worse on test; without training 4 bits lose 13 points on validation, 10 on test, so",
     "training through the rounding, or around it, is what pays. At 2 bits UQ and SLQ lose some 8 and 5 points and do not differ; MLQ, whose layers have three levels each, loses 6 points more than either. None beats",
-    "UQ, so SLQ, MLQ and DNQ are off the default grid; a search for size has UQ. DNQ tried 16 allocations, its card has 50 and 150. Not measured: more seeds, steps of more than 60 iterations, other networks.",
+    "UQ, so SLQ, MLQ and DNQ are off the default grid; a search for size has UQ. DNQ tried 16 allocations, its card has 50 and 150. Not measured: more seeds, DNQ at 6 bits, steps of more than 60 iterations, other networks.",
 )
 """What the page says of its tables; checked against the rows when it was written."""
 
