@@ -222,7 +222,7 @@ PARTS = (
         "operators/README.md", "off the default grid",
     ),
     Part(
-        "latency predictor", tuple(f"automc/latency/{name}.py" for name in ("calibration", "fused", "kernels", "predictor", "sampling", "timing")),
+        "latency predictor", tuple(f"automc/latency/{name}.py" for name in ("calibration", "kernels", "networks", "nodes", "predictor", "sampling", "timing")),
         lambda: "minutes of a quiet machine for a calibration; samples as JSON",
         lambda: (
             f"within 10% of what is measured: {cell('latency/README.md', 'PyTorch', 'within 10%')} of networks in PyTorch, {cell('latency/README.md', 'onnxruntime', 'within 10%')} in onnxruntime; a study of 20 steps under a limit "
