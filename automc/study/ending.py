@@ -31,8 +31,11 @@ from automc.study.trial import Trial
 from automc.training.recover import WHOLE, Extent
 
 Account = dict[str, Any]
-RACE = "race"
-"""What the file of a model is named after that trains on in a race."""
+
+
+def leg(end: float) -> str:
+    """What the file of a model is named after that has trained in a race up to a place on the cosine."""
+    return f"race-{end:g}"
 
 
 @dataclass
@@ -58,11 +61,11 @@ class Ending:
         if known and self._out.is_file() and all(known.get(name) == value for name, value in made_for.items()):
             return self._recovered(known, trials)
         won = self._raced(trials)
-        choice, source = (won.choice, self._file(won.choice.trial, RACE)) if won else self._chosen(trials)
+        choice, source = (won.choice, self._file(won.choice.trial, leg(won.place))) if won else self._chosen(trials)
         if choice is None:
             return None
-        self._save(choice.trial, source)
-        place = won.place if won else 0.0
+        saved = self._save(choice.trial, source)
+        place = won.place if won and saved else 0.0
         done = {**self._account(choice.trial), **made_for, "why": choice.why, "recovered": False, "place": place}
         self.note(final=done, recommended=choice.trial.scheme.id, why=choice.why)
         return self._recovered(done, trials)
@@ -111,12 +114,11 @@ class Ending:
             return None
 
         def run(trial: Trial, begin: float, end: float) -> float:
-            file, known = self._file(trial, RACE), self.record.setdefault("race", {})
+            file, known = self._file(trial, leg(end)), self.record.setdefault("race", {})
             key = f"{len(trials)} {self.spec.budget} {end:g} {trial.scheme.id}"
             if key not in known or not file.is_file():
                 file.parent.mkdir(exist_ok=True)
-                if not begin:
-                    shutil.copyfile(self._own(trial), file)
+                shutil.copyfile(self._file(trial, leg(begin)) if begin else self._own(trial), file)
                 extent = Extent(seconds=seconds * (end - begin))
                 done = recover_saved(
                     self.setup, file, extent, part=(begin, end),
@@ -155,8 +157,8 @@ class Ending:
         self.note(finals={**runs, key: done.accuracy if done.status == "ok" else None})
         return done.accuracy if done.status == "ok" else None
 
-    def _save(self, trial: Trial, source: Path | None) -> None:
-        """Put the model that is to be saved in its place; that of a run that misses the target is not.
+    def _save(self, trial: Trial, source: Path | None) -> bool:
+        """Put the model that is to be saved in its place; say whether it is `source`, not where that misses the target.
 
         The trial's own model takes its place. Latency is no reason: it is that of the same scheme, measured again.
         """
@@ -167,6 +169,7 @@ class Ending:
                 self.listener.say(f"The model of the final run misses the target: {reasons}. The trial's own is saved.")
                 source = None
         shutil.copyfile(source or self._own(trial), self._out)
+        return source is not None
 
     def _own(self, trial: Trial) -> Path:
         """Return the file of a trial's own model; where a small cache has lost it, that of its scheme run once more."""

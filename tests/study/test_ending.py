@@ -137,6 +137,15 @@ def test_finalists_of_different_kinds_race_and_the_winner_trains_on(searched, au
     again = Sayings()
     assert end(again) == final
     assert not [said for said in again.said if said.startswith(("Race", "Saved"))]
+    # Killed after a leg's model was written and before it was noted, that leg alone runs again, from where it began.
+    files = sorted(path for path in (folder(study.spec.id) / "finals").iterdir() if "-race-" in path.name)
+    times = {path: path.stat().st_mtime_ns for path in files}
+    del record["final"], record["race"][list(record["race"])[-1]]
+    killed = Sayings()
+    end(killed)
+    assert len([said for said in killed.said if said.startswith("Race: trial")]) == 1
+    (changed,) = (path for path, was in times.items() if path.stat().st_mtime_ns != was)
+    assert changed.name.endswith(f"race-{final['place']:g}.am")
 
 
 def test_where_the_time_allows_no_comparison_the_trials_own_model_is_what_trains_on(searched, automc_home):
