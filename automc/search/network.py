@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -88,7 +89,11 @@ class NetModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = self._built(self._strategies.shape[1], len(space.task))
-        self._optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.Adam:
+        """Loads torch's compiler, two seconds of a start, so not before something is learned."""
+        return torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
 
     def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
         """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
