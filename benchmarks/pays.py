@@ -88,7 +88,8 @@ def page(out: Path) -> str:
         "Written by `benchmarks/pays.py` from `runs.csv`. Accuracy in per cent, mean (lowest to highest) over n seeds; seconds are of the",
         "processor, and every row had as many from its process's start to its saved model.",
         "`search, no race` is the search before finalists of different kinds raced at its end (decision 97): then two were run again from the original model, where",
-        "that was affordable, or none; `search, two legs` had the first rule of the race, which always took the least loss.",
+        "that was affordable, or none; `search, two legs` had the first rule of the race, which always took the least loss; `search, pairs first` began with",
+        "schemes that factor half the way and prune the rest (decision 103).",
         made_with(),
     ]  # fmt: skip
     for task, gamma in dict.fromkeys((r["task"], r["gamma"]) for r in found):
