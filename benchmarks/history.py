@@ -213,14 +213,15 @@ def table(path: Path) -> str:
         rows = list(csv.DictReader(file))
     found = {(r["command"], int(r["trials"]), r["label"]): r for r in rows}
     labels = list(dict.fromkeys(r["label"] for r in rows))
+    clock = ", ".join(f"{r['seconds']} s (`{r['command']}`)" for r in rows if r["label"] == "columns")
     lines = [
         "# What reading a long history costs", "",
         "Processor seconds and peak memory of one command in a process of its own, embedded store, made-up studies of n",
         f"trials (`python -m benchmarks.history`; no model is run; {rows[0]['machine']}). One run each; wall-clock times,",
         "which a busy machine stretches, are in the CSV beside. With 1,000 and 10,000 trials the build before loaded torch",
         "for these commands; with 28,000 it no longer did, but read every trial whole. Columns: figures of trials are kept as",
-        "columns too (`kg/trial_tables.py`); these rows were measured while more than ten other processes ran, which adds a",
-        "fifth to a third to processor seconds as well. 10^6 schemes, and a server, were not measured.", "",
+        f"columns too (`kg/trial_tables.py`), measured on an idle machine; by the clock these take {clock}.",
+        "10^6 schemes, resuming, and a server were not measured.", "",
         "| command | trials | " + " | ".join(labels) + " |", "|---|---|" + "---|" * len(labels),
     ]  # fmt: skip
     for command, n in sorted({key[:2] for key in found}, key=lambda key: (list(COMMANDS).index(key[0]), key[1])):
