@@ -229,6 +229,18 @@ def test_the_loss_of_a_node_loses_no_job() -> None:
 
 
 @pytest.mark.slow
+def test_workers_hosts_and_whole_nodes_killed_twenty_times_lose_no_job(tmp_path: Path) -> None:
+    """Of a second node, in any order: each job has one outcome, and only a worker's own end is a crash."""
+    script, root = Path(__file__).with_name("killed_nodes.py"), str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, "20"], env=environment, stdout=subprocess.PIPE, text=True, timeout=3000
+    )
+    assert done.stdout == "20 killed, of all kinds: True\n", "nothing of Ray's own on standard output"
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ctrl-c", "kill -9"])
 def test_nothing_outlives_a_parent_that_is_stopped(how: str) -> None:
     parent = start(INTERRUPTED)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from study_tools import create, run, same, stored
+from test_killed import resume
 
 from automc import api
-from automc.study import Listener
+from automc.study import Listener, Study
 from automc.study.trial import Trial
 from automc.training.recipe import Recipe
 
@@ -92,6 +97,55 @@ def test_nodes_that_share_no_folder(full_home: Path, nodes: tuple[Any, list[Any]
     assert {folder.name for home in homes for folder in home.iterdir()} <= {"cache", "data"}
     assert result.model is not None
     assert result.model.is_file()
+
+
+def family(pid: int) -> list[int]:
+    """All processes below one."""
+    below: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            below += [one for child in file.read_text().split() for one in (int(child), *family(int(child)))]
+    return below
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone within minutes, or has only not been waited for."""
+    until = time.monotonic() + 300.0
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["the machine", "the driver"])
+def test_the_head_is_lost_and_resume_goes_on(whole: bool, full_home: Path) -> None:
+    """Kill -9 of all that Ray runs, or of the process that searches: nothing is lost, nothing done twice or left."""
+    here = searched_here(full_home, 24)
+    study = create(full_home, "24steps", cluster="local")
+    process, lines = resume(study.spec.id, 2, 3)
+    assert process.poll() is None, lines
+    left = family(process.pid)
+    committed = same(stored(study), but=())
+    for pid in left if whole else [process.pid]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == (1 if whole else -signal.SIGKILL), said
+    assert ("The head of the Ray cluster" in said) is whole
+    assert "Traceback" not in said
+    assert len(left) > 4
+    assert all(ended(pid) for pid in left)
+    now = same(stored(study), but=())
+    assert len(committed) >= 3
+    assert all(row in now for row in committed)
+    assert len(now) < 24
+    result = run(Study.open(study.spec.id, cluster=""))
+    assert same(result.trials) == same(stored(study)) == here
+    assert all(row in same(result.trials, but=()) for row in committed)
 
 
 def test_a_node_lost_with_all_models_of_a_study(full_home: Path, nodes: tuple[Any, list[Any], list[Path]]) -> None:
