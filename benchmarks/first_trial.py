@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.resumable import append, claim, made_with, rows
+from benchmarks.resumable import append, claim, grouped, made_with, rows
 
 COLUMNS = ("build", "turn", "processor", "seconds")
 CALL = "import sys; sys.argv[0] = 'automc'; from automc.cli.main import main; main()"
@@ -85,7 +85,7 @@ def page(out: Path) -> str:
         made_with(), "",
         "| build | n | processor seconds | of before | seconds |", "|---|---|---|---|---|",
     ]  # fmt: skip
-    by_build = {build: [r for r in found if r["build"] == build] for build in dict.fromkeys(r["build"] for r in found)}
+    by_build = grouped(found, "build")
     first = median(float(r["processor"]) for r in next(iter(by_build.values())))
     for build, group in by_build.items():
         cells = []

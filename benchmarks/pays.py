@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.contenders import GAMMA, LIBRARY, METHODS, SEARCHES, alone, search
 from benchmarks.pays_tasks import TASKS, Given
-from benchmarks.resumable import append, claim, made_with, rows
+from benchmarks.resumable import append, claim, grouped, made_with, rows
 from benchmarks.short_steps import spread
 
 COLUMNS = (
@@ -109,9 +109,7 @@ def table(found: Sequence[dict[str, str]]) -> list[str]:
         "| contender | n | seconds | removed | validation | test | what (first seed) |",
         "|---|---|---|---|---|---|---|",
     ]
-    by_name = {
-        name: [r for r in found if r["contender"] == name] for name in dict.fromkeys(r["contender"] for r in found)
-    }
+    by_name = grouped(found, "contender")
 
     def mean(group: Sequence[dict[str, str]], name: str) -> float:
         return sum(float(r[name]) for r in group) / len(group)

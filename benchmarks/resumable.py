@@ -29,6 +29,13 @@ def rows(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file.open())) if file.is_file() else []
 
 
+def grouped(found: Sequence[dict[str, str]], column: str) -> dict[str, list[dict[str, str]]]:
+    """Rows by their value of a column, in the order in which the values first come."""
+    return {
+        value: [row for row in found if row[column] == value] for value in dict.fromkeys(row[column] for row in found)
+    }
+
+
 @contextmanager
 def claim(out: Path, key: Mapping[str, str]) -> Iterator[bool]:
     """Say whether a row is for this process to run: there is none with the values of `key`, and nobody else is at it."""

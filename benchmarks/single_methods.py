@@ -32,7 +32,7 @@ from automc.study.study import versions
 from automc.study.task import Subject, open_subject, settle_precision
 from automc.training.precision import cpu_name
 from automc.training.recipe import Recipe
-from benchmarks.resumable import append, claim, rows
+from benchmarks.resumable import append, claim, grouped, rows
 from benchmarks.torch_pruners import PRUNERS
 from kg.schema import Strategy
 
@@ -214,7 +214,7 @@ def table(chosen: list[dict[str, str]], beside: dict[str, Any], title: str) -> l
         f"| method | n | removed | FLOPs removed | test accuracy | validation | seconds | {title} |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    groups = {name: [r for r in chosen if r["method"] == name] for name in dict.fromkeys(r["method"] for r in chosen)}
+    groups = grouped(chosen, "method")
     for name, group in sorted(groups.items(), key=lambda item: -mean(item[1], "test_after")):
         values = [100 * float(r["test_after"]) for r in group]
         spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
