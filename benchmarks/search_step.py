@@ -1,110 +1,116 @@
-"""Time one search step: score 45,250 candidates with F_mo, and find their Pareto front.
+"""What it costs to ask a progressive search for a step, and to tell it the outcome, by the number of strategies.
 
-    python benchmarks/search_step.py [--repeats 20] [--csv FILE]
+    python -m benchmarks.search_step --out docs/results/search-step.md
 
-Ten prefixes of 0–5 steps on a random space of the paper's size (4,525 strategies, 32 dimensions); one
-thread. Prints the best and the median of the repeats, and appends a row with versions to a CSV file.
+Made-up spaces of six methods and outcomes by a law; each size in a process of its own, one thread. Needs 2 GB for 10^6.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import json
 import platform
+import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from automc.search import progressive
 from automc.search.base import Limits, Outcome, Space
-from automc.search.evaluator import Evaluator
-from automc.search.history import points
-from automc.search.pareto import non_dominated
-from automc.search.progressive import expected
+from automc.search.progressive import MANY, ProgressiveSearch
 from automc.training.precision import cpu_name
 
-STRATEGIES = 4525
-PREFIXES = 10
+SIZES = ((4525, False), (10**5, True), (10**5, False), (10**6, False))
+"""Strategies, and whether an ask weighs all of them however many they are, as it once did."""
 GRID = (0.04, 0.12, 0.2, 0.36, 0.4)
+STEPS = 100
 
 
-def random_space(rng: np.random.Generator) -> Space:
-    hp2 = rng.choice(GRID, STRATEGIES)
+def random_space(rng: np.random.Generator, strategies: int) -> Space:
     return Space(
-        strategies=tuple(map(str, range(STRATEGIES))),
+        strategies=tuple(map(str, range(strategies))),
         methods=tuple("ABCDEF"),
-        method=rng.integers(0, 6, STRATEGIES),
-        embeddings=rng.normal(size=(STRATEGIES, 32)),
-        hp2=hp2,
-        cost=rng.uniform(0.1, 0.5, STRATEGIES),
-        mask=np.ones(STRATEGIES, dtype=bool),
+        method=rng.integers(0, 6, strategies),
+        embeddings=rng.normal(size=(strategies, 32)).astype(np.float32),
+        hp2=rng.choice(GRID, strategies),
+        cost=rng.uniform(0.1, 0.5, strategies),
+        mask=np.ones(strategies, dtype=bool),
         task=rng.normal(size=7),
         slope=np.full(6, 0.1),
     )
 
 
-def random_prefix(rng: np.random.Generator, length: int) -> Outcome:
-    scheme = tuple(int(i) for i in rng.integers(0, STRATEGIES, length))
-    return Outcome(scheme, "ok", float(rng.uniform(0.7, 0.9)), 0.1 * length, -0.02, 0.1)
+def outcome_of(search: ProgressiveSearch, scheme: tuple[int, ...], rng: np.random.Generator) -> Outcome:
+    """Return an outcome after the law that a step's AR is −0.1·x/(1−x), with noise."""
+    before, gone = search.history.outcomes[scheme[:-1]], float(search.space.hp2[scheme[-1]])
+    removed, accuracy = before.pr or 0.0, before.accuracy or 0.0
+    share = gone / (1 - removed)
+    ar = float(-0.1 * share / (1 - share) + 0.01 * rng.normal())
+    return Outcome(scheme, "ok", min(accuracy * (1 + ar), 1.0), removed + gone, ar, share, 1.0, True)
 
 
-def timed(call: Callable[[], object], repeats: int) -> list[float]:
-    """Milliseconds of each repeat, after one to warm up."""
-    call()
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        taken.append(1e3 * (time.perf_counter() - started))
-    return taken
+def one(strategies: int, weigh_all: bool) -> dict[str, float]:
+    """Return the processor milliseconds of asks and tells of one search, and its peak memory."""
+    torch.set_num_threads(1)
+    progressive.MANY = strategies if weigh_all else MANY
+    rng = np.random.default_rng(0)
+    search = ProgressiveSearch(random_space(rng, strategies), Limits(0.3, 0.9, timed=True), 0)
+    asks, tells = [], []
+    for _ in range(STEPS):
+        began = time.process_time()
+        asked = search.ask(1)
+        between = time.process_time()
+        told = [outcome_of(search, scheme, rng) for scheme in asked]
+        asks.append(between - began)
+        began = time.process_time()
+        search.tell(told)
+        tells.append(time.process_time() - began)
+    return {
+        "strategies": strategies, "all": weigh_all, "ask": float(np.median(asks)), "slowest": max(asks), "tell": float(np.median(tells)),
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }  # fmt: skip
+
+
+def page(rows: list[dict[str, float]]) -> str:
+    """Return the table as a page."""
+    lines = [
+        "# What a search's own step costs, by the number of strategies",
+        "",
+        f"Written by `python -m benchmarks.search_step`: {STEPS} asks for one step each, and tells, of the progressive search on made-up spaces;",
+        f"processor time, one thread, one run, seed 0. Up to {MANY:,} strategies an ask weighs all of them after each of up to twenty prefixes,",
+        "of a larger space so many, drawn anew for each ask, as many of each method and size.",
+        f"{cpu_name()}, Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}.",
+        "",
+        "| strategies | weighed | ask, median | ask, slowest | tell, median | peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        times = " | ".join(f"{1000 * row[name]:,.0f} ms" for name in ("ask", "slowest", "tell"))
+        weighed = "all" if row["all"] or row["strategies"] <= MANY else f"{MANY:,}"
+        lines.append(f"| {row['strategies']:,} | {weighed} | {times} | {row['peak']:,.0f} MB |")
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
+    """Measure each size in a process of its own, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--csv", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    space = random_space(rng)
-    prefixes = [random_prefix(rng, i % 6) for i in range(PREFIXES)]
-    told = [(random_prefix(rng, 0), random_prefix(rng, 1)) for _ in range(50)]
-    evaluator = Evaluator(space, Limits(0.3, 0.9), seed=0)
-    evaluator.learn(told)
-    candidates = expected(points(prefixes), evaluator.predict(prefixes).astype(float)).reshape(-1, 2)
-    operations: dict[str, Callable[[], object]] = {
-        "score": lambda: evaluator.predict(prefixes),
-        "front": lambda: non_dominated(candidates),
-        "learn": lambda: evaluator.learn(told),
-    }
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--one", help="print the figures of one size, as JSON")
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(one(*json.loads(given.one))))
+        return
     rows = []
-    for name, call in operations.items():
-        taken = timed(call, arguments.repeats)
-        rows.append(
-            {
-                "operation": name,
-                "candidates": len(candidates) if name != "learn" else "",
-                "best_ms": f"{min(taken):.2f}",
-                "median_ms": f"{float(np.median(taken)):.2f}",
-                "repeats": arguments.repeats,
-                "threads": torch.get_num_threads(),
-                "seed": 0,
-                "device": cpu_name(),
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            }
-        )
-        print(f"{name:6} best {min(taken):8.2f} ms   median {float(np.median(taken)):8.2f} ms")
-    if arguments.csv:
-        fresh = not arguments.csv.exists()
-        with arguments.csv.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            if fresh:
-                writer.writeheader()
-            writer.writerows(rows)
+    for size in SIZES:
+        words = [sys.executable, "-m", "benchmarks.search_step", "--one", json.dumps(size)]
+        rows.append(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+    print(page(rows))
+    if given.out:
+        given.out.write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from automc.search.pace import Pace
 from kg.schema import Status
 
 FloatArray = npt.NDArray[np.floating]
+Indices = npt.NDArray[np.intp]
+"""Of strategies of a Space."""
 FLOAT = 32.0
 """Bits of a parameter that no quantiser has touched."""
 SchemeIndices = tuple[int, ...]
@@ -120,15 +122,17 @@ class Space:
         has made smaller; what a quantiser leaves is known. A closing strategy where nothing is missing plans 0.
 
         Args:
-            strategy: which strategies, for each prefix, (p, s); None: all, for each.
+            strategy: which strategies, for each prefix, (p, s), or the same for all, (1, s); None: all, for each.
         """
         which = slice(None) if strategy is None else strategy
         before, grain = sizes(prefixes)[:, None], grains(prefixes)[:, None]
         missing = np.maximum(gamma - before, 0.0)
         if self.pace is not None:
-            missing = np.array([self.missing(outcome, gamma) for outcome in prefixes])
+            every = None if strategy is None else np.broadcast_to(strategy, (len(prefixes), strategy.shape[1]))
+            missing = np.array(
+                [self.missing(o, gamma, None if every is None else every[p]) for p, o in enumerate(prefixes)]
+            )
             missing = np.where(np.isfinite(missing), missing, 1 - before)
-            missing = missing if strategy is None else np.take_along_axis(missing, strategy, axis=1)
         found = np.where(self.closing[which], missing, self.hp2[which] * grain)
         if self.kept:
             kept = np.array([self.kept_of(outcome) for outcome in prefixes])
@@ -136,17 +140,21 @@ class Space:
             found = np.where(self.quantises[which], (1 - before) * (1 - left), found)
         return found
 
-    def missing(self, outcome: Outcome, gamma: float) -> FloatArray:
-        """Return the share of M's size that a last step must remove after a measured prefix, by its method; (n,).
+    def missing(self, outcome: Outcome, gamma: float, among: Indices | None = None) -> FloatArray:
+        """Return the share of M's size that a last step must remove after a measured prefix, by its method; (s,).
 
         What is missing to γ, or more where a limited time needs it; infinite where a method never meets that.
+
+        Args:
+            among: which strategies, (s,); None: all.
         """
         before, grain = float(sizes([outcome])[0]), float(grains([outcome])[0])
-        found = np.full(len(self.method), max(gamma - before, 0.0))
+        method = self.method if among is None else self.method[among]
+        found = np.full(len(method), max(gamma - before, 0.0))
         if self.pace is None:
             return found
         needed = self.pace.missing(self.pace_of(outcome), 1 - (outcome.pr or 0.0))
-        return np.asarray(np.maximum(found, needed[self.method] * grain))
+        return np.asarray(np.maximum(found, needed[method] * grain))
 
     def pace_of(self, outcome: Outcome) -> float:
         """Return the predicted time of a measured model, or where nobody predicted it that of its last method."""
@@ -154,13 +162,17 @@ class Space:
             return 1.0 if outcome.pace is None else outcome.pace
         return float(self.pace.at(int(self.method[bare(outcome.scheme)[-1]]), 1 - (outcome.pr or 0.0)))
 
-    def paces(self, outcome: Outcome, gamma: float) -> FloatArray | None:
-        """Return the predicted time after each strategy, as a share of M's, (n,); None where time is not limited."""
+    def paces(self, outcome: Outcome, gamma: float, among: Indices | None = None) -> FloatArray | None:
+        """Return the predicted time after strategies, all or `among` them, as a share of M's; (s,).
+
+        None where time is not limited.
+        """
         if self.pace is None:
             return None
-        gone = self.planned([outcome], gamma)[0] / float(grains([outcome])[0])
-        gone = np.where(self.quantises, 0.0, gone)
-        return self.pace.after(self.pace_of(outcome), 1 - (outcome.pr or 0.0), gone, self.method)
+        which = slice(None) if among is None else among
+        gone = self.planned([outcome], gamma, None if among is None else among[None, :])[0]
+        gone = np.where(self.quantises[which], 0.0, gone / float(grains([outcome])[0]))
+        return self.pace.after(self.pace_of(outcome), 1 - (outcome.pr or 0.0), gone, self.method[which])
 
     def kept_of(self, outcome: Outcome) -> tuple[float, ...]:
         """Return the shares that quantisers leave of a prefix's bits; those of M where they were not counted."""

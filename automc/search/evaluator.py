@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from automc.search.base import FloatArray, Limits, Outcome, Space
+from automc.search.base import FloatArray, Indices, Limits, Outcome, Space
 from automc.search.linear import LinearModel
 from automc.search.network import NetModel
 
@@ -23,14 +22,14 @@ MARGIN = 0.9
 class StepModel(Protocol):
     """What a progressive search needs of a model of steps, F_mo or another."""
 
-    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
+    def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return (step AR, step PR) of every strategy, or of those `among` them, (s,), after each prefix; (p, s, 2)."""
 
-    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+    def pairs(self, prefixes: Sequence[Outcome], strategies: Indices) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
 
-    def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return how far each step's AR may lie from what is predicted, a deviation; 0 where unknown; (p, n)."""
+    def spread(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return how far each step's AR may lie from what is predicted, a deviation; 0 where unknown; (p, s)."""
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Learn all (parent, step) outcomes with figures told so far, in the order told; return the last loss."""
@@ -57,23 +56,23 @@ class Evaluator:
         """Whether the network is followed."""
         return self._tested >= TESTED and bool(self._errors[1] < MARGIN * self._errors[0])
 
-    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        found = self.linear.predict(prefixes)
+    def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""
+        found = self.linear.predict(prefixes, among)
         if self.with_net:
-            found[..., 0] = self.net.predict(prefixes)[..., 0]
+            found[..., 0] = self.net.predict(prefixes, among)[..., 0]
         return found
 
-    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+    def pairs(self, prefixes: Sequence[Outcome], strategies: Indices) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
         found = self.linear.pairs(prefixes, strategies)
         if self.with_net:
             found[:, 0] = self.net.pairs(prefixes, strategies)[:, 0]
         return found
 
-    def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return the linear posterior's deviation of every step's AR; (p, n)."""
-        return self.linear.spread(prefixes)
+    def spread(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return the linear posterior's deviation of every step's AR; (p, s)."""
+        return self.linear.spread(prefixes, among)
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Try the network on the steps that are new, then learn all; return the linear model's error."""

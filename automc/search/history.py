@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Space, grains, meets
+from automc.search.base import FloatArray, Indices, Limits, Outcome, SchemeIndices, Space, grains, meets
 from automc.search.pace import NEAR
 from automc.search.pareto import non_dominated
 
@@ -75,8 +75,10 @@ class History:
         self._count([start])
         hp2 = np.where(space.closing, 0.0, space.hp2)
         self._floats = space.mask & ~space.closing & ~space.quantises
-        self._kinds = np.unique(space.kind[space.mask & space.quantises])
-        """Kinds of quantisers that may be asked for."""
+        kinds, one = np.unique(space.kind, return_index=True)
+        asked = set(space.kind[space.mask & space.quantises].tolist())
+        self._kinds = {int(k): int(i) for k, i in zip(kinds, one, strict=True) if int(k) in asked}
+        """Kinds of quantisers that may be asked for, and one strategy of each."""
         self._levels, level = np.unique(hp2, return_inverse=True)
         self._level = level.reshape(-1)
         self._exact = reachable_sums(hp2[self._floats], limits.max_length, limits.max_removed)
@@ -160,38 +162,44 @@ class History:
         told = (self.outcomes.get(scheme[:length]) for length in range(1, len(scheme) + 1))
         return any(outcome is not None and outcome.status != "ok" for outcome in told)
 
-    def unexplored(self, prefix: SchemeIndices) -> npt.NDArray[np.bool_]:
-        """Tell which next strategies are admissible and lead to a scheme that is neither told nor pending; (n,)."""
-        allowed = self.admissible(prefix)
-        allowed[self._children.get(prefix, [])] = False
-        allowed[self._awaited.get(prefix, [])] = False
+    def unexplored(self, prefix: SchemeIndices, among: Indices | None = None) -> npt.NDArray[np.bool_]:
+        """Tell which next strategies are admissible and lead to a scheme that is neither told nor pending; (s,).
+
+        Args:
+            among: which strategies, (s,); None: all.
+        """
+        allowed = self.admissible(prefix, among=among)
+        known = [*self._children.get(prefix, []), *self._awaited.get(prefix, [])]
+        allowed[known if among is None else np.isin(among, known)] = False
         return allowed
 
-    def admissible(self, prefix: SchemeIndices, further: int | None = None) -> npt.NDArray[np.bool_]:
-        """Tell which strategies may come next after the prefix; (n,).
+    def admissible(
+        self, prefix: SchemeIndices, further: int | None = None, among: Indices | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Tell which strategies, of all or `among` them, (s,), may come next after the prefix; (s,).
 
         With `further`, the target must be reached by exactly that many more steps after the next one,
         else by any number that L allows. Schemes that were told are not left out, failed ones are.
         """
-        room = self.limits.max_length - len(prefix) - 1
+        which = slice(None) if among is None else among
+        mask, room = self.space.mask[which], self.limits.max_length - len(prefix) - 1
         if room < 0 or (further or 0) > room or self.failed(prefix) or self.space.closing[list(prefix)].any():
-            return np.zeros(len(self.space.mask), dtype=bool)
-        reaches = self._reaches(prefix, room, further)[self._level]
-        closes = self._closing(prefix) if not further else np.zeros_like(reaches)
-        allowed = np.where(self.space.closing, closes, reaches)
+            return np.zeros(len(mask), dtype=bool)
+        reaches = self._reaches(prefix, room, further)[self._level[which]]
+        closes = self._closing(prefix, among) if not further else np.zeros_like(reaches)
+        allowed = np.where(self.space.closing[which], closes, reaches)
         quantised = self.quantised(prefix)
-        for kind in self._kinds:
-            own = self.space.kind == kind
-            allowed[own] = not quantised and self._reaches_after(prefix, int(np.argmax(own)), room, further)
+        for kind, one in self._kinds.items():
+            reached = not quantised and self._reaches_after(prefix, one, room, further)
+            allowed[self.space.kind[which] == kind] = reached
         if quantised:
-            allowed &= ~self.space.factors
-        allowed &= self.space.mask & self._in_time(prefix, room)
+            allowed &= ~self.space.factors[which]
+        allowed &= mask & self._in_time(prefix, room, among)
         for (method, _), count in self._failures.get(prefix, Counter[tuple[int, str]]()).items():
             if count >= _ALIKE:
-                allowed &= self.space.method != method
-        for child in self._children.get(prefix, []):
-            if self.outcomes[(*prefix, child)].status != "ok":
-                allowed[child] = False
+                allowed &= self.space.method[which] != method
+        failed = [c for c in self._children.get(prefix, []) if self.outcomes[(*prefix, c)].status != "ok"]
+        allowed[failed if among is None else np.isin(among, failed)] = False
         return allowed
 
     def _reaches(self, prefix: SchemeIndices, room: int, further: int | None) -> npt.NDArray[np.bool_]:
@@ -234,24 +242,25 @@ class History:
         """Return ΣHP2 of a prefix without a closing step."""
         return float(np.sum(self.space.hp2[list(prefix)]))
 
-    def _closing(self, prefix: SchemeIndices) -> npt.NDArray[np.bool_]:
-        """Tell of each strategy, were it closing, whether something is missing to γ that it may remove; (n,)."""
+    def _closing(self, prefix: SchemeIndices, among: Indices | None) -> npt.NDArray[np.bool_]:
+        """Tell of each strategy, were it closing, whether something is missing to γ that it may remove; (s,)."""
         now = self.foreseen(prefix)
-        missing = self.space.missing(now, self.limits.gamma) / float(grains([now])[0])
+        missing = self.space.missing(now, self.limits.gamma, among) / float(grains([now])[0])
         fits = self._used(prefix) + missing <= self.limits.max_removed + _EPS
-        return np.asarray((missing > _LEAST) & fits & (missing <= self._reach))
+        return np.asarray((missing > _LEAST) & fits & (missing <= self._reach[slice(None) if among is None else among]))
 
-    def _in_time(self, prefix: SchemeIndices, room: int) -> npt.NDArray[np.bool_]:
+    def _in_time(self, prefix: SchemeIndices, room: int, among: Indices | None) -> npt.NDArray[np.bool_]:
         """Tell of each strategy whether the time asked for may be met after it, or by the steps for which room is."""
-        now = self.foreseen(prefix)
-        times = self.space.paces(now, self.limits.gamma)
+        now, which = self.foreseen(prefix), slice(None) if among is None else among
+        times = self.space.paces(now, self.limits.gamma, among)
         if times is None or self.space.pace is None:
-            return np.ones(len(self.space.mask), dtype=bool)
+            return np.ones(len(self.space.mask[which]), dtype=bool)
         if room:
-            gone = self.space.planned([now], self.limits.gamma)[0] / float(grains([now])[0])
-            left = 1 - (now.pr or 0.0) - np.where(self.space.quantises, 0.0, gone)
+            rows = None if among is None else among[None, :]
+            gone = self.space.planned([now], self.limits.gamma, rows)[0] / float(grains([now])[0])
+            left = 1 - (now.pr or 0.0) - np.where(self.space.quantises[which], 0.0, gone)
             fastest = self.space.pace.fastest(left, 1 - self.limits.max_removed)
-            times = np.where(self.space.closing, times, times * fastest)
+            times = np.where(self.space.closing[which], times, times * fastest)
         return np.asarray(times <= NEAR * self.space.pace.limit)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from automc.search.base import FloatArray, Limits, Outcome, Space, grains, sizes
+from automc.search.base import FloatArray, Indices, Limits, Outcome, Space, grains, sizes
 
 MOST = 0.8
 """A removal relative to the step's input counts as this at most, where x/(1−x) would grow beyond all bounds."""
@@ -50,9 +50,7 @@ class Ridge:
         self._of_own: FloatArray = np.zeros(0)
         self.noise = deviation
 
-    def fit(
-        self, rows: FloatArray, values: FloatArray, group: npt.NDArray[np.intp] | None = None, scale: float = 1.0
-    ) -> None:
+    def fit(self, rows: FloatArray, values: FloatArray, group: Indices | None = None, scale: float = 1.0) -> None:
         """Learn rows of features, (b, size), and what was measured there, (b,); replaces what was learned before.
 
         Args:
@@ -77,7 +75,7 @@ class Ridge:
         squares = self._squares + error @ error + self.mean @ self.mean + self.own @ self.own
         self.noise = float(np.sqrt(squares / (self._count + len(values))))
 
-    def predict(self, rows: FloatArray, group: npt.NDArray[np.intp] | None = None, scale: float = 1.0) -> FloatArray:
+    def predict(self, rows: FloatArray, group: Indices | None = None, scale: float = 1.0) -> FloatArray:
         """Return the expected values of rows, (b,); arguments as of `fit`."""
         shared = rows @ self.mean
         return np.asarray(shared if group is None or not len(group) else shared + scale * self.own[group])
@@ -95,9 +93,7 @@ def removed(prefixes: Sequence[Outcome]) -> FloatArray:
     return np.array([min(o.pr or 0.0, 0.99) for o in prefixes], dtype=float)
 
 
-def cut(
-    space: Space, prefixes: Sequence[Outcome], gone: FloatArray, strategy: npt.NDArray[np.intp] | None = None
-) -> FloatArray:
+def cut(space: Space, prefixes: Sequence[Outcome], gone: FloatArray, strategy: Indices | None = None) -> FloatArray:
     """Return what steps that remove `gone` of M's size take of what accuracy hangs on, of M's; shaped like `gone`.
 
     That is parameters; of a quantiser, which leaves all, what the rounding of weights is in their squares. `strategy`
@@ -124,20 +120,20 @@ class FirstGuess:
         self.measured = 0
         """Steps that were measured here so far."""
 
-    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        return self._of(prefixes, np.arange(len(self.space.mask))[None, :])
+    def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""
+        return self._of(prefixes, (np.arange(len(self.space.mask)) if among is None else among)[None, :])
 
-    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+    def pairs(self, prefixes: Sequence[Outcome], strategies: Indices) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
         return self._of(prefixes, strategies[:, None])[:, 0]
 
-    def _of(self, prefixes: Sequence[Outcome], strategy: npt.NDArray[np.intp]) -> FloatArray:
+    def _of(self, prefixes: Sequence[Outcome], strategy: Indices) -> FloatArray:
         gone = self.space.planned(prefixes, self.gamma, strategy)
         ar = self.after(removed(prefixes)[:, None], cut(self.space, prefixes, gone, strategy), strategy)
         return np.stack([ar, gone / (1 - sizes(prefixes)[:, None])], axis=-1)
 
-    def after(self, before: FloatArray, gone: FloatArray, strategy: npt.NDArray[np.intp]) -> FloatArray:
+    def after(self, before: FloatArray, gone: FloatArray, strategy: Indices) -> FloatArray:
         """Return the step AR of strategies that take away so much of M, as of `cut`, after prefixes; as they are."""
         plain = gone * _SLOPE
         if self._slope is None:
@@ -165,7 +161,7 @@ class SizeModel:
         missed = np.array([o.size for _, o in steps], dtype=float) - before - planned
         self._ridge.fit(self._features(before, planned, self._space.method[last]), missed)
 
-    def expected(self, prefixes: Sequence[Outcome], strategy: npt.NDArray[np.intp] | None = None) -> FloatArray:
+    def expected(self, prefixes: Sequence[Outcome], strategy: Indices | None = None) -> FloatArray:
         """Return what strategies will remove of M's size after measured prefixes, never negative; (p, n) or (p, s).
 
         Args:
@@ -201,30 +197,31 @@ class LinearModel:
         self._length = length - (length[space.mask].mean() if space.mask.any() else 0.0)
         self._shared = 7 + 2 * len(space.methods)
         self._ridge = Ridge(self._shared, _NOISE)
-        self._tried: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
-        self._latest: tuple[list[Outcome], tuple[FloatArray, FloatArray]] | None = None
+        self._tried: Indices = np.zeros(0, dtype=np.intp)
+        self._latest: tuple[tuple[list[Outcome], Indices | None], tuple[FloatArray, FloatArray]] | None = None
 
-    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        guess, features = self._everywhere(prefixes)
+    def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""
+        guess, features = self._everywhere(prefixes, among)
         found = guess.copy()
-        found[..., 0] += features @ self._ridge.mean + self._own()
+        found[..., 0] += features @ self._ridge.mean + self._own(among)
         return found
 
-    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+    def pairs(self, prefixes: Sequence[Outcome], strategies: Indices) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
         found, features = self._seen(prefixes, strategies[:, None])
-        found[..., 0] += features @ self._ridge.mean + self._own()[strategies[:, None]]
+        found[..., 0] += features @ self._ridge.mean + self._own(strategies[:, None])
         return found[:, 0]
 
-    def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return the posterior deviation of every step's AR, measurement noise apart; (p, n)."""
-        _, features = self._everywhere(prefixes)
+    def spread(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return the posterior deviation of every step's AR, measurement noise apart; (p, s)."""
+        _, features = self._everywhere(prefixes, among)
         shared, with_own, of_own = self._ridge.covariance()
         weighted = features @ shared
-        weighted[:, self._tried] += 2 * _STRATEGY * with_own.T
-        own = np.full(len(self.space.mask), (_STRATEGY * self._ridge.noise) ** 2)
-        own[self._tried] = _STRATEGY**2 * of_own
+        there, tried = self._tried_at(np.arange(len(self.space.mask)) if among is None else among)
+        weighted[:, there] += 2 * _STRATEGY * with_own.T[tried]
+        own = np.full(features.shape[1], (_STRATEGY * self._ridge.noise) ** 2)
+        own[there] = _STRATEGY**2 * of_own[tried]
         variance = np.einsum("pnd,pnd->pn", weighted, features) + own
         return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
@@ -243,21 +240,25 @@ class LinearModel:
         self._ridge.fit(rows, missing, group, _STRATEGY)
         return float(np.abs(missing - self._ridge.predict(rows, group, _STRATEGY)).mean())
 
-    def _own(self) -> FloatArray:
-        """Return what was learned of each strategy itself; (n,)."""
+    def _own(self, which: Indices | None) -> FloatArray:
+        """Return what was learned of strategies themselves, of all by default; shaped like `which`."""
         own = np.zeros(len(self.space.mask))
         own[self._tried] = _STRATEGY * self._ridge.own
-        return own
+        return own if which is None else own[which]
 
-    def _everywhere(self, prefixes: Sequence[Outcome]) -> tuple[FloatArray, FloatArray]:
+    def _tried_at(self, among: Indices) -> tuple[Indices, Indices]:
+        """Return where tried strategies are among others, and which of the tried these are."""
+        _, there, tried = np.intersect1d(among, self._tried, return_indices=True)
+        return there, tried
+
+    def _everywhere(self, prefixes: Sequence[Outcome], among: Indices | None) -> tuple[FloatArray, FloatArray]:
         """Return `_seen` of every strategy; what is predicted and how surely is asked of the same prefixes in turn."""
-        if self._latest is None or self._latest[0] != list(prefixes):
-            self._latest = (list(prefixes), self._seen(prefixes))
+        asked = (list(prefixes), among)
+        if self._latest is None or self._latest[0][0] != asked[0] or self._latest[0][1] is not among:
+            self._latest = (asked, self._seen(prefixes, None if among is None else among[None, :]))
         return self._latest[1]
 
-    def _seen(
-        self, prefixes: Sequence[Outcome], strategy: npt.NDArray[np.intp] | None = None
-    ) -> tuple[FloatArray, FloatArray]:
+    def _seen(self, prefixes: Sequence[Outcome], strategy: Indices | None = None) -> tuple[FloatArray, FloatArray]:
         """Return (step AR, step PR) before accuracies were learned, and features, of strategies after prefixes.
 
         (p, s, 2) and (p, s, features); `strategy` is (p, s), None for all of them after each.

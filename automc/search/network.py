@@ -7,11 +7,10 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from automc.search.base import FloatArray, Limits, Outcome, Space
+from automc.search.base import FloatArray, Indices, Limits, Outcome, Space
 
 HIDDEN = 32
 BATCH = 64
@@ -24,10 +23,10 @@ SCALE = (0.1, 0.3)
 class Guess(Protocol):
     """What a network corrects: (step AR, step PR) of every strategy, and of one strategy each, after prefixes."""
 
-    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
+    def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""
 
-    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+    def pairs(self, prefixes: Sequence[Outcome], strategies: Indices) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
 
 
@@ -95,22 +94,23 @@ class NetModel:
         """Loads torch's compiler, two seconds of a start, so not before something is learned."""
         return torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
 
-    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
+    def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""
+        columns = self._strategies if among is None else self._strategies[torch.from_numpy(among)]
         with torch.inference_mode():
-            residual = self.net.grid(self._encoded(prefixes), self._strategies, self._task) * self._scale
-        return np.asarray(self._guess.predict(prefixes) + residual.numpy())
+            residual = self.net.grid(self._encoded(prefixes), columns, self._task) * self._scale
+        return np.asarray(self._guess.predict(prefixes, among) + residual.numpy())
 
-    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+    def pairs(self, prefixes: Sequence[Outcome], strategies: Indices) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
         with torch.inference_mode():
             vectors = self._strategies[torch.from_numpy(strategies)]
             residual = self.net.pairs(self._encoded(prefixes), vectors, self._task) * self._scale
         return np.asarray(self._guess.pairs(prefixes, strategies) + residual.numpy())
 
-    def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return the deviation of every step's AR: none is known of a network; (p, n)."""
-        return np.zeros((len(prefixes), len(self._strategies)))
+    def spread(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return the deviation of every step's AR: none is known of a network; (p, s)."""
+        return np.zeros((len(prefixes), len(self._strategies if among is None else among)))
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Train on all (parent, step) outcomes told so far; return the last loss, 0 without steps."""

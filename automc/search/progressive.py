@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automc.search import register
-from automc.search.base import FloatArray, Limits, Outcome, Reason, SchemeIndices, Searcher, Space
+from automc.search.base import FloatArray, Indices, Limits, Outcome, Reason, SchemeIndices, Searcher, Space
 from automc.search.evaluator import Evaluator, StepModel
 from automc.search.history import History, is_measured, points
 from automc.search.linear import SizeModel
@@ -24,6 +24,8 @@ EACH, SELDOM = 200, 20
 """Outcomes up to which the evaluator learns at each tell; then once there are a twentieth of the further ones more."""
 FEW = 512
 """Candidates that are looked at anew together."""
+MANY = 10_000
+"""Strategies of a space up to which an ask weighs all of them, and of a larger one so many, drawn anew for each ask."""
 RIVALS = 3
 """Other next steps that are remembered beside each one that is asked for."""
 
@@ -95,8 +97,13 @@ class ProgressiveSearch(Searcher):
         self._sizes = None if own_size else SizeModel(space, limits)
         self._reasons: dict[SchemeIndices, Reason] = {}
         self._due = 0
-        pairs = np.stack([space.method, np.where(space.closing, -1.0, space.hp2), space.kind], axis=1)
-        self._kind = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+        levels, level = np.unique(np.where(space.closing, -1.0, space.hp2), return_inverse=True)
+        kinds = (space.method * len(levels) + level.reshape(-1)) * (space.kind.max() + 2) + space.kind + 1
+        self._kind = np.unique(kinds, return_inverse=True)[1].reshape(-1)
+        asked = np.flatnonzero(self.space.mask)
+        asked = asked[np.argsort(self._kind[asked], kind="stable")]
+        self._of_kinds = np.split(asked, np.flatnonzero(np.diff(self._kind[asked])) + 1)
+        """The strategies of each kind that may be asked for."""
 
     def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:
         """Return up to `k` new schemes, each one step longer than a measured one.
@@ -135,21 +142,34 @@ class ProgressiveSearch(Searcher):
 
         A method whose steps failed is left out of some asks.
         """
-        prefixes, allowed = self._sample(rng)
+        among = self._looked_at(rng)
+        prefixes, allowed = self._sample(rng, among)
+        if among is not None and not prefixes:
+            among, (prefixes, allowed) = None, self._sample(rng, None)
         if not prefixes:
             nothing = np.zeros(0, dtype=np.intp)
             return Candidates([], nothing, nothing, np.zeros((0, 2)), np.zeros(0))
-        likely = allowed & (rng.random(len(self.space.methods)) < self._success())[self.space.method]
-        prefix, strategy = np.nonzero(likely if likely.any() else allowed)
-        spread = self.evaluator.spread(prefixes) * points(prefixes)[:, :1]
-        return Candidates(
-            prefixes, prefix, strategy, self._expected(prefixes)[prefix, strategy], spread[prefix, strategy]
-        )
+        which = slice(None) if among is None else among
+        likely = allowed & (rng.random(len(self.space.methods)) < self._success())[self.space.method[which]]
+        at = prefix, column = np.nonzero(likely if likely.any() else allowed)
+        spread = self.evaluator.spread(prefixes, among) * points(prefixes)[:, :1]
+        strategy = column if among is None else among[column]
+        return Candidates(prefixes, prefix, strategy, self._expected(prefixes, among)[at], spread[at])
 
-    def _expected(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return (ACC, removed) of every strategy after each measured prefix; (p, n, 2)."""
-        steps = self.evaluator.predict(prefixes).astype(float)
-        return self._after(prefixes, steps, self._sizes.expected(prefixes) if self._sizes else None)
+    def _looked_at(self, rng: np.random.Generator) -> Indices | None:
+        """Return the strategies that an ask weighs, ascending: as many of each kind, and those on the frontier."""
+        if len(self.space.mask) <= MANY:
+            return None
+        each = -(-MANY // len(self._of_kinds))
+        drawn = [own if len(own) <= each else rng.choice(own, each, replace=False) for own in self._of_kinds]
+        tried = np.array([step for o in self.history.frontier() for step in o.scheme], dtype=np.intp)
+        return np.unique(np.concatenate([*drawn, tried]))
+
+    def _expected(self, prefixes: Sequence[Outcome], among: Indices | None) -> FloatArray:
+        """Return (ACC, removed) of every strategy, or of those `among` them, after each measured prefix; (p, s, 2)."""
+        steps = self.evaluator.predict(prefixes, among).astype(float)
+        rows = None if among is None else among[None, :]
+        return self._after(prefixes, steps, self._sizes.expected(prefixes, rows) if self._sizes else None)
 
     def _after(self, prefixes: Sequence[Outcome], steps: FloatArray, removed: FloatArray | None) -> FloatArray:
         """Return (ACC, removed) of steps, (p, s, 2), with the sizes that they are planned to remove, if any, (p, s)."""
@@ -169,15 +189,15 @@ class ProgressiveSearch(Searcher):
         removed = self._sizes.expected(prefixes, last[:, None]) if self._sizes else None
         return self._kind[last], self._after(prefixes, predicted[:, None], removed)[:, 0]
 
-    def _sample(self, rng: np.random.Generator) -> tuple[list[Outcome], npt.NDArray[np.bool_]]:
-        """Draw prefixes that can be extended, from the frontier first, then from all; (p), (p, n)."""
+    def _sample(self, rng: np.random.Generator, among: Indices | None) -> tuple[list[Outcome], npt.NDArray[np.bool_]]:
+        """Draw prefixes that can be extended, from the frontier first, then from all; (p), (p, s)."""
         number = self.choice.prefixes
         chosen: dict[SchemeIndices, tuple[Outcome, npt.NDArray[np.bool_]]] = {}
         for pool, limit in ((self.history.frontier(), number), (self.history.measured(), 2 * number)):
             for i in rng.permutation(len(pool)):
                 if len(chosen) >= limit:
                     break
-                allowed = self.history.unexplored(pool[i].scheme)
+                allowed = self.history.unexplored(pool[i].scheme, among)
                 if allowed.any():
                     chosen[pool[i].scheme] = (pool[i], allowed)
         return [o for o, _ in chosen.values()], np.array([allowed for _, allowed in chosen.values()])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automc.search import register
-from automc.search.base import FloatArray, Limits, Outcome, Space
+from automc.search.base import FloatArray, Indices, Limits, Outcome, Space
 from automc.search.linear import FirstGuess
 from automc.search.progressive import ProgressiveSearch
 
@@ -31,21 +31,21 @@ class StrategyMeans:
         self._removed: FloatArray = np.zeros(len(sizes))
         self._count: FloatArray = np.zeros(len(sizes))
 
-    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        guess = self._guess.predict(prefixes)
-        size = (self._removed + guess[..., 1]) / (self._count + 1)
-        return np.stack([guess[..., 0] + self._residual, size], axis=-1)
+    def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""
+        guess, which = self._guess.predict(prefixes, among), slice(None) if among is None else among
+        size = (self._removed[which] + guess[..., 1]) / (self._count[which] + 1)
+        return np.stack([guess[..., 0] + self._residual[which], size], axis=-1)
 
-    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+    def pairs(self, prefixes: Sequence[Outcome], strategies: Indices) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
         guess = self._guess.pairs(prefixes, strategies)
         size = (self._removed[strategies] + guess[:, 1]) / (self._count[strategies] + 1)
         return np.stack([guess[:, 0] + self._residual[strategies], size], axis=-1)
 
-    def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return no deviation: a mean is taken at its word; (p, n)."""
-        return np.zeros((len(prefixes), len(self._residual)))
+    def spread(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return no deviation: a mean is taken at its word; (p, s)."""
+        return np.zeros((len(prefixes), len(self._residual if among is None else among)))
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Take the means of all steps told so far; return the mean absolute error of their AR, 0 without steps."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from automc.models.layers import Layer, LayerTable
-from automc.search.base import FloatArray, Limits, Outcome, SchemeIndices, Space
+from automc.search.base import FloatArray, Indices, Limits, Outcome, SchemeIndices, Space
 from automc.search.linear import LinearModel
 from automc.search.network import NetModel, StepNet
 
@@ -84,18 +84,19 @@ class GraphModel(NetModel):
         self._most = max((len(nodes) for nodes, _ in self._graphs.values()), default=1)
         super().__init__(space, limits, seed, self.linear, steps)
 
-    def predict(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return (step AR, step PR) of every strategy after each measured prefix; (p, n, 2)."""
-        return np.where(self._known(prefixes)[:, None, None], super().predict(prefixes), self.linear.predict(prefixes))
+    def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""
+        of_linear = self.linear.predict(prefixes, among)
+        return np.where(self._known(prefixes)[:, None, None], super().predict(prefixes, among), of_linear)
 
-    def pairs(self, prefixes: Sequence[Outcome], strategies: npt.NDArray[np.intp]) -> FloatArray:
+    def pairs(self, prefixes: Sequence[Outcome], strategies: Indices) -> FloatArray:
         """Return (step AR, step PR) of one strategy after each measured prefix; (p, 2)."""
         of_linear = self.linear.pairs(prefixes, strategies)
         return np.where(self._known(prefixes)[:, None], super().pairs(prefixes, strategies), of_linear)
 
-    def spread(self, prefixes: Sequence[Outcome]) -> FloatArray:
-        """Return the linear posterior's deviation of every step's AR; (p, n)."""
-        return self.linear.spread(prefixes)
+    def spread(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
+        """Return the linear posterior's deviation of every step's AR; (p, s)."""
+        return self.linear.spread(prefixes, among)
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Train the linear model on all steps told so far, the network on those after known layers."""

@@ -10,6 +10,7 @@ from automc.search import get
 from automc.search.base import Limits, Outcome
 from automc.search.evaluator import LEARN, TESTED, Evaluator
 from automc.search.linear import FirstGuess, LinearModel, Ridge
+from automc.search.progressive_mean import StrategyMeans
 
 LIMITS = Limits(gamma=0.3, base_accuracy=0.9, max_length=4)
 START = Outcome((), "ok", 0.9, 0.0)
@@ -108,6 +109,18 @@ def test_one_strategy_each_is_predicted_as_all_are(new_space, new_table):
     last = np.arange(len(parents)) * 2
     every = model.predict(parents)[np.arange(len(parents)), last]
     np.testing.assert_allclose(model.pairs(parents, last), every)
+
+
+@pytest.mark.parametrize("made", [LinearModel, StrategyMeans, lambda space, limits: Evaluator(space, limits, 0)])
+def test_some_strategies_are_predicted_as_among_all(new_space, new_table, monkeypatch, made):
+    monkeypatch.setattr(Evaluator, "with_net", True)
+    table = new_table(new_space(), LIMITS)
+    model = made(table.space, LIMITS)
+    model.learn(told_by_chance(table))
+    parents = [START, *(o for o in table.told.values() if o.accuracy)][:20]
+    among = np.array([0, 1, 7, 20, 31, 44])
+    np.testing.assert_allclose(model.predict(parents, among), model.predict(parents)[:, among])
+    np.testing.assert_allclose(model.spread(parents, among), model.spread(parents)[:, among])
 
 
 def test_the_spread_is_honest_and_smaller_where_more_was_measured(new_space, new_table):

@@ -89,3 +89,15 @@ def test_a_search_asks_for_what_comes_near_and_without_predictions_as_ever(space
     for scheme in search.ask(12):
         assert search.history.admissible(())[scheme[-1]]
     assert ProgressiveSearch(replace(space, pace=None), LIMITS, 0).history.admissible(()).sum() > 3
+
+
+def test_some_strategies_are_planned_and_may_follow_as_among_all(space: Space) -> None:
+    history = History(space, LIMITS)
+    history.record([ok((0,), 0.04, 0.9), ok((9,), 0.3, 0.7)])
+    among = np.array([1, 9, 20, *range(len(space.mask) - 3, len(space.mask))])
+    for prefix in ((), (0,), (9,)):
+        np.testing.assert_array_equal(history.unexplored(prefix, among), history.unexplored(prefix)[among])
+    measured = history.measured()
+    np.testing.assert_allclose(
+        space.planned(measured, LIMITS.gamma, among[None, :]), space.planned(measured, LIMITS.gamma)[:, among]
+    )

@@ -218,3 +218,31 @@ def test_beats_random_search_on_executed_steps():
 
     means = {name: np.mean([volume(name, seed) for seed in range(3)]) for name in ("random", "progressive")}
     assert means["progressive"] > means["random"]
+
+
+def test_of_a_space_with_many_strategies_an_ask_weighs_some_of_each_kind(new_space, new_table, monkeypatch):
+    monkeypatch.setattr(progressive, "MANY", 15)
+    table = new_table(new_space(), LIMITS)
+    search = ProgressiveSearch(table.space, LIMITS, 0)
+    looked_at = []
+    for _ in range(30):
+        (scheme,) = search.ask(1)
+        assert search.ask(1) == [scheme]
+        assert search.history.unexplored(scheme[:-1])[scheme[-1]]
+        looked_at.append(search._looked_at(np.random.default_rng(len(looked_at))))
+        assert set(table.space.method[looked_at[-1]]) == {0, 1, 2}
+        assert {s for o in search.history.frontier() for s in o.scheme} <= set(looked_at[-1])
+        search.tell([table.answer(scheme)])
+    assert set(np.concatenate(looked_at)) == set(range(45)), "what one ask leaves out another one weighs"
+
+
+def test_a_space_with_many_strategies_is_searched_to_its_end(new_space, new_table, monkeypatch):
+    monkeypatch.setattr(progressive, "MANY", 5)
+    limits = replace(LIMITS, gamma=0.04, max_length=1)
+    table = new_table(new_space(), limits)
+    search = ProgressiveSearch(table.space, limits, 0)
+    found = []
+    while asked := search.ask(4):
+        found += asked
+        search.tell([table.answer(scheme) for scheme in asked])
+    assert sorted(found) == [(i,) for i in range(45)]

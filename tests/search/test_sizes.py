@@ -164,3 +164,13 @@ def test_every_searcher_finds_sizes(name: str, sized: Space) -> None:
         search.tell(new)
         met += sum(meets(o.size or 0.0, 0.9) for o in new)
     assert met
+
+
+def test_some_strategies_may_follow_where_they_may_among_all(sized: Space) -> None:
+    history = History(sized, LIMITS)
+    history.record([after((3,), 0.36, 0.36, (0.28, 0.15, 0.09)), after((47,), 0.0, 0.865)])
+    history.record([replace(after((3, step), 0.4, 0.4), status="infeasible", pr=None, sr=None) for step in (0, 1, 5)])
+    history.expect([(7,), (3, 8)])
+    among = np.array([0, 2, 3, 7, 8, 20, 46, 47, 50])
+    for prefix in ((), (3,), (47,), (3, 0)):
+        np.testing.assert_array_equal(history.unexplored(prefix, among), history.unexplored(prefix)[among])
