@@ -46,7 +46,9 @@ TASK = Task(
 )
 COLUMNS = ("label", "trials", "command", "code", "seconds", "cpu_seconds", "peak_mb", "machine")
 TAKE_UP = "resume, up to its first ask"
-"""No command: what `automc resume` does of a study after it has opened the model, which these studies have not got."""
+ANEW = f"{TAKE_UP}, nothing kept"
+"""No commands: what `automc resume` does of a study after it has opened the model, which these studies have not got;
+with what the searcher has learned kept beside the study, and without."""
 COMMANDS = {
     "show": ("show", STUDY),
     "show --why": ("show", STUDY, "--why", "1"),
@@ -57,7 +59,8 @@ COMMANDS = {
     "experience export": ("experience", "export", STUDY, "--out", "{out}/own.yaml"),
     "kg export --format cypher": ("kg", "export", "--format", "cypher", "--out", "{out}/graph.cypher"),
     "study delete": ("study", "delete", STUDY, "--yes"),
-    TAKE_UP: (),
+    ANEW: (TAKE_UP, "True"),
+    TAKE_UP: (TAKE_UP, "False"),
 }
 
 
@@ -172,7 +175,7 @@ def home_of(folder: Path, n: int) -> Path:
     return home
 
 
-def take_up() -> None:
+def take_up(anew: bool) -> None:
     """Read all trials, tell them to the searcher again as a resumed study does, and ask for the next step."""
     from automc.home import home
     from automc.search import get
@@ -184,18 +187,22 @@ def take_up() -> None:
     from kg.embedding.vectors import Vectors
 
     found = load_trials(STUDY)
-    vectors = Vectors.load(
-        min((home() / "vectors").glob("*.safetensors"), key=os.path.getmtime)
-    )  # as a study keeps its own
+    shipped = min((home() / "vectors").glob("*.safetensors"), key=os.path.getmtime)  # as a study keeps its own
     spec = StudySpec.from_dict(load_record(STUDY)["spec"])
-    space = StrategySpace(vectors, TASK, {}, spec.recipe, TASK.images)
-    searcher = get(spec.searcher)(space.space, Limits(0.3, 0.9), spec.seed)
+    space = StrategySpace(Vectors.load(shipped), TASK, {}, spec.recipe, 1437)
+    searcher, kept = get(spec.searcher)(space.space, Limits(0.3, 0.9), spec.seed), home() / "learned.pt"
+    if not anew:
+        searcher.recall(kept.read_bytes())
     Schedule(searcher, space, {t.scheme: t for t in found}, spec.window, None).advance(True)
+    if learned := searcher.learned():
+        kept.write_bytes(learned)
 
 
 def measured(words: list[str], home: Path) -> tuple[int, float, float, float]:
     """Run a command, or `take_up`; return its exit code, its seconds, those of the processor, and its peak MB."""
-    code = "from automc.cli.main import main; main()" if words else "from benchmarks.history import take_up; take_up()"
+    code = "from automc.cli.main import main; main()"
+    if words[:1] == [TAKE_UP]:
+        code = f"from benchmarks.history import take_up; take_up({words[1]})"
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words], env={**os.environ, "AUTOMC_HOME": str(home), "OMP_NUM_THREADS": "1"},
@@ -245,7 +252,7 @@ def table(path: Path) -> str:
         "which a busy machine stretches, are in the CSV beside. With 1,000 and 10,000 trials the build before loaded torch",
         "for these commands; with 28,000 it no longer did, but read every trial whole. Columns: figures of trials are kept as",
         f"columns too (`kg/trial_tables.py`), measured on an idle machine; by the clock these take {clock}.",
-        "Resuming tells the searcher all trials again, and F_mo learns on the way as it did. 10^6 schemes and a server were not measured.", "",
+        "Resuming tells the searcher all trials again; what F_mo's network has learned of them is kept with the study. 10^6 schemes and a server were not measured.", "",
         "| command | trials | " + " | ".join(labels) + " |", "|---|---|" + "---|" * len(labels),
     ]  # fmt: skip
     for command, n in sorted({key[:2] for key in found}, key=lambda key: (list(COMMANDS).index(key[0]), key[1])):

@@ -5,7 +5,8 @@ The life of a search: `ask` → the study executes what it was given, parents fi
 one ask, in ordinal order. Several asks are under way at once, as many as the study's workers need: what was asked
 and not told yet is `pending`, and is named in each ask. Asks are told in the order in which they were made, whatever
 finished first. A searcher stores nothing: resuming builds it anew with the same seed and tells it again what it was
-told, so `ask` must depend on the seed, on what was told, on what is pending, and on nothing else.
+told, so `ask` must depend on the seed, on what was told, on what is pending, and on nothing else. What takes long to
+learn again the study keeps for it (`learned`, `recall`); without that, or where it does not fit, it asks the same.
 """
 
 from __future__ import annotations
@@ -296,6 +297,13 @@ class Searcher(ABC):
     @abstractmethod
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Learn the outcomes of one ask, in ordinal order: what was asked and the parents it needed."""
+
+    def learned(self) -> bytes | None:
+        """Return what was learned so far, for `recall`; None where that is nothing new, or can be had again at once."""
+        return None
+
+    def recall(self, learned: bytes) -> None:  # noqa: B027 (most searchers have nothing to recall)
+        """Take what an earlier process has `learned`, before anything is told; it is used where the same is told."""
 
     def why(self, scheme: SchemeIndices) -> Reason | None:
         """Return why a scheme of the last `ask` was asked for; None where nothing was predicted."""

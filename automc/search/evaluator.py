@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Sequence
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from automc.search.base import FloatArray, Indices, Limits, Outcome, Space
 from automc.search.linear import LinearModel
@@ -17,6 +21,30 @@ TESTED = 40
 """Steps that the network must have predicted, none of which it had seen, before it can be followed …"""
 MARGIN = 0.9
 """… and its absolute error on them, as a share of the linear model's, below which it is."""
+
+
+class Lessons:
+    """What a model was taught, in which portions: a fingerprint of it."""
+
+    def __init__(self, space: Space, limits: Limits, seed: int) -> None:
+        """Begin with nothing; a model of another space or seed never has the same."""
+        self._hash = hashlib.sha256(repr((seed, limits, space.methods, len(space.strategies))).encode())
+        for part in (space.embeddings, space.cost, space.mask, space.hp2, space.task, space.slope):
+            self._hash.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
+        self._steps = 0
+
+    def add(self, steps: Sequence[tuple[Outcome, Outcome]]) -> None:
+        """Add a portion: all steps that are known by then."""
+        for parent, o in steps[self._steps :]:
+            before, after = (parent.accuracy, parent.size, parent.pr), (o.accuracy, o.size, o.step_ar, o.step_pr)
+            self._hash.update(repr((o.scheme, before, after)).encode())
+        self._steps = len(steps)
+        self._hash.update(b"learned")
+
+    @property
+    def digest(self) -> str:
+        """The fingerprint so far."""
+        return self._hash.hexdigest()
 
 
 class StepModel(Protocol):
@@ -43,6 +71,7 @@ class Evaluator:
     """
 
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
+        self._about = (space, limits, seed)
         self.linear = LinearModel(space, limits)
         self.net = NetModel(space, limits, seed, self.linear)
         self._told = 0
@@ -50,6 +79,9 @@ class Evaluator:
         self._errors: FloatArray = np.zeros(2)
         """Sums of absolute errors of AR: the linear model's, and with the network."""
         self._tested = 0
+        self._lessons = Lessons(space, limits, seed)
+        self._recalled: dict[str, Any] | None = None
+        self._new = False
 
     @property
     def with_net(self) -> bool:
@@ -74,15 +106,56 @@ class Evaluator:
         """Return the linear posterior's deviation of every step's AR; (p, s)."""
         return self.linear.spread(prefixes, among)
 
+    def learned(self) -> bytes | None:
+        """Return the network with what it takes to go on, and what it was taught; None where that is nothing new."""
+        if not self._new:
+            return None
+        self._new = False
+        told = {"errors": self._errors.tolist(), "tested": self._tested, "steps": self._told}
+        file = io.BytesIO()
+        torch.save({**told, "lessons": self._lessons.digest, **self.net.state()}, file)
+        return file.getvalue()
+
+    def recall(self, learned: bytes) -> None:
+        """Take what another process has `learned`, for `resume`; what cannot be read is as nothing."""
+        with suppress(Exception):
+            self._recalled = torch.load(io.BytesIO(learned), weights_only=True)
+
+    def resume(self, steps: Sequence[tuple[Outcome, Outcome]], lessons: Sequence[int]) -> int:
+        """Stand where what was recalled stood, if it was taught the same, before anything is learned.
+
+        Args:
+            steps: all steps told so far.
+            lessons: how many of them were known at each `learn` that is due.
+
+        Returns:
+            How many of the lessons that spares.
+        """
+        found, self._recalled = self._recalled, None
+        if found is None or found["steps"] not in lessons or self._told:
+            return 0
+        ahead = Lessons(*self._about)
+        last = max(place for place, number in enumerate(lessons) if number == found["steps"])
+        for number in lessons[: last + 1]:
+            ahead.add(steps[:number])
+        if ahead.digest != found["lessons"]:
+            return 0
+        self.net.load(found)
+        self._lessons, self._told, self._trained = ahead, found["steps"], True
+        self._errors, self._tested = np.array(found["errors"]), found["tested"]
+        self.linear.learn(steps[: self._told])
+        return last + 1
+
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Try the network on the steps that are new, then learn all; return the linear model's error."""
+        self._lessons.add(steps)
         if self._trained and len(steps) > self._told:
             self._try(steps[self._told :])
         self._told = len(steps)
         loss = self.linear.learn(steps)
         if len(steps) >= LEARN:
             self.net.learn(steps)
-            self._trained = True
+            self._trained = self._new = True
         return loss
 
     def _try(self, steps: Sequence[tuple[Outcome, Outcome]]) -> None:

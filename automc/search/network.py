@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -82,6 +82,7 @@ class NetModel:
         self._seed = seed
         self._steps = steps
         self._rounds = 0
+        self._recalled: dict[str, Any] | None = None
         self._strategies = _tensor(strategy_vectors(space))
         self._task = _tensor(space.task)
         self._scale = torch.tensor(SCALE)
@@ -92,7 +93,19 @@ class NetModel:
     @cached_property
     def _optimizer(self) -> torch.optim.Adam:
         """Loads torch's compiler, two seconds of a start, so not before something is learned."""
-        return torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
+        adam = torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
+        if self._recalled is not None:
+            adam.load_state_dict(self._recalled)
+        return adam
+
+    def state(self) -> dict[str, Any]:
+        """Return what was learned, for `load`."""
+        return {"net": self.net.state_dict(), "optimizer": self._optimizer.state_dict(), "rounds": self._rounds}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Stand where another model of the same space and seed stood, before anything is learned."""
+        self.net.load_state_dict(state["net"])
+        self._recalled, self._rounds = state["optimizer"], state["rounds"]
 
     def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
         """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""

@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from automc.search.base import FloatArray
 
-Indices = npt.NDArray[np.intp]
-
 
 def non_dominated(points: FloatArray) -> npt.NDArray[np.bool_]:
     """Tell which of the points, (n, 2), no other dominates; (n,).
@@ -64,3 +62,14 @@ def hypervolume_gain(candidates: FloatArray, points: FloatArray, reference: tupl
     whole = y * (width[ends] - width[above]) - (area[ends] - area[above])
     gain = whole + (x - left[ends]) * (y - height[ends])
     return np.where((rises <= ends) & (x > 0), np.maximum(gain, 0.0), 0.0)
+
+
+def non_dominated_first(predicted: FloatArray, least: int) -> npt.NDArray[np.intp]:
+    """Return the indices of the Pareto set, and of the sets below it until there are `least`."""
+    rest = np.arange(len(predicted))
+    layers: list[npt.NDArray[np.intp]] = []
+    while len(rest) and sum(map(len, layers)) < least:
+        best = non_dominated(predicted[rest])
+        layers.append(rest[best])
+        rest = rest[~best]
+    return np.concatenate(layers) if layers else rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -14,7 +15,7 @@ from automc.search.base import FloatArray, Indices, Limits, Outcome, Reason, Sch
 from automc.search.evaluator import Evaluator, StepModel
 from automc.search.history import History, is_measured, points
 from automc.search.linear import SizeModel
-from automc.search.pareto import hypervolume_gain, non_dominated
+from automc.search.pareto import hypervolume_gain, non_dominated_first
 
 LEAST_DROP = 0.001
 """A drop of accuracy below this counts as this."""
@@ -92,7 +93,9 @@ class ProgressiveSearch(Searcher):
         """Search with F_mo, or with another `evaluator`."""
         super().__init__(space, limits, seed)
         self.history = History(space, limits)
-        self.evaluator: StepModel = evaluator or Evaluator(space, limits, seed)
+        self._evaluator: StepModel = evaluator or Evaluator(space, limits, seed)
+        self._lessons: list[int] = []
+        """How many outcomes were measured at each tell from which nothing was learned yet."""
         self.choice = choice or Choice()
         self._sizes = None if own_size else SizeModel(space, limits)
         self._reasons: dict[SchemeIndices, Reason] = {}
@@ -122,20 +125,47 @@ class ProgressiveSearch(Searcher):
         return self._reasons.get(scheme)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Add the outcomes to the tree and train the evaluator on all steps told so far (Eq. 5).
+        """Add the outcomes to the tree; before the next ask the evaluator is trained on all steps told so far (Eq. 5).
 
         What is known of `EACH` steps hardly changes by one more: from there on it is trained when there are enough.
         """
         self.history.record(outcomes)
-        known = self.history.outcomes
-        if len(known) < self._due:
-            return
-        self._due = len(known) + max(1, (len(known) - EACH) // SELDOM)
-        steps = [(known[o.scheme[:-1]], o) for o in self.history.measured() if o.scheme and o.scheme[:-1] in known]
-        steps = [(parent, o) for parent, o in steps if o.step_ar is not None and o.step_pr is not None]
-        self.evaluator.learn(steps)
-        if self._sizes and steps:
-            self._sizes.learn(steps)
+        known = len(self.history.outcomes)
+        if known >= self._due:
+            self._due = known + max(1, (known - EACH) // SELDOM)
+            self._lessons.append(len(self.history.measured()))
+
+    @property
+    def evaluator(self) -> StepModel:
+        """F_mo, once it has learned what is due: after a resumed search was told everything again, all that at once."""
+        if self._lessons:
+            places, steps = self._steps()
+            lessons, self._lessons = [bisect(places, number - 1) for number in self._lessons], []
+            spared = self._evaluator.resume(steps, lessons) if isinstance(self._evaluator, Evaluator) else 0
+            for number in lessons[spared:]:
+                self._evaluator.learn(steps[:number])
+            if self._sizes and steps:
+                self._sizes.learn(steps[: lessons[-1]])
+        return self._evaluator
+
+    def _steps(self) -> tuple[list[int], list[tuple[Outcome, Outcome]]]:
+        """Return the (parent, step) outcomes with figures, and the place of each among what was measured."""
+        known, places, steps = self.history.outcomes, [], []
+        for place, o in enumerate(self.history.measured()):
+            parent = known.get(o.scheme[:-1]) if o.scheme else None
+            if parent is not None and o.step_ar is not None and o.step_pr is not None:
+                places.append(place)
+                steps.append((parent, o))
+        return places, steps
+
+    def learned(self) -> bytes | None:
+        """Return F_mo's network, which takes long to train again."""
+        return self._evaluator.learned() if isinstance(self._evaluator, Evaluator) else None
+
+    def recall(self, learned: bytes) -> None:
+        """Take the network of an earlier process."""
+        if isinstance(self._evaluator, Evaluator):
+            self._evaluator.recall(learned)
 
     def candidates(self, rng: np.random.Generator) -> Candidates:
         """Sample prefixes and score all their admissible unexplored next steps (Eq. 4).
@@ -361,14 +391,3 @@ def expected(prefixes: FloatArray, steps: FloatArray) -> FloatArray:
     accuracy = prefixes[:, None, 0] * (1 + steps[..., 0])
     left = (1 - prefixes[:, None, 1]) * (1 - steps[..., 1])
     return np.stack([np.clip(accuracy, 0, 1), 1 - np.clip(left, 0, None)], axis=-1)
-
-
-def non_dominated_first(predicted: FloatArray, least: int) -> npt.NDArray[np.intp]:
-    """Return the indices of the Pareto set, and of the sets below it until there are `least`."""
-    rest = np.arange(len(predicted))
-    layers: list[npt.NDArray[np.intp]] = []
-    while len(rest) and sum(map(len, layers)) < least:
-        best = non_dominated(predicted[rest])
-        layers.append(rest[best])
-        rest = rest[~best]
-    return np.concatenate(layers) if layers else rest

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from automc.errors import EnvironmentFault
 from automc.execution.outcome import StepOutcome
 from automc.execution.workers import Running, Workers
+from automc.files import write_atomically
 from automc.search import get as searcher_named
 from automc.search.base import Limits
 from automc.study.forecast import Forecast
@@ -96,14 +99,15 @@ class Loop:
         self, spec: StudySpec, subject: Subject, space: StrategySpace, forecast: Forecast, trials: Sequence[Trial],
         elapsed: float, listener: Listener, keep_models: Callable[[list[Scheme]], None], outbox: Outbox,
         protocol: Protocol, gauge: Callable[[Trial], Trial], first: Sequence[Scheme] = (),
-        foresee: Callable[[Trial], Trial] = lambda trial: trial,
+        foresee: Callable[[Trial], Trial] = lambda trial: trial, learned: Path | None = None,
     ) -> None:  # fmt: skip
         """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds.
 
         `keep_models` is called with the schemes of the front, whose models must not be evicted, when they change;
         `outbox` takes trials to the graph; `gauge` returns a trial with what the protocol needs of it beyond its step's
         outcome, and is called while no step runs where that is a latency; `first` is executed before the searcher is
-        asked for anything; `foresee` returns a finished trial with what is predicted of its latency.
+        asked for anything; `foresee` returns a finished trial with what is predicted of its latency; in `learned` is
+        kept what the searcher would take long to learn again.
         """
         self.spec = spec
         self.subject = subject
@@ -116,6 +120,7 @@ class Loop:
         self._gauge = gauge
         self._first = first
         self._foresee = foresee
+        self._learned = learned
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
         self._timed = protocol.limited("latency_ms")
         self._measured = -1
@@ -135,12 +140,15 @@ class Loop:
     def run(self, workers: Workers) -> None:
         """Search. What the graph holds is told again; what was asked and has no outcome yet is executed first."""
         searcher = searcher_named(self.spec.searcher)(self.space.space, self._limits(), self.spec.seed)
+        if self._learned and self._learned.is_file():
+            searcher.recall(self._learned.read_bytes())
         schedule = Schedule(searcher, self.space, self.trials, self.spec.window, self.spec.budget.steps, self._first)
         running: dict[int, tuple[Scheme, Round]] = {}
         self._complete()
         while True:
             self._outbox.replay()
             schedule.advance(self._time_left)
+            self._keep(searcher.learned())
             if not (self._outbox.full or self._measuring_due):
                 self._submit(workers, schedule, running)
             if running:
@@ -149,6 +157,12 @@ class Loop:
                 self._pause()
             elif not self._complete():
                 return
+
+    def _keep(self, learned: bytes | None) -> None:
+        """Keep what was learned, where there is room for it: without, a resumed study learns it again."""
+        if self._learned and learned:
+            with suppress(EnvironmentFault):
+                write_atomically(self._learned, learned)
 
     @property
     def _time_left(self) -> bool:

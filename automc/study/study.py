@@ -273,7 +273,7 @@ class Study:
         loop = Loop(
             spec, self.subject, space, forecast, trials, elapsed, listener, keep_models, outbox,
             self.protocol, gauge_with(bench, self.protocol), first,
-            foresight.foresee(bench) if foresight else lambda trial: trial,
+            foresight.foresee(bench) if foresight else lambda trial: trial, folder(self.spec.id) / "learned.pt",
         )  # fmt: skip
         listener.plan(self._plan(space, first, forecast, infeasible, trials, elapsed))
         return loop

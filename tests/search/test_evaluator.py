@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from automc.search import get
+from automc.search import evaluator, get
 from automc.search.base import Limits, Outcome
 from automc.search.evaluator import LEARN, TESTED, Evaluator
 from automc.search.linear import FirstGuess, LinearModel, Ridge
+from automc.search.network import NetModel
+from automc.search.progressive import ProgressiveSearch
 from automc.search.progressive_mean import StrategyMeans
 
 LIMITS = Limits(gamma=0.3, base_accuracy=0.9, max_length=4)
@@ -183,3 +185,57 @@ def test_the_network_is_followed_once_it_predicts_better(new_space):
     truth = -0.15 + 0.1 * signs[unseen, 0]
     error = [np.abs(m.predict([START])[0, unseen, 0] - truth).mean() for m in (evaluator, evaluator.linear)]
     assert error[0] < 0.9 * error[1]
+
+
+def searched(table, monkeypatch, steps=70):
+    """A search whose network is followed, its next ask, what it was told in which order, and what it learned."""
+    monkeypatch.setattr(evaluator, "LEARN", 10)
+    monkeypatch.setattr(Evaluator, "with_net", property(lambda self: self._trained))
+    search, told, learned = ProgressiveSearch(table.space, LIMITS, 0), [], None
+    while len(told) < steps:
+        (scheme,) = search.ask(1)
+        learned = search.learned() or learned
+        assert search.learned() is None, "nothing new"
+        told.append(table.answer(scheme))
+        table.told[scheme] = told[-1]
+        search.tell(told[-1:])
+    return search.ask(4), told, learned
+
+
+def test_a_resumed_search_asks_as_before_without_training_its_network_again(new_space, new_table, monkeypatch):
+    table = new_table(new_space(), LIMITS)
+    asked, told, learned = searched(table, monkeypatch)
+    resumed = ProgressiveSearch(table.space, LIMITS, 0)
+    resumed.recall(learned)
+    taught, learn = [], NetModel.learn
+    monkeypatch.setattr(NetModel, "learn", lambda self, steps: taught.append(len(steps)) or learn(self, steps))
+    for outcome in told:
+        resumed.tell([outcome])
+    assert resumed.ask(4) == asked
+    assert taught == [len(told)], "what was told since the last ask"
+    with_its_own = resumed.learned()
+    assert with_its_own is not None
+
+
+@pytest.mark.parametrize("change", ["told otherwise", "another seed", "another length", "unreadable"])
+def test_what_was_learned_of_something_else_is_not_recalled(new_space, new_table, monkeypatch, change):
+    table = new_table(new_space(), LIMITS)
+    _, told, learned = searched(table, monkeypatch, steps=20)
+    space, seed = table.space, 0
+    if change == "told otherwise":
+        told[3] = replace(told[3], accuracy=told[3].accuracy - 1e-9)
+    elif change == "another seed":
+        seed = 1
+    elif change == "another length":
+        space = replace(space, cost=space.cost * 2)
+    else:
+        learned = learned[:500]
+    plain, resumed = (ProgressiveSearch(space, LIMITS, seed) for _ in range(2))
+    resumed.recall(learned)
+    for search in (plain, resumed):
+        for outcome in told:
+            search.tell([outcome])
+    taught, learn = [], NetModel.learn
+    monkeypatch.setattr(NetModel, "learn", lambda self, steps: taught.append(len(steps)) or learn(self, steps))
+    assert resumed.ask(4) == plain.ask(4)
+    assert len(taught) == 2 * len([n for n in range(1, 21) if n >= 10]), "each learned everything"

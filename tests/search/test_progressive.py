@@ -10,8 +10,8 @@ from automc.search.base import Limits, Outcome
 from automc.search.history import points
 from automc.search.linear import FirstGuess
 from automc.search.network import NetModel
-from automc.search.pareto import hypervolume_gain, non_dominated
-from automc.search.progressive import Choice, ProgressiveSearch, expected, non_dominated_first
+from automc.search.pareto import hypervolume_gain, non_dominated, non_dominated_first
+from automc.search.progressive import Choice, ProgressiveSearch, expected
 from benchmarks.tab.table import TREE, Table, search
 
 LIMITS = Limits(gamma=0.3, base_accuracy=0.9, max_length=4)
