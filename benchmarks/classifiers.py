@@ -66,7 +66,7 @@ def fill(out: Path) -> None:
 
 def page(out: Path) -> str:
     """The newest row of each network and method as a page, which says which rows are of older versions."""
-    found = {(row["model"], row["method"]): row for row in rows(out)}
+    found = {(row["model"], row["method"]): row for row in rows(out) if row["method"] in METHODS}
     today = {method: versions_of(scheme) for method, scheme in steps().items()}
     older = sorted(
         {f"{r['version']} (now {today[r['method']].split()[-1]})" for r in found.values()}
