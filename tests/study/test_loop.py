@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from study_tools import RECIPE, Interrupt, create, in_process, known, run, same,
 
 from automc import knowledge
 from automc.execution.workers import Result
-from automc.search import _REGISTRY
+from automc.search import _REGISTRY, evaluator
 from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
+from automc.search.evaluator import Evaluator
+from automc.search.network import NetModel
 from automc.study import Budget, Listener, Study, machine
 from automc.study import stored as studies
 from automc.study.loop import Plan
@@ -172,10 +175,15 @@ def test_budget_of_seconds_starts_no_step_that_would_end_too_late(full_home):
     assert workers[0].executed == []
 
 
-def test_resuming_in_the_middle_of_a_round_equals_never_stopping(full_home):
+def test_resuming_in_the_middle_of_a_round_equals_never_stopping(full_home, monkeypatch):
+    monkeypatch.setattr(evaluator, "LEARN", 1)
+    monkeypatch.setattr(Evaluator, "with_net", property(lambda self: self._trained))
+    lessons, learn = Counter(), NetModel.learn
+    monkeypatch.setattr(NetModel, "learn", lambda self, steps: lessons.update([len(steps)]) or learn(self, steps))
     reference = run(create(full_home, "6steps", workers=1, window=4)).trials
     # The cache would hide an execution: the second study starts with an empty one.
     (full_home / "cache").rename(full_home / "old-cache")
+    once = lessons.copy()
     study, executed = create(full_home, "6steps", workers=3, window=4), []
     for after in (2, 2):
         workers: list[Inline] = []
@@ -192,6 +200,8 @@ def test_resuming_in_the_middle_of_a_round_equals_never_stopping(full_home):
     assert len(workers[0].executed) == 2
     assert studies.load_record(study.spec.id)["status"] == "done"
     assert not any(t.cached for t in result.trials)
+    assert once
+    assert lessons == once + once, "what was learned before a stop is not learned again"
     # Steps that were under way when Ctrl-C came are asked again; what was committed is not.
     assert set(executed + workers[0].executed) == {t.scheme.id for t in reference}
 
