@@ -23,12 +23,16 @@ MARGIN = 0.9
 """… and its absolute error on them, as a share of the linear model's, below which it is."""
 
 
+LESSONS = 1
+"""Raised where the network, or how it learns, changes: what an older version has learned is then learned again."""
+
+
 class Lessons:
     """What a model was taught, in which portions: a fingerprint of it."""
 
     def __init__(self, space: Space, limits: Limits, seed: int) -> None:
         """Begin with nothing; a model of another space or seed never has the same."""
-        self._hash = hashlib.sha256(repr((seed, limits, space.methods, len(space.strategies))).encode())
+        self._hash = hashlib.sha256(repr((LESSONS, seed, limits, space.methods, len(space.strategies))).encode())
         for part in (space.embeddings, space.cost, space.mask, space.hp2, space.task, space.slope):
             self._hash.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
         self._steps = 0
@@ -36,8 +40,8 @@ class Lessons:
     def add(self, steps: Sequence[tuple[Outcome, Outcome]]) -> None:
         """Add a portion: all steps that are known by then."""
         for parent, o in steps[self._steps :]:
-            before, after = (parent.accuracy, parent.size, parent.pr), (o.accuracy, o.size, o.step_ar, o.step_pr)
-            self._hash.update(repr((o.scheme, before, after)).encode())
+            figures = (parent.accuracy, parent.pr, parent.size, o.accuracy, o.pr, o.size, o.step_ar, o.step_pr)
+            self._hash.update(repr((o.scheme, figures)).encode())
         self._steps = len(steps)
         self._hash.update(b"learned")
 
@@ -132,13 +136,13 @@ class Evaluator:
             How many of the lessons that spares.
         """
         found, self._recalled = self._recalled, None
-        if found is None or found["steps"] not in lessons or self._told:
+        if not isinstance(found, dict) or found.get("steps") not in lessons or self._told:
             return 0
         ahead = Lessons(*self._about)
         last = max(place for place, number in enumerate(lessons) if number == found["steps"])
         for number in lessons[: last + 1]:
             ahead.add(steps[:number])
-        if ahead.digest != found["lessons"]:
+        if ahead.digest != found.get("lessons"):
             return 0
         self.net.load(found)
         self._lessons, self._told, self._trained = ahead, found["steps"], True

@@ -1,9 +1,11 @@
 """F_mo: the linear model against its formulas written out, what it learns, and when the network is followed."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 from automc.search import evaluator, get
@@ -217,7 +219,9 @@ def test_a_resumed_search_asks_as_before_without_training_its_network_again(new_
     assert with_its_own is not None
 
 
-@pytest.mark.parametrize("change", ["told otherwise", "another seed", "another length", "unreadable"])
+@pytest.mark.parametrize(
+    "change", ["told otherwise", "another seed", "another length", "unreadable", "no state", "an older one"]
+)
 def test_what_was_learned_of_something_else_is_not_recalled(new_space, new_table, monkeypatch, change):
     table = new_table(new_space(), LIMITS)
     _, told, learned = searched(table, monkeypatch, steps=20)
@@ -228,8 +232,12 @@ def test_what_was_learned_of_something_else_is_not_recalled(new_space, new_table
         seed = 1
     elif change == "another length":
         space = replace(space, cost=space.cost * 2)
+    elif change == "an older one":
+        monkeypatch.setattr(evaluator, "LESSONS", 2)
     else:
-        learned = learned[:500]
+        file = io.BytesIO()
+        torch.save([20], file)
+        learned = file.getvalue() if change == "no state" else learned[:500]
     plain, resumed = (ProgressiveSearch(space, LIMITS, seed) for _ in range(2))
     resumed.recall(learned)
     for search in (plain, resumed):
