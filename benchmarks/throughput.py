@@ -232,6 +232,7 @@ def _seldom(clock: Clock, searcher: Any, trials: int, told: list[Any]) -> None:
     searcher._due = 0
     cpu, wall = time.process_time(), time.perf_counter()
     searcher.tell(told)
+    assert searcher.evaluator is not None  # which is when it learns
     spent = time.process_time() - cpu, time.perf_counter() - wall
     clock.spent["learning, when it is due"] = [1, *spent]
     n, share = clock.spent["tell"][0], 1 / (searcher._due - trials)
