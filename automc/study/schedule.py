@@ -234,7 +234,7 @@ class Schedule:
     def _add(self, told: int, target: Scheme, expected: Mapping[str, Any], planned: dict[Scheme, int]) -> None:
         self._asked += 1
         self._ordinal = max(self._ordinal, *planned.values(), 0)
-        self._known |= planned.keys()
+        self._known.update(planned)
         self._under_way.append(Round(self._asked, told, target.id, planned, expected))
 
     def _tell_up_to(self, number: int) -> None:
