@@ -50,8 +50,6 @@ CHECKS = (
 )
 TRIALS = ("predictions", "ordinal", "scheme", "status", "accuracy", "removed", "predicted", "measured", "meets")
 QUANTISERS = ("UQ", "DNQ", "SLQ", "MLQ")
-CHANGED = ("PCO", "HOS", "MDP")
-"""Methods that make other networks of the same schemes since the check in PyTorch was measured."""
 DATA = f"{Path(__file__).resolve()}:images"
 """Digits at 32×32 pixels: what `--data` is given."""
 RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx")
@@ -156,32 +154,8 @@ def page(out: Path, limit: str) -> str:
                 )
         unsettled = sum(r["settled"] != "True" for r in found)
         lines += ["", f"{unsettled} of {len(found)} measurements did not settle (other work on the machine).", "", NOTE]
-    lines += _repeated(out, found) + _of_study(out, limit)
+    lines += _of_study(out, limit)
     return "\n".join([*lines, ""])
-
-
-def _repeated(out: Path, found: Sequence[dict[str, str]]) -> list[str]:
-    """What the check in PyTorch said again, on a busy machine, with the regressors of today."""
-    again, first = rows(out / "busy"), [r for r in found if r["runtime"] == "torch"]
-    if not again or len(again) != len(first):
-        return []
-    within = statistics.fmean(abs(_error(r)) <= latency.WITHIN for r in again)
-    settled = sum(r["settled"] == "True" for r in again)
-    errors = [
-        float(new["predicted_ms"]) / float(new["base_predicted_ms"]) * float(old["base_ms"]) / float(old["measured_ms"]) - 1
-        for new, old in zip(again, first, strict=True)
-        if not any(f"{method}[" in new["scheme"] for method in CHANGED)
-    ]  # fmt: skip
-    near = statistics.fmean(abs(e) <= latency.WITHIN for e in errors)
-    equal = [float(r["measured_ms"]) / float(r["base_ms"]) for r in again if float(r["removed"]) == 0]
-    return [
-        "",
-        f"PyTorch's rows above were predicted before a kind of kernel was learned as a sum over work and bytes. Calibrated and checked again "
-        f"since, beside some twenty busy processes: {within:.0%} within 10%, and {settled} of {len(again)} measurements settled; networks of the "
-        f"very kernels of M were measured at {min(equal):.2f} to {max(equal):.2f} of its time. Against the settled measurements above, {near:.0%} of "
-        f"{len(errors)} networks' new predictions, as shares of M's time, are within 10% (median {statistics.median(map(abs, errors)):.1%}); "
-        f"without {', '.join(CHANGED)}, which make other networks today.",
-    ]
 
 
 def _last(row: dict[str, str]) -> str:

@@ -154,7 +154,7 @@ class Space:
         found = np.full(len(method), max(gamma - before, 0.0))
         if self.pace is None:
             return found
-        needed = self.pace.missing(self.pace_of(outcome), 1 - (outcome.pr or 0.0))
+        needed = self.pace.missing(self.pace_of(outcome), 1 - (outcome.pr or 0.0), self._used(outcome))
         return np.asarray(np.maximum(found, needed[method] * grain))
 
     def pace_of(self, outcome: Outcome) -> float:
@@ -173,7 +173,12 @@ class Space:
         which = slice(None) if among is None else among
         gone = self.planned([outcome], gamma, None if among is None else among[None, :])[0]
         gone = np.where(self.quantises[which], 0.0, gone / float(grains([outcome])[0]))
-        return self.pace.after(self.pace_of(outcome), 1 - (outcome.pr or 0.0), gone, self.method[which])
+        left = 1 - (outcome.pr or 0.0)
+        return self.pace.after(self.pace_of(outcome), left, gone, self.method[which], self._used(outcome))
+
+    def _used(self, outcome: Outcome) -> set[int]:
+        """Return the methods that had a part in an outcome."""
+        return {int(self.method[step]) for step in bare(outcome.scheme)}
 
     def kept_of(self, outcome: Outcome) -> tuple[float, ...]:
         """Return the shares that quantisers leave of a prefix's bits; those of M where they were not counted."""

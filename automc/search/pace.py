@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,9 @@ AIM = 0.95
 class Pace:
     """Predicted times as shares of M's, by method and by the parameters that are left.
 
-    What a step makes of a model is predicted from the model's own time, by the ratio of two points of the curve.
+    What a step makes of a model is predicted from the model's own time: as a first step of its method does with M, by
+    the share of the input that it removes, or where the method had a part in the input by the ratio of two points of
+    its curve. So what a method does once, such as layers that take longer at any size, counts once.
     """
 
     left: FloatArray
@@ -33,11 +36,12 @@ class Pace:
         """Return a method's curve where so many parameters are left."""
         return np.asarray(np.interp(left, self.left, self.curves[method]))
 
-    def missing(self, now: float, left: float) -> FloatArray:
+    def missing(self, now: float, left: float, used: Container[int] = ()) -> FloatArray:
         """Return the parameters that one step of each method must remove to meet the limit, as shares of M's.
 
         Args:
             now: time of the step's input as a share of M's; `left`: the parameters that it has.
+            used: methods that had a part in the input.
 
         Returns:
             (methods,), 0 where nothing is missing, infinite for a method that never gets there.
@@ -45,21 +49,28 @@ class Pace:
         found = np.full(len(self.curves), np.inf)
         if now <= self.limit:
             return np.zeros(len(self.curves))
-        below = self.left < left
         for method in range(len(self.curves)):
-            times = now * self.curves[method] / self.at(method, left)
-            (enough,) = np.nonzero(below & (times <= AIM * self.limit))
+            lefts, times = self._from(method, now, left, used)
+            (enough,) = np.nonzero((lefts < left) & (times <= AIM * self.limit))
             if len(enough):
-                found[method] = left - self.left[enough[-1]]
+                found[method] = left - lefts[enough[-1]]
         return found
 
-    def after(self, now: float, left: float, gone: FloatArray, method: npt.NDArray[np.int64]) -> FloatArray:
+    def after(
+        self, now: float, left: float, gone: FloatArray, method: npt.NDArray[np.int64], used: Container[int] = ()
+    ) -> FloatArray:
         """Return the time after each strategy, (n,), that removes `gone`, (n,), from a model; as shares of M's."""
         found = np.full(len(method), now)
         for one in np.unique(method):
             mine = method == one
-            found[mine] = now * self.at(int(one), left - gone[mine]) / self.at(int(one), left)
+            found[mine] = np.interp(left - gone[mine], *self._from(int(one), now, left, used))
         return found
+
+    def _from(self, method: int, now: float, left: float, used: Container[int]) -> tuple[FloatArray, FloatArray]:
+        """Return the parameters, ascending, that steps of a method leave of a model, and the times after them."""
+        if method in used:
+            return self.left, now * self.curves[method] / self.at(method, left)
+        return left * self.left, now * self.curves[method]
 
     def fastest(self, left: FloatArray, least: float) -> FloatArray:
         """Return what one more step can make of the time at best, as a factor of at most 1, where so much is left.
@@ -69,5 +80,7 @@ class Pace:
         """
         reachable = np.where(self.left >= least - 1e-9, self.curves, np.inf)
         best = np.minimum.accumulate(reachable, axis=1)
-        ratio = np.min(best / self.curves, axis=0)
-        return np.minimum(1.0, np.interp(left, self.left, np.where(np.isfinite(ratio), ratio, 1.0)))
+        again = np.min(best / self.curves, axis=0)
+        again = np.interp(left, self.left, np.where(np.isfinite(again), again, 1.0))
+        first = np.minimum.accumulate(self.curves.min(axis=0)[::-1])[::-1]
+        return np.minimum(1.0, np.minimum(again, np.interp(least / np.maximum(left, least), self.left, first)))

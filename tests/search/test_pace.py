@@ -49,10 +49,31 @@ def test_what_is_missing_to_a_time_follows_the_curve_of_each_method() -> None:
     np.testing.assert_allclose(pace(0.5).missing(0.6, 0.8)[0], 0.8 - 0.8 * AIM * 0.5 / 0.6, atol=0.011)
 
 
-def test_predicted_times_are_ratios_of_the_curve() -> None:
-    after = pace().after(0.9, 0.8, np.array([0.4, 0.4, 0.4]), np.arange(3))
-    np.testing.assert_allclose(after, [0.45, 0.9 * 0.7 / 0.9, 0.9])
+def test_predicted_times_are_those_of_a_first_step_or_ratios_of_the_curve() -> None:
+    gone = np.array([0.4, 0.4, 0.4])
+    first = pace().after(0.9, 0.8, gone, np.arange(3))
+    np.testing.assert_allclose(first, [0.45, 0.9 * 0.75, 0.9])
+    again = pace().after(0.9, 0.8, gone, np.arange(3), used={0, 1, 2})
+    np.testing.assert_allclose(again, [0.45, 0.9 * 0.7 / 0.9, 0.9])
     assert pace().fastest(np.array([0.5]), 0.25)[0] == pytest.approx(0.5)
+
+
+def test_what_a_method_slows_down_at_any_size_counts_once(space: Space) -> None:
+    """The second method's layers take five times as long, whatever is left of them."""
+    slow = np.where(LEFT < 0.999, 5.0 * LEFT, 1.0)
+    curves = Pace(LEFT, np.stack([LEFT, slow, np.ones(91)]), 0.6)
+    gone, both = np.array([0.3]), np.array([1])
+    assert curves.after(0.6, 0.6, gone, both)[0] == pytest.approx(0.6 * 5 * 0.5)
+    assert curves.after(3.0, 0.6, gone, both, used={1})[0] == pytest.approx(3.0 * 0.5)
+    # 0.7 · 5 · r is 0.95 of the limit where r of the input is left, 0.16 of it.
+    assert curves.missing(0.7, 0.7)[1] == pytest.approx(0.7 - 0.7 * 0.16)
+    assert curves.missing(0.7, 0.7, used={1})[1] == pytest.approx(0.7 - 0.56)
+    known = replace(space, pace=curves)
+    history = History(known, LIMITS)
+    history.record([ok((0,), 0.04, 0.96)])
+    allowed = history.admissible((0,))
+    assert not allowed[known.method == 1].any(), "none gets the time back in a last step"
+    assert allowed[known.method == 0].any()
 
 
 def test_closing_steps_remove_what_size_and_time_take(space: Space) -> None:
