@@ -7,11 +7,15 @@ would teach that they have not.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from pykeen.sampling import PseudoTypedNegativeSampler
 from torch import Tensor
+
+# It warns of relations with one head and tail, as a search of one method has them: of these `sample` takes anything.
+logging.getLogger(PseudoTypedNegativeSampler.__module__).setLevel(logging.ERROR)
 
 
 class TypedNegatives(PseudoTypedNegativeSampler):  # type: ignore[misc]

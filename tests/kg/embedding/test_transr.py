@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from kg.embedding.finer import finer
@@ -175,3 +176,11 @@ def test_negatives_are_of_the_same_kind_and_not_true(methods: tuple[Method, ...]
     setting = relations.index("HAS_SETTING/HP1")
     tails = {entities[tail] for _, relation, tail in wrong if relation == setting}
     assert {"HP1=0.1", "HP1=0.2", "HP1=0.4"} < tails, "and, where all of these are true of a head, anything"
+
+
+def test_a_relation_of_one_triple_has_negatives_too_and_nobody_hears_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    mapped = torch.tensor([[0, 0, 3], [1, 0, 4], [2, 0, 4], [0, 1, 5]])
+    sampler = TypedNegatives(mapped_triples=mapped, num_entities=6, num_relations=2)
+    drawn = torch.cat([sampler.sample(mapped)[0][:, 0] for _ in range(50)])
+    assert len({tuple(row) for row in drawn[drawn[:, 1] == 1].tolist()}) > 5
+    assert not caplog.records
