@@ -83,4 +83,5 @@ class Pace:
         again = np.min(best / self.curves, axis=0)
         again = np.interp(left, self.left, np.where(np.isfinite(again), again, 1.0))
         first = np.minimum.accumulate(self.curves.min(axis=0)[::-1])[::-1]
-        return np.minimum(1.0, np.minimum(again, np.interp(least / np.maximum(left, least), self.left, first)))
+        first = np.interp(least / np.maximum(left, least), self.left, first)
+        return np.asarray(np.minimum(1.0, np.minimum(again, first)))
