@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ MARGIN = 0.9
 """… and its absolute error on them, as a share of the linear model's, below which it is."""
 
 
+KEPT = 8
+"""States of the network that are kept. A resumed search asks again for what was under way, as it was asked: with less
+learned than the newest has, by as many lessons as rounds were under way."""
 LESSONS = 1
 """Raised where the network, or how it learns, changes: what an older version has learned is then learned again."""
 
@@ -84,7 +88,8 @@ class Evaluator:
         """Sums of absolute errors of AR: the linear model's, and with the network."""
         self._tested = 0
         self._lessons = Lessons(space, limits, seed)
-        self._recalled: dict[str, Any] | None = None
+        self._states: list[dict[str, Any]] = []
+        """What was `learned` at the last asks, or before this process, oldest first."""
         self._new = False
 
     @property
@@ -116,14 +121,17 @@ class Evaluator:
             return None
         self._new = False
         told = {"errors": self._errors.tolist(), "tested": self._tested, "steps": self._told}
+        state = copy.deepcopy({**told, "lessons": self._lessons.digest, **self.net.state()})
+        self._states = [*self._states, state][-KEPT:]
         file = io.BytesIO()
-        torch.save({**told, "lessons": self._lessons.digest, **self.net.state()}, file)
+        torch.save(self._states, file)
         return file.getvalue()
 
     def recall(self, learned: bytes) -> None:
         """Take what another process has `learned`, for `resume`; what cannot be read is as nothing."""
         with suppress(Exception):
-            self._recalled = torch.load(io.BytesIO(learned), weights_only=True)
+            found = torch.load(io.BytesIO(learned), weights_only=True)
+            self._states = [state for state in found if isinstance(state, dict)]
 
     def resume(self, steps: Sequence[tuple[Outcome, Outcome]], lessons: Sequence[int]) -> int:
         """Stand where what was recalled stood, if it was taught the same, before anything is learned.
@@ -135,20 +143,32 @@ class Evaluator:
         Returns:
             How many of the lessons that spares.
         """
-        found, self._recalled = self._recalled, None
-        if not isinstance(found, dict) or found.get("steps") not in lessons or self._told:
+        if self._told:
             return 0
+        while self._states:
+            found = self._states[-1]
+            spared = self._spared(found, steps, lessons)
+            if spared:
+                self.net.load(copy.deepcopy(found))
+                self._told, self._trained = found["steps"], True
+                self._errors, self._tested = np.array(found["errors"]), found["tested"]
+                self.linear.learn(steps[: self._told])
+                return spared
+            self._states.pop()
+        return 0
+
+    def _spared(self, found: dict[str, Any], steps: Sequence[tuple[Outcome, Outcome]], lessons: Sequence[int]) -> int:
+        """Return how many of the lessons a state has had, and take note of them; 0 where it was taught otherwise."""
+        if found.get("steps") not in lessons:
+            return 0
+        spared = 1 + max(place for place, number in enumerate(lessons) if number == found["steps"])
         ahead = Lessons(*self._about)
-        last = max(place for place, number in enumerate(lessons) if number == found["steps"])
-        for number in lessons[: last + 1]:
+        for number in lessons[:spared]:
             ahead.add(steps[:number])
         if ahead.digest != found.get("lessons"):
             return 0
-        self.net.load(found)
-        self._lessons, self._told, self._trained = ahead, found["steps"], True
-        self._errors, self._tested = np.array(found["errors"]), found["tested"]
-        self.linear.learn(steps[: self._told])
-        return last + 1
+        self._lessons = ahead
+        return spared
 
     def learn(self, steps: Sequence[tuple[Outcome, Outcome]]) -> float:
         """Try the network on the steps that are new, then learn all; return the linear model's error."""

@@ -219,6 +219,26 @@ def test_a_resumed_search_asks_as_before_without_training_its_network_again(new_
     assert with_its_own is not None
 
 
+def test_what_was_under_way_is_asked_again_with_an_older_state(new_space, new_table, monkeypatch):
+    table = new_table(new_space(), LIMITS)
+    _, told, learned = searched(table, monkeypatch, steps=40)
+    taught, learn, asked = [], NetModel.learn, []
+    monkeypatch.setattr(NetModel, "learn", lambda self, steps: taught.append(len(steps)) or learn(self, steps))
+    for kept in (None, learned):
+        taught.clear()
+        search = ProgressiveSearch(table.space, LIMITS, 0)
+        if kept:
+            search.recall(kept)
+        for outcome in told[:36]:
+            search.tell([outcome])
+        first = search.ask(4)
+        for outcome in told[36:]:
+            search.tell([outcome])
+        asked.append((first, search.ask(4)))
+    assert asked[0] == asked[1]
+    assert taught == [37, 38, 39, 40], "what was told after the older state"
+
+
 @pytest.mark.parametrize(
     "change", ["told otherwise", "another seed", "another length", "unreadable", "no state", "an older one"]
 )
