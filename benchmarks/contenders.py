@@ -13,7 +13,7 @@ from benchmarks.pays_tasks import Given
 
 GAMMA = 0.7
 """Share of the parameters that goes, where nothing else is asked for."""
-METHODS = ("HOS", "LFB", "LMA", "SFP", "NS", "LeGR")
+METHODS = ("TRP", "LFB", "HOS", "LMA", "SFP", "NS", "LeGR")
 LIBRARY = ("TP-L1", "TP-group")
 """torch-pruning: the same share of every layer by the L1 norm, and group norms over the whole network."""
 SEARCHES = {"search": {}, "TPE": {"searcher": "optuna-tpe"}, "old": {}}

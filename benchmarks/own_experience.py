@@ -36,7 +36,7 @@ E0 = 10.0
 # Which commit each method of a table was at, and its integer version there.
 FIRST = {"LMA": ("a541391", 2), "NS": ("a541391", 1), "LFB": ("a541391", 1), "SFP": ("a541391", 2)}
 SINGLE = {**FIRST, "HOS": ("fc28a20", 2), "LeGR": ("d7d0d21", 2)}
-NEWEST = {**SINGLE, "LFB": ("4241750", 5)}
+NEWEST = {**SINGLE, "LFB": ("4241750", 5), "TRP": ("b7f233d", 1)}
 EARLY = {"NS": ("a3ed3f9", 1), "SFP": ("a3ed3f9", 1), "LFB": ("a3ed3f9", 1)}
 LATER = {name: ("845dd7d", version) for name, (_, version) in SINGLE.items()}
 TABLE = {name: ("b3ded7d", version) for name, (_, version) in SINGLE.items()}
@@ -44,7 +44,7 @@ SHORT = {"NS": ("6765950", 2), "LFB": ("6765950", 3)}
 Versions = dict[str, tuple[str, int]]
 
 PHASES = {
-    "LMA": (("HP1",),), "NS": (("HP1",),), "LFB": (("HP1",),), "SFP": (("HP9",),), "LeGR": (("HP1", "HP7"),),
+    "LMA": (("HP1",),), "NS": (("HP1",),), "LFB": (("HP1",),), "TRP": (("HP1",),), "SFP": (("HP9",),), "LeGR": (("HP1", "HP7"),),
     "HOS": (("HP13",), ("HP1",)),
 }  # fmt: skip
 """Training phases of each method by the hyperparameters that are their length; today's methods may count otherwise."""
@@ -109,7 +109,7 @@ class Table:
 START = Figures(0.0, 0.0, 0.0)
 
 
-def single_methods(path: Path, names: tuple[str, ...] = tuple(SINGLE)) -> Iterator[Made]:
+def single_methods(path: Path, names: tuple[str, ...] = tuple(NEWEST)) -> Iterator[Made]:
     """One step of one method on a whole model; `names` are the rows' methods or variants."""
     for number, row in _rows(path):
         if row["method"] in names:

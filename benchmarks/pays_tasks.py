@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.small_task import DATA, trained
+from benchmarks.small_task import DATA, NETS, trained
 
 PARTS = {"train": ("train", 0, 500), "val": ("test", 0, 200), "test": ("test", 200, 800)}
 """Of ResNet-20's images: of each class so many, drawn from a folder's part, from a place in it on. The checkpoint has
@@ -38,6 +38,11 @@ class Task:
 def make_small(work: Path, images: Path | None, weights: Path | None) -> None:
     """Train ResNet-8; the images are read by the factory."""
     trained("resnet8", work)
+
+
+def make_plain(work: Path, images: Path | None, weights: Path | None) -> None:
+    """Train the network without shortcuts; the images are read by the factory."""
+    trained("plain6", work)
 
 
 def make_resnet20(work: Path, images: Path | None, weights: Path | None) -> None:
@@ -72,6 +77,11 @@ TASKS = {
         "ResNet-8, CIFAR-10 at 16×16 pixels, 7,500 training images (750 of them for validation), 10,000 of test",
         make_small,
         lambda work: Given("resnet8", DATA, work / "resnet8.pt"),
+    ),
+    "plain": Task(
+        "A network in the manner of VGG, six convolutions without shortcuts; the images of the small task",
+        make_plain,
+        lambda work: Given(NETS["plain6"], DATA, work / "plain6.pt"),
     ),
     "resnet20": Task(
         "ResNet-20 (a public checkpoint, tuned for an epoch), CIFAR-10 at 32×32 pixels, 5,000 training images, 2,000 of "

@@ -49,6 +49,7 @@ SCHEMES = {
     "SFP": "SFP[HP2={wanted},HP9=0.5,HP10=1]",
     "HOS": "HOS[HP1=0.5,HP2={wanted},HP11=P1,HP12=l1norm,HP13=0.3,HP14=1]",
     "LFB": "LFB[HP1=0.5,HP2={wanted},HP15=1,HP16=MSE]",
+    "TRP": "TRP[HP1=0.5,HP2={wanted},HP19=5,HP20=0.0003,HP21=spatial]",
     "L1": "L1[HP1=0.5,HP2={wanted}]",
     "Scratch": "Scratch[HP1=0.5,HP2={wanted}]",
 }

@@ -62,7 +62,7 @@ def search(
     graph: Annotated[bool, typer.Option("--graph/--no-graph", help="Ablation: learn the embeddings without the graph's links.")] = True,
     experience: Annotated[bool, typer.Option("--experience/--no-experience", help="Ablation: learn and search without any experience.")] = True,
     front: Annotated[float, typer.Option("--front", help="What the rest of the front is worth beside the recommended scheme, in [0, 1].")] = 0.5,
-    grid_only: Annotated[bool, typer.Option("--grid-only", help="The paper's search: no strategies off its grid, and no method straight to the target first.")] = False,
+    grid_only: Annotated[bool, typer.Option("--grid-only", help="The paper's search: its six methods, no strategies off their grid, and no method straight to the target first.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help="Ablation: use this method alone; repeatable.")] = None,
     how: o.RecipeOptions = o.RecipeOptions(),
     keep: o.Keep = None,

@@ -15,7 +15,7 @@ from automc.search.history import largest_sum
 from automc.study.bits import least_kept, quantiser, quantisers
 from automc.study.closing import closes
 from automc.study.doctor import scratch
-from automc.study.limits import KINDS, Limit
+from automc.study.limits import KINDS
 from automc.study.opening import counts
 from automc.study.space import BEYOND, widest
 from automc.study.spec import MAX_REMOVED, StudySpec
@@ -35,15 +35,21 @@ def grids(only: Collection[str] = ()) -> dict[str, tuple[Strategy, ...]]:
     return {m.id: tuple(enumerate_strategies(m)) for m in able if m.hyperparameters and (not only or m.id in only)}
 
 
-def unasked(limits: Iterable[Limit], names: Iterable[str]) -> dict[str, str]:
-    """Return, of these methods, those made for limits that nobody has set, with the reason."""
-    limited = {limit.figure for limit in limits}
+def unasked(spec: StudySpec, names: Iterable[str]) -> dict[str, str]:
+    """Return, of these methods, those that a study has no use for, with the reason.
+
+    Those made for limits that nobody has set; in the paper's search, methods of AutoMC that are not the paper's.
+    """
+    limited = {limit.figure for limit in spec.limits}
     registry, reasons = methods.registered(), dict[str, str]()
+    papers = {m.id for m in knowledge.methods() if m.label} if spec.grid_only and not spec.only else set(names)
     for name in names:
         serves = registry[name].serves if name in registry else ()
         if serves and not limited & set(serves):
             options = " or ".join(KINDS[figure].option for figure in serves)
             reasons[name] = f"it costs accuracy for what is not limited here; it is searched with {options}."
+        elif name not in papers and name in methods.BUILT_IN:
+            reasons[name] = f"it is not of the AutoMC paper, to which --grid-only keeps; --only {name} asks for it."
     return reasons
 
 

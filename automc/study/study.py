@@ -315,7 +315,7 @@ class Study:
             }
             self._save_at_last(listener, probe=probe, pace=self._curves(workers, strategies, found.reach, listener))
         known = self.record["probe"]
-        infeasible = known["infeasible"] | unasked(self.spec.limits, known["per_iteration"])
+        infeasible = known["infeasible"] | unasked(self.spec, known["per_iteration"])
         if not set(known["per_iteration"]) - set(infeasible):
             reasons = " ".join(f"{name}: {reason}" for name, reason in infeasible.items())
             raise StudyError(f"No method can work on this model, so there is nothing to search. {reasons}")

@@ -80,6 +80,12 @@ def test_help_loads_neither_torch_nor_the_graph(words):
     assert len(done.stdout.splitlines()) > 1
 
 
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "automc", "serach"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Did you mean 'search'?" in done.stderr
+
+
 def test_wrong_words_are_exit_2(automc):
     assert automc("serach").exit_code == 2
     assert automc("search").exit_code == 2

@@ -11,6 +11,7 @@ from test_contract import count, same
 from torch import nn
 
 from automc import methods
+from automc.datasets.ref import DataRef
 from automc.errors import Infeasible, MethodError
 from automc.methods.gates import Gates
 from automc.models import structure
@@ -19,8 +20,10 @@ from automc.models.load import load
 from automc.models.measure import count_flops
 from automc.study.limits import Limit
 from automc.study.reach import unasked
+from automc.study.spec import Budget, StudySpec
 from automc.surgery.downsampled import Downsampled
 from automc.surgery.groups import Groups
+from automc.training.recipe import Recipe
 from kg.schema import Strategy
 
 DEFAULTS = {"HP1": 0.2, "HP2": 0.2, "HP25": 0.2, "HP27": 0.2}
@@ -113,7 +116,10 @@ def test_the_result_is_the_same_from_a_file_and_in_another_runtime(context, tmp_
 
 
 def test_a_study_leaves_it_out_unless_flops_or_time_are_limited() -> None:
-    assert "--max-flops or --max-latency" in unasked((), ("NS", "MDP"))["MDP"]
-    assert set(unasked([Limit.parse("file_bytes", "50%")], ("NS", "MDP"))) == {"MDP"}
+    def limited(*limits: Limit) -> StudySpec:
+        return StudySpec("s", "m.am", DataRef("digits"), 0.3, Budget.parse("1step"), Recipe(), limits=limits)
+
+    assert "--max-flops or --max-latency" in unasked(limited(), ("NS", "MDP"))["MDP"]
+    assert set(unasked(limited(Limit.parse("file_bytes", "50%")), ("NS", "MDP"))) == {"MDP"}
     for figure in ("flops", "latency_ms"):
-        assert not unasked([Limit.parse(figure, "50%")], ("NS", "MDP"))
+        assert not unasked(limited(Limit.parse(figure, "50%")), ("NS", "MDP"))

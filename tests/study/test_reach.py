@@ -16,7 +16,15 @@ from automc.study import Budget, Study
 from automc.study import stored as studies
 from automc.study import study as study_module
 from automc.study.limits import Limit
-from automc.study.reach import grid_levels, insist_possible, insist_reachable, most_removed, rounded_down, wanted
+from automc.study.reach import (
+    grid_levels,
+    insist_possible,
+    insist_reachable,
+    most_removed,
+    rounded_down,
+    unasked,
+    wanted,
+)
 from automc.study.space import StrategySpace
 from automc.study.spec import StudySpec
 from automc.study.task import open_subject
@@ -112,6 +120,15 @@ def test_nothing_is_opened_for_an_impossible_wish(automc_home):
             "nowhere.am", DataRef("digits"), gamma=0.5, budget=Budget.parse("1step"), max_length=1, grid_only=True
         )
     assert not (automc_home / "graph").exists()
+
+
+def test_the_papers_search_asks_for_its_six_methods_and_for_a_users(automc_home):
+    names = ("LMA", "LeGR", "NS", "SFP", "HOS", "LFB", "TRP", "Mine")
+    reasons = unasked(spec(0.3), names)
+    assert set(reasons) == {"TRP"}
+    assert "--only TRP" in reasons["TRP"]
+    assert not unasked(spec(0.3, only=("TRP",)), names)
+    assert not unasked(spec(0.3, grid_only=False), names)
 
 
 def test_a_study_that_cannot_go_anywhere_says_so_before_its_first_trial_and_when_resumed(full_home):
