@@ -73,7 +73,7 @@ class StrategySpace:
         registry = methods.registered()
         method = np.array([names.index(s.method) for s in self.strategies], dtype=np.int64)
         runs = np.array([name in registry and name not in infeasible for name in names])
-        self.kinds, self._model = Kinds(self.strategies), model
+        self.kinds, self._model, self._law = Kinds(self.strategies), model, vectors.guess
         kept = () if model is None else self.kinds.kept(model)
         runs_here = runs[method] & ((self.kinds.of < 0) | bool(kept))
         mask = runs_here & first_of_twins(self.strategies, recipe, n_train)
@@ -149,11 +149,11 @@ class StrategySpace:
         return [s for s, allowed in zip(self.strategies, self._allowed, strict=True) if allowed]
 
     def promising(self) -> list[str]:
-        """Return the names of the methods, those first that lose least by experience; as they are without any."""
-        names = list(self.space.methods)
-        if self.space.slope is None:
-            return names
-        return [names[m] for m in np.argsort(self.space.slope, kind="stable")]
+        """Return the names of the methods, those first that lose least by experience; as they are without any.
+
+        At equal length: how long the grid lets a method train says nothing of it, and what is chosen trains on.
+        """
+        return sorted(self.space.methods, key=self._law.slope) if self._law else list(self.space.methods)
 
     def runnable(self) -> list[Strategy]:
         """Return the strategies on the grid whose method works on this model, whatever they remove; twins once.
