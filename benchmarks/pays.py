@@ -89,8 +89,8 @@ def page(out: Path) -> str:
         "processor, and every row had as many from its process's start to its saved model.",
         "`search, no race` is the search before finalists of different kinds raced at its end (decision 97): then two were run again from the original model, where",
         "that was affordable, or none; `search, two legs` had the first rule of the race, which always took the least loss; `search, pairs first` began with",
-        "schemes that factor half the way and prune the rest (decision 103); `search, TRP too` had TRP on the default grid (its card without",
-        "`default_grid: false`, vectors learned with it), where it is not yet.",
+        "schemes that factor half the way and prune the rest (decision 103). These, and `search, the six methods`, had the paper's methods; since then TRP is on the",
+        "default grid (decision 107): `search, TRP too` began with the methods whose steps are longest, `search` begins with those that lose least at equal length.",
         made_with(),
     ]  # fmt: skip
     for task, gamma in dict.fromkeys((r["task"], r["gamma"]) for r in found):

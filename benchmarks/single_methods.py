@@ -74,6 +74,7 @@ READING = (
     "- **LFB is first in the paper at 70%, and here on ResNet-20 at both sizes** since version 5 takes the better of two forms of a basis (decision 75); with k×k filters alone, as in the paper, it was 2.5 points",
     "  lower at 40% and 7.2 at 70% (`../variants`). At 40% it takes few FLOPs: the layers with most parameters have few. The authors' LFB trains a fresh network; in a short step that costs 43 points",
     "  (`../variants`, ResNet-20, 40%). Its FLOPs in the paper are a counter's mistake: `../lfb-flops.md`.",
+    "- **TRP is not in that paper.** In its spatial form it is level with LFB at 40%, where it takes 41% of the FLOPs along and LFB 17%, and a point behind at 70%, in half of LFB's seconds.",
     "- **LeGR is first in the paper at 40%; here level with NS.** Its search (version 3; decision 63 changed it) has 140 iterations, about three for each of 46 candidates, and found nothing better on",
     "  ResNet-20 than the ranking it starts from, norms over their layer's mean (decision 29). At 70% it is behind LFB and HOS, as in the paper; on ResNet-56 it is last.",
     "- **HOS is second in the paper at both sizes.** At the recipe's learning rate its reconstruction loss ruined ResNet-20 at 70% (55% and 64% in two seeds); at a tenth of it, as in the",
