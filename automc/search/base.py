@@ -34,6 +34,11 @@ MORE = -1
 trained on by another third. So the last level ends with two, and what a scheme is trained on from is its prefix."""
 
 
+def these(strategies: Indices | None) -> Indices | slice:
+    """Return what picks strategies out of an array over all of a Space: None are all."""
+    return slice(None) if strategies is None else strategies
+
+
 def bare(scheme: SchemeIndices) -> SchemeIndices:
     """Return the strategies of a scheme, at whatever level it is."""
     return scheme[: len(scheme) - scheme.count(MORE)]
@@ -125,7 +130,7 @@ class Space:
         Args:
             strategy: which strategies, for each prefix, (p, s), or the same for all, (1, s); None: all, for each.
         """
-        which = slice(None) if strategy is None else strategy
+        which = these(strategy)
         before, grain = sizes(prefixes)[:, None], grains(prefixes)[:, None]
         missing = np.maximum(gamma - before, 0.0)
         if self.pace is not None:
@@ -170,7 +175,7 @@ class Space:
         """
         if self.pace is None:
             return None
-        which = slice(None) if among is None else among
+        which = these(among)
         gone = self.planned([outcome], gamma, None if among is None else among[None, :])[0]
         gone = np.where(self.quantises[which], 0.0, gone / float(grains([outcome])[0]))
         left = 1 - (outcome.pr or 0.0)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from automc.search.base import FloatArray, Indices, Limits, Outcome, SchemeIndices, Space, grains, meets
+from automc.search.base import FloatArray, Indices, Limits, Outcome, SchemeIndices, Space, grains, meets, these
 from automc.search.pace import NEAR
 from automc.search.pareto import non_dominated
 
@@ -111,9 +111,8 @@ class History:
                 self.tally[int(outcome.status != "ok"), self.space.method[outcome.scheme[-1]]] += 1
         new = [outcome for outcome in outcomes if is_measured(outcome)]
         self._measured += new
-        ahead = [outcome for outcome in new if not any(_dominates(best, outcome) for best in self._frontier)]
-        if ahead:
-            self._frontier = _best(self._frontier + ahead)
+        if new:
+            self._frontier = _best(self._frontier + new)
 
     def expect(self, pending: Sequence[SchemeIndices]) -> None:
         """Take note of what is under way: it is not new, though nothing is known of it."""
@@ -183,7 +182,7 @@ class History:
         With `further`, the target must be reached by exactly that many more steps after the next one,
         else by any number that L allows. Schemes that were told are not left out, failed ones are.
         """
-        which = slice(None) if among is None else among
+        which = these(among)
         mask, room = self.space.mask[which], self.limits.max_length - len(prefix) - 1
         if room < 0 or (further or 0) > room or self.failed(prefix) or self.space.closing[list(prefix)].any():
             return np.zeros(len(mask), dtype=bool)
@@ -249,11 +248,11 @@ class History:
         now = self.foreseen(prefix)
         missing = self.space.missing(now, self.limits.gamma, among) / float(grains([now])[0])
         fits = self._used(prefix) + missing <= self.limits.max_removed + _EPS
-        return np.asarray((missing > _LEAST) & fits & (missing <= self._reach[slice(None) if among is None else among]))
+        return np.asarray((missing > _LEAST) & fits & (missing <= self._reach[these(among)]))
 
     def _in_time(self, prefix: SchemeIndices, room: int, among: Indices | None) -> npt.NDArray[np.bool_]:
         """Tell of each strategy whether the time asked for may be met after it, or by the steps for which room is."""
-        now, which = self.foreseen(prefix), slice(None) if among is None else among
+        now, which = self.foreseen(prefix), these(among)
         times = self.space.paces(now, self.limits.gamma, among)
         if times is None or self.space.pace is None:
             return np.ones(len(self.space.mask[which]), dtype=bool)
@@ -274,13 +273,6 @@ def is_measured(outcome: Outcome) -> bool:
 def points(outcomes: Sequence[Outcome]) -> FloatArray:
     """Return (accuracy, size removed) of measured outcomes, (n, 2)."""
     return np.array([(o.accuracy, o.size) for o in outcomes], dtype=float).reshape(-1, 2)
-
-
-def _dominates(one: Outcome, other: Outcome) -> bool:
-    """Tell whether a measured outcome is at least as good as another in accuracy and size, and better in one."""
-    accuracy, than = one.accuracy or 0.0, other.accuracy or 0.0
-    size, beyond = one.size or 0.0, other.size or 0.0
-    return accuracy >= than and size >= beyond and (accuracy > than or size > beyond)
 
 
 def _best(outcomes: Sequence[Outcome]) -> list[Outcome]:

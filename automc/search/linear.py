@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from automc.search.base import FloatArray, Indices, Limits, Outcome, Space, grains, sizes
+from automc.search.base import FloatArray, Indices, Limits, Outcome, Space, grains, sizes, these
 
 MOST = 0.8
 """A removal relative to the step's input counts as this at most, where x/(1−x) would grow beyond all bounds."""
@@ -99,7 +99,7 @@ def cut(space: Space, prefixes: Sequence[Outcome], gone: FloatArray, strategy: I
     That is parameters; of a quantiser, which leaves all, what the rounding of weights is in their squares. `strategy`
     says which steps, as of `Space.planned`.
     """
-    which = slice(None) if strategy is None else strategy
+    which = these(strategy)
     left = 1 - removed(prefixes)[:, None]
     return np.where(space.quantises[which], space.rounding[which] * left, gone / grains(prefixes)[:, None])
 
@@ -167,7 +167,7 @@ class SizeModel:
         Args:
             strategy: which strategies, for each prefix, (p, s); None: all, for each.
         """
-        which = slice(None) if strategy is None else strategy
+        which = these(strategy)
         before, planned = sizes(prefixes), self._space.planned(prefixes, self._gamma, strategy)
         missed = self._features(before[:, None], planned, self._space.method[which]) @ self._ridge.mean
         return np.clip(planned + missed, 0.0, 1 - before[:, None])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automc.search import register
-from automc.search.base import FloatArray, Indices, Limits, Outcome, Reason, SchemeIndices, Searcher, Space
+from automc.search.base import FloatArray, Indices, Limits, Outcome, Reason, SchemeIndices, Searcher, Space, these
 from automc.search.evaluator import Evaluator, StepModel
 from automc.search.history import History, is_measured, points
 from automc.search.linear import SizeModel
@@ -179,7 +179,7 @@ class ProgressiveSearch(Searcher):
         if not prefixes:
             nothing = np.zeros(0, dtype=np.intp)
             return Candidates([], nothing, nothing, np.zeros((0, 2)), np.zeros(0))
-        which = slice(None) if among is None else among
+        which = these(among)
         likely = allowed & (rng.random(len(self.space.methods)) < self._success())[self.space.method[which]]
         at = prefix, column = np.nonzero(likely if likely.any() else allowed)
         spread = self.evaluator.spread(prefixes, among) * points(prefixes)[:, :1]

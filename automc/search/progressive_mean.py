@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automc.search import register
-from automc.search.base import FloatArray, Indices, Limits, Outcome, Space
+from automc.search.base import FloatArray, Indices, Limits, Outcome, Space, these
 from automc.search.linear import FirstGuess
 from automc.search.progressive import ProgressiveSearch
 
@@ -33,7 +33,7 @@ class StrategyMeans:
 
     def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
         """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""
-        guess, which = self._guess.predict(prefixes, among), slice(None) if among is None else among
+        guess, which = self._guess.predict(prefixes, among), these(among)
         size = (self._removed[which] + guess[..., 1]) / (self._count[which] + 1)
         return np.stack([guess[..., 0] + self._residual[which], size], axis=-1)
 

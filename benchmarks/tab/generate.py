@@ -36,19 +36,19 @@ from automc.study.spec import MAX_REMOVED
 from automc.study.study import versions
 from automc.training.recipe import Recipe
 from benchmarks.tab.table import read_rows
-from kg.cards import enumerate_strategies, on_grid
+from kg.cards import enumerate_strategies
 from kg.schema import Scheme, Strategy
 
 
 def choose(k: int, seed: int = 0) -> list[Strategy]:
-    """Return `k` strategies, from each executable method in turn: first one of each HP2, spread over the grid.
+    """Return `k` strategies, from each of the paper's methods in turn: first one of each HP2, spread over the grid.
 
     Deterministic for a seed and the method cards.
     """
     rng = np.random.default_rng(seed)
     turns: list[list[Strategy]] = []
-    for card in on_grid(knowledge.methods()):
-        if card.hyperparameters and card.id in methods.registered():
+    for card in knowledge.methods():
+        if card.label and card.id in methods.registered():
             by_size = sorted(enumerate_strategies(card), key=lambda s: s.number("HP2"))
             groups = [list(own) for _, own in groupby(by_size, key=lambda s: s.number("HP2"))]
             turns.append([groups[i][rng.integers(len(groups[i]))] for i in rng.permutation(len(groups))])

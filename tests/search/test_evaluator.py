@@ -123,7 +123,8 @@ def test_some_strategies_are_predicted_as_among_all(new_space, new_table, monkey
     model.learn(told_by_chance(table))
     parents = [START, *(o for o in table.told.values() if o.accuracy)][:20]
     among = np.array([0, 1, 7, 20, 31, 44])
-    np.testing.assert_allclose(model.predict(parents, among), model.predict(parents)[:, among])
+    # The network computes in 32 bits, where a sum of many rows may differ in its last digit.
+    np.testing.assert_allclose(model.predict(parents, among), model.predict(parents)[:, among], atol=1e-6)
     np.testing.assert_allclose(model.spread(parents, among), model.spread(parents)[:, among])
 
 
