@@ -335,8 +335,8 @@ def test_a_retired_method_is_kept_and_neither_embedded_nor_searched(filled: Grap
     studies.save_trial(filled, "s", {"ordinal": 1, "scheme": Scheme((used,)), "status": "ok"})
     additions.retire(filled, "Method", ["NS"], "me", "superseded")
     sync.sync(filled, *knowledge())
-    assert sync.strategy_ids(filled) == []
-    assert {head for head, _, _ in sync.triples(filled)} == {"TRP"}
+    left = {*sync.strategy_ids(filled), *(head for head, _, _ in sync.triples(filled))}
+    assert {name.split("[")[0] for name in left} == {"TRP"}
     assert [method.id for method in sync.read_methods(filled)] == ["TRP"]
     assert sync.read_experience(filled) == ()
     kept = filled.read("MATCH (m:Method {id: 'NS'})-[r:HAS_HYPERPARAMETER]->(h) RETURN h.id AS id, r.values AS v")
