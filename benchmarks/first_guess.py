@@ -26,7 +26,7 @@ NAMES = (
     "automc_progressive", "automc_random", "automc_resnet20-bench-1", "automc_digits-k8", "automc_single-methods",
 )  # fmt: skip
 ROUND, EARLY = 4, 20
-METHODS = ("LMA", "LeGR", "NS", "SFP", "HOS", "LFB")
+METHODS = ("LMA", "LeGR", "NS", "SFP", "HOS", "LFB", "TRP")
 GAMMA = 0.3
 
 
