@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from automc.execution.outcome import StepOutcome
@@ -123,7 +123,7 @@ class Trial:
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Trial:
         """Read what `as_row` wrote, also where the graph left out what was None, and of before there was SR."""
-        known = {field.name for field in fields(cls)}
+        known = cls.__dataclass_fields__
         values = {name: value for name, value in row.items() if name in known and value is not None}
         if "sr" not in values and "pr" in values:
             values |= {"sr": values["pr"], "step_sr": values.get("step_pr"), "bits": FLOAT * values["params"]}
