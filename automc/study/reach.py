@@ -38,7 +38,8 @@ def grids(only: Collection[str] = ()) -> dict[str, tuple[Strategy, ...]]:
 def unasked(spec: StudySpec, names: Iterable[str]) -> dict[str, str]:
     """Return, of these methods, those that a study has no use for, with the reason.
 
-    Those made for limits that nobody has set; in the paper's search, methods of AutoMC that are not the paper's.
+    Those made for limits that nobody has set; in the paper's search, methods of AutoMC that are not the paper's, but for
+    the quantisers that a size asks for.
     """
     limited = {limit.figure for limit in spec.limits}
     registry, reasons = methods.registered(), dict[str, str]()
@@ -48,7 +49,7 @@ def unasked(spec: StudySpec, names: Iterable[str]) -> dict[str, str]:
         if serves and not limited & set(serves):
             options = " or ".join(KINDS[figure].option for figure in serves)
             reasons[name] = f"it costs accuracy for what is not limited here; it is searched with {options}."
-        elif name not in papers and name in methods.BUILT_IN:
+        elif name not in papers and name in methods.BUILT_IN and not quantiser(name):
             reasons[name] = f"it is not of the AutoMC paper, to which --grid-only keeps; --only {name} asks for it."
     return reasons
 

@@ -123,7 +123,7 @@ def test_nothing_is_opened_for_an_impossible_wish(automc_home):
 
 
 def test_the_papers_search_asks_for_its_six_methods_and_for_a_users(automc_home):
-    names = ("LMA", "LeGR", "NS", "SFP", "HOS", "LFB", "TRP", "Mine")
+    names = ("LMA", "LeGR", "NS", "SFP", "HOS", "LFB", "TRP", "UQ", "Mine")
     reasons = unasked(spec(0.3), names)
     assert set(reasons) == {"TRP"}
     assert "--only TRP" in reasons["TRP"]

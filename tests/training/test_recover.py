@@ -152,7 +152,11 @@ def test_a_lucky_figure_before_does_not_undo_the_training(digits, teacher):
     # 200 that it gets right for 10 that it does not: better than it is.
     lucky = torch.cat([right.nonzero()[:200, 0], (~right).nonzero()[:10, 0]])
     assert right.float().mean() < 0.93
-    done = recover(teacher, teacher, data, validation.subset(lucky), RECIPE, Extent(epochs=1), seed=1, lr=0.02)
-    assert done.after < done.before
-    assert done.kept
-    assert not torch.equal(weights(done.model), weights(teacher))
+    chosen = validation.subset(lucky)
+    ended = [recover(teacher, teacher, data, chosen, RECIPE, Extent(epochs=1), seed=s, lr=0.02) for s in range(1, 7)]
+    # How far each falls differs from processor to processor; a standard error of 210 images is 1.5 points.
+    near = [done for done in ended if done.before - 0.014 < done.after < done.before]
+    assert near
+    for done in near:
+        assert done.kept
+        assert not torch.equal(weights(done.model), weights(teacher))
