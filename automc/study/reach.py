@@ -38,8 +38,8 @@ def grids(only: Collection[str] = ()) -> dict[str, tuple[Strategy, ...]]:
 def unasked(spec: StudySpec, names: Iterable[str]) -> dict[str, str]:
     """Return, of these methods, those that a study has no use for, with the reason.
 
-    Those made for limits that nobody has set; in the paper's search, methods of AutoMC that are not the paper's, but for
-    the quantisers that a size asks for.
+    Those made for limits that nobody has set; in the paper's search, methods of AutoMC that are not the paper's, but
+    for the quantisers that a size asks for.
     """
     limited = {limit.figure for limit in spec.limits}
     registry, reasons = methods.registered(), dict[str, str]()
