@@ -35,14 +35,13 @@ class Task:
     given: Callable[[Path], Given]
 
 
-def make_small(work: Path, images: Path | None, weights: Path | None) -> None:
-    """Train ResNet-8; the images are read by the factory."""
-    trained("resnet8", work)
+def small(net: str, about: str) -> Task:
+    """A network of the small tasks, which is trained first; the images are read by their factory."""
 
+    def make(work: Path, images: Path | None, weights: Path | None) -> None:
+        trained(net, work)
 
-def make_plain(work: Path, images: Path | None, weights: Path | None) -> None:
-    """Train the network without shortcuts; the images are read by the factory."""
-    trained("plain6", work)
+    return Task(about, make, lambda work: Given(NETS[net], DATA, work / f"{net}.pt"))
 
 
 def make_resnet20(work: Path, images: Path | None, weights: Path | None) -> None:
@@ -73,15 +72,13 @@ def make_resnet20(work: Path, images: Path | None, weights: Path | None) -> None
 
 
 TASKS = {
-    "small": Task(
+    "small": small(
+        "resnet8",
         "ResNet-8, CIFAR-10 at 16×16 pixels, 7,500 training images (750 of them for validation), 10,000 of test",
-        make_small,
-        lambda work: Given("resnet8", DATA, work / "resnet8.pt"),
     ),
-    "plain": Task(
+    "plain": small(
+        "plain6",
         "A network in the manner of VGG, six convolutions without shortcuts; the images of the small task",
-        make_plain,
-        lambda work: Given(NETS["plain6"], DATA, work / "plain6.pt"),
     ),
     "resnet20": Task(
         "ResNet-20 (a public checkpoint, tuned for an epoch), CIFAR-10 at 32×32 pixels, 5,000 training images, 2,000 of "

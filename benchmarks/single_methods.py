@@ -65,7 +65,7 @@ READING = (
     "",
     "The levels do not compare: half an E0 is 176 iterations on 4,500 images here, and the paper's tables do not say at how many epochs they stand. What compares is the order.",
     "",
-    "Two values before the step: the model was tuned twice, with the same recipe and seed on different processors. Seconds come from several processors and from loaded",
+    "Several values before the step: the model was tuned three times, with the same recipe and seed on different processors. Seconds come from several processors and from loaded",
     "and idle machines; those of ResNet-56 do not compare with each other. ResNet-56 has one seed: a point between two methods is nothing there.",
     "",
     "- **LMA is last in the paper; here second at 40% and third at 70% on ResNet-20, first and second on ResNet-56.** The authors' code starts its student from fresh weights, at a learning rate of",

@@ -35,7 +35,7 @@ def grids(only: Collection[str] = ()) -> dict[str, tuple[Strategy, ...]]:
     return {m.id: tuple(enumerate_strategies(m)) for m in able if m.hyperparameters and (not only or m.id in only)}
 
 
-def unasked(spec: StudySpec, names: Iterable[str]) -> dict[str, str]:
+def unasked(spec: StudySpec, names: Collection[str]) -> dict[str, str]:
     """Return, of these methods, those that a study has no use for, with the reason.
 
     Those made for limits that nobody has set; in the paper's search, methods of AutoMC that are not the paper's, but
@@ -43,15 +43,20 @@ def unasked(spec: StudySpec, names: Iterable[str]) -> dict[str, str]:
     """
     limited = {limit.figure for limit in spec.limits}
     registry, reasons = methods.registered(), dict[str, str]()
-    papers = {m.id for m in knowledge.methods() if m.label} if spec.grid_only and not spec.only else set(names)
+    beside = _beside_the_paper() if spec.grid_only and not spec.only else set()
     for name in names:
         serves = registry[name].serves if name in registry else ()
         if serves and not limited & set(serves):
             options = " or ".join(KINDS[figure].option for figure in serves)
             reasons[name] = f"it costs accuracy for what is not limited here; it is searched with {options}."
-        elif name not in papers and name in methods.BUILT_IN and not quantiser(name):
+        elif name in beside:
             reasons[name] = f"it is not of the AutoMC paper, to which --grid-only keeps; --only {name} asks for it."
     return reasons
+
+
+def _beside_the_paper() -> set[str]:
+    """Return AutoMC's methods that are neither the paper's nor quantisers."""
+    return set(methods.BUILT_IN) - {m.id for m in knowledge.methods() if m.label or quantiser(m.id)}
 
 
 def grid_levels(only: Collection[str] = ()) -> dict[str, set[float]]:

@@ -91,7 +91,7 @@ class StrategySpace:
             cost=np.array(cost),
             mask=mask & ~far,
             task=np.asarray(vectors.scale(task), dtype=np.float32),
-            slope=self._slope(vectors, task, names, recipe, n_train),
+            slope=self._slope(task, names, recipe, n_train),
             reach=most,
             bits=self.kinds.bits,
             kind=self.kinds.of,
@@ -109,11 +109,9 @@ class StrategySpace:
             distinct=int(self.space.mask.sum()),
         )
 
-    def _slope(
-        self, vectors: Vectors, task: Task, names: Sequence[str], recipe: Recipe, n_train: int
-    ) -> FloatArray | None:
+    def _slope(self, task: Task, names: Sequence[str], recipe: Recipe, n_train: int) -> FloatArray | None:
         """Return what experience says of each method's steps on this task, at the method's usual length here."""
-        law, registry = vectors.guess, methods.registered()
+        law, registry = self._law, methods.registered()
         if law is None:
             return None
 

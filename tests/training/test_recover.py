@@ -156,7 +156,7 @@ def test_a_lucky_figure_before_does_not_undo_the_training(digits, teacher):
     ended = [recover(teacher, teacher, data, chosen, RECIPE, Extent(epochs=1), seed=s, lr=0.02) for s in range(1, 7)]
     # How far each falls differs from processor to processor; a standard error of 210 images is 1.5 points.
     near = [done for done in ended if done.before - 0.014 < done.after < done.before]
-    assert near
+    assert len(near) >= 3
     for done in near:
         assert done.kept
         assert not torch.equal(weights(done.model), weights(teacher))
