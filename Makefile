@@ -4,6 +4,8 @@ BIN := .venv/bin
 BUDGET ?= 24steps
 
 export OMP_NUM_THREADS ?= 1
+# A process that dies ends the run: xdist would go on without its files and never end.
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -16,11 +18,11 @@ search: .venv/installed
 	$(BIN)/automc search .automc/digits-resnet8.am --data digits --gamma 0.3 --budget $(BUDGET)
 
 test: .venv/installed lint
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow and not neo4j'
+	$(PYTEST) -m 'not slow and not neo4j'
 	tests/neo4j.sh --if-possible -m 'neo4j and not slow' tests/kg/store
 
 test-all: .venv/installed lint
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not neo4j'
+	$(PYTEST) -m 'not neo4j'
 	tests/neo4j.sh --if-possible -m neo4j tests/kg tests/cli tests/study
 
 lint: .venv/installed

@@ -65,13 +65,13 @@ def row(contender: str, seed: int, options: argparse.Namespace) -> dict[str, Any
     arguments = ["--one", contender, "--out", str(options.out), "--seeds", str(seed)]
     arguments += ["--task", options.task, "--gamma", str(options.gamma), "--seconds", str(options.seconds)]
     call = f"{CLOCK}; import sys; sys.argv[1:] = {arguments!r}; from benchmarks.pays import main; main()"
-    # The benchmark of this checkout on the package of that one.
+    # The benchmark of this checkout on the package of that one; -P, as a folder that python starts in goes before these.
     path = [str(place), str(here)] if contender == "old" else [str(here)]
     home = (
         Path(options.out).resolve() / f".home-{'-'.join(key(contender, seed, options).values())}"
     )  # no step is had for nothing
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "AUTOMC_HOME": str(home)}
-    done = subprocess.run([sys.executable, "-c", call], env=env, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", call], env=env, stdout=subprocess.PIPE, text=True, check=True)
     return {**key(contender, seed, options), "seconds": options.seconds, **json.loads(done.stdout.splitlines()[-1])}
 
 
@@ -104,21 +104,31 @@ def page(out: Path) -> str:
     return "\n".join([*lines, ""])
 
 
-def table(found: Sequence[dict[str, str]]) -> list[str]:
-    """The rows of one task, the best on test first."""
+def table(rows_of_task: Sequence[dict[str, str]]) -> list[str]:
+    """The rows of one task, the best on test first; a search that saved nothing in some runs comes behind those that did."""
     lines = [
         "| contender | n | seconds | removed | validation | test | what (first seed) |",
         "|---|---|---|---|---|---|---|",
     ]
-    by_name = grouped(found, "contender")
+    by_name = grouped(rows_of_task, "contender")
+    saved = {name: [r for r in group if r["test"]] for name, group in by_name.items()}
 
     def mean(group: Sequence[dict[str, str]], name: str) -> float:
         return sum(float(r[name]) for r in group) / len(group)
 
-    for name, group in sorted(by_name.items(), key=lambda item: -mean(item[1], "test")):
-        cells = " | ".join(spread([float(r[part]) for r in group]) for part in ("validation", "test"))
-        used, removed = mean(group, "processor"), mean(group, "removed")
-        lines.append(f"| {name} | {len(group)} | {used:.0f} | {removed:.1%} | {cells} | {group[0]['what']} |")
+    def rank(name: str) -> tuple[float, float]:
+        return len(saved[name]) / len(by_name[name]), mean(saved[name], "test") if saved[name] else 0.0
+
+    for name in sorted(by_name, key=rank, reverse=True):
+        group, found = by_name[name], saved[name]
+        n = str(len(group)) if len(found) == len(group) else f"{len(group)}, {len(found)} of them saved a model"
+        figures = ["none"] * 3
+        if found:
+            figures = [
+                f"{mean(found, 'removed'):.1%}",
+                *(spread([float(r[c]) for r in found]) for c in ("validation", "test")),
+            ]
+        lines.append(f"| {name} | {n} | {mean(group, 'processor'):.0f} | {' | '.join(figures)} | {group[0]['what']} |")
     return lines
 
 

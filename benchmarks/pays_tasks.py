@@ -45,15 +45,17 @@ def small(net: str, about: str) -> Task:
 
 
 def make_resnet20(work: Path, images: Path | None, weights: Path | None) -> None:
-    """Link the images of a folder into another, and tune the checkpoint on them.
+    """Link the images of a folder into another, and tune the checkpoint on them; builds of any age read what is kept.
 
     Raises:
         SystemExit: one of both is not given.
     """
-    if (work / "resnet20.am").is_file():
+    if (work / "resnet20.pt").is_file():
         return
     if images is None or weights is None:
         raise SystemExit("ResNet-20 asks for --images and --weights the first time.")
+    import torch
+
     from automc import api
 
     for part, (source, first, count) in PARTS.items():
@@ -69,6 +71,7 @@ def make_resnet20(work: Path, images: Path | None, weights: Path | None) -> None
         "resnet20", str(work / "cifar10"), out=work / "resnet20.am", weights=weights, epochs=EPOCHS, lr=LR,
         precision="float32", device="cpu",
     )  # fmt: skip
+    torch.save(api.load(work / "resnet20.am").state_dict(), work / "resnet20.pt")
 
 
 TASKS = {
@@ -84,6 +87,6 @@ TASKS = {
         "ResNet-20 (a public checkpoint, tuned for an epoch), CIFAR-10 at 32×32 pixels, 5,000 training images, 2,000 of "
         "validation and 8,000 of test, which it has not seen",
         make_resnet20,
-        lambda work: Given(str(work / "resnet20.am"), str(work / "cifar10")),
+        lambda work: Given("resnet20", str(work / "cifar10"), work / "resnet20.pt"),
     ),
 }
