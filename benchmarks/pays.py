@@ -64,13 +64,12 @@ def row(contender: str, seed: int, options: argparse.Namespace) -> dict[str, Any
     place = options.old.resolve() if contender == "old" else here
     arguments = ["--one", contender, "--out", str(options.out), "--seeds", str(seed)]
     arguments += ["--task", options.task, "--gamma", str(options.gamma), "--seconds", str(options.seconds)]
-    call = f"{CLOCK}; import sys; sys.argv[1:] = {arguments!r}; from benchmarks.pays import main; main()"
-    # The benchmark of this checkout on the package of that one; -P, as a folder that python starts in goes before these.
-    path = [str(place), str(here)] if contender == "old" else [str(here)]
+    call = f"{CLOCK}; import sys; sys.path.insert(0, {str(place)!r}); import automc, kg; sys.path.pop(0); "
+    call += f"sys.argv[1:] = {arguments!r}; from benchmarks.pays import main; main()"
     home = (
         Path(options.out).resolve() / f".home-{'-'.join(key(contender, seed, options).values())}"
     )  # no step is had for nothing
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "AUTOMC_HOME": str(home)}
+    env = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1", "AUTOMC_HOME": str(home)}
     done = subprocess.run([sys.executable, "-P", "-c", call], env=env, stdout=subprocess.PIPE, text=True, check=True)
     return {**key(contender, seed, options), "seconds": options.seconds, **json.loads(done.stdout.splitlines()[-1])}
 
@@ -93,14 +92,11 @@ def page(out: Path) -> str:
         "default grid (decision 107): `search, TRP too` began with the methods whose steps are longest, `search` begins with those that lose least at equal length.",
         made_with(),
     ]  # fmt: skip
-    for task, gamma in dict.fromkeys((r["task"], r["gamma"]) for r in found):
+    for task, gamma in dict.fromkeys((r["task"], r["gamma"]) for r in found if r["test_before"]):
         group = [r for r in found if (r["task"], r["gamma"]) == (task, gamma)]
         lines += ["", f"## {task}: {float(gamma):.0%} of the parameters to go, {float(group[0]['seconds']):.0f} s", ""]
-        lines += [
-            f"{TASKS[task].about}; the original has {float(group[0]['test_before']):.1%} on test.",
-            "",
-            *table(group),
-        ]
+        before = next(float(r["test_before"]) for r in group if r["test_before"])
+        lines += [f"{TASKS[task].about}; the original has {before:.1%} on test.", "", *table(group)]
     return "\n".join([*lines, ""])
 
 
