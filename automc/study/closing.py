@@ -60,8 +60,8 @@ def straight(
     """Return each method straight to the target in one step: what is within its reach, one setting a method.
 
     As long as the grid lets it train, and otherwise in the middle of the grid: the setting of which a person who knows
-    nothing of the others would expect most. A budget of seconds shortens them all alike, and drops the last ones where
-    even the shortest take too long.
+    nothing of the others would expect most. A budget of seconds shortens them all alike, and where even the shortest
+    take too long it drops the dearest, so that as many as possible are tried.
 
     Args:
         grid: strategies that may be asked for.
@@ -81,8 +81,9 @@ def straight(
         chosen = [solved(_middle(own, cut), aims[name]) for name, own in by_method.items()]
         if most is None or sum(map(seconds, chosen)) <= most:
             return [Scheme((strategy,)) for strategy in chosen]
-    within = [s for n, s in enumerate(chosen, 1) if sum(map(seconds, chosen[:n])) <= (most or 0.0)]
-    return [Scheme((strategy,)) for strategy in within]
+    while most is not None and sum(map(seconds, chosen)) > most:
+        chosen.remove(max(reversed(chosen), key=seconds))  # of several the least promising
+    return [Scheme((strategy,)) for strategy in chosen]
 
 
 def _lengths(grid: Sequence[Strategy]) -> list[Value]:

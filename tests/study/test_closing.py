@@ -53,8 +53,19 @@ def test_what_is_out_of_reach_is_not_tried_and_the_promising_come_first() -> Non
     ("most", "each", "count"), [(3.5, 0.5, 7), (3.4, 0.4, 7), (0.7, 0.1, 7), (0.45, 0.1, 4), (0.0, 0.1, 0)]
 )
 def test_a_short_budget_shortens_all_alike_and_then_drops_the_last(most: float, each: float, count: int) -> None:
-    found = straight(GRID, 0.7, {}, seconds, most + 1e-9)
+    found = straight(GRID, 0.7, {}, seconds, most + 1e-9, METHODS)
     assert [seconds(scheme.steps[0]) for scheme in found] == [each] * count
+    assert [scheme.steps[0].method for scheme in found] == list(METHODS[:count])
+
+
+def test_where_not_all_can_be_tried_the_dearest_are_not() -> None:
+    """A promising method with dear steps keeps no other one out."""
+
+    def dear(strategy: Strategy) -> float:
+        return seconds(strategy) * (5 if strategy.method == METHODS[0] else 1)
+
+    found = straight(GRID, 0.7, {}, dear, 0.65, METHODS)
+    assert [scheme.steps[0].method for scheme in found] == list(METHODS[1:])
 
 
 def test_the_space_goes_both_ways(full_home):
