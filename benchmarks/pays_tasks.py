@@ -71,7 +71,7 @@ def make_resnet20(work: Path, images: Path | None, weights: Path | None) -> None
         "resnet20", str(work / "cifar10"), out=work / "resnet20.am", weights=weights, epochs=EPOCHS, lr=LR,
         precision="float32", device="cpu",
     )  # fmt: skip
-    torch.save(api.load(work / "resnet20.am").state_dict(), work / "resnet20.pt")
+    torch.save(api.load(str(work / "resnet20.am")).state_dict(), work / "resnet20.pt")
 
 
 TASKS = {

@@ -219,11 +219,15 @@ def _intention(known: Knowledge, start: Vectors | None, epochs: int) -> str:
     old = set(start.strategies)
     new = Counter(method for id, method in now.items() if id not in old)
     gone = len(old - now.keys())
-    return (
-        f"Embeddings: continuing from {start.id}, {epochs} epochs: {new.total():,} new strategies"
-        + (f" ({', '.join(f'{name} {n:,}' for name, n in new.items())})" if new else "")
-        + f", {gone:,} gone. What was learned before hardly moves; automc kg embed --full learns all anew."
+    more = f"{new.total():,} new strategies" + (
+        f" ({', '.join(f'{name} {n:,}' for name, n in new.items())})" if new else ""
     )
+    what = (
+        f"{more}, {gone:,} gone. What was learned before hardly moves"
+        if new or gone
+        else "the strategies are the same, and what experience says of them is learned"
+    )
+    return f"Embeddings: continuing from {start.id}, {epochs} epochs: {what}; automc kg embed --full learns all anew."
 
 
 def _learn(known: Knowledge, epochs: int, seed: int, start: Vectors | None, progress: Progress | None) -> Vectors:

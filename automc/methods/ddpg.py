@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from automc.methods.policy import Choice, Value
 from automc.training.seeds import seeded
+from kg.embedding.adam import Adam
 
 HIDDEN = 300
 LR_ACTOR, LR_CRITIC = 1e-4, 1e-3
@@ -84,8 +85,8 @@ class Agent:
             self.critic = _Critic(features)
         self._slow = copy.deepcopy(self.actor), copy.deepcopy(self.critic)
         self._optimizers = (
-            torch.optim.Adam(self.actor.parameters(), LR_ACTOR, fused=True),
-            torch.optim.Adam(self.critic.parameters(), LR_CRITIC, fused=True),
+            Adam(self.actor.parameters(), LR_ACTOR, fused=True),
+            Adam(self.critic.parameters(), LR_CRITIC, fused=True),
         )
         self.draws = torch.Generator().manual_seed(seed)
         self._seen: deque[_Transition] = deque(maxlen=REPLAY * length)

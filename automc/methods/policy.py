@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from automc.training.seeds import seeded
+from kg.embedding.adam import Adam
 
 HIDDEN = 64
 EMBEDDED = 16
@@ -146,7 +147,7 @@ def reinforce(
     draw = torch.Generator().manual_seed(seed)
     with seeded(seed):
         controller = _Controller(features.shape[1], len(budget.widths))
-    optimizer = torch.optim.Adam(controller.parameters(), lr=LR)
+    optimizer = Adam(controller.parameters(), LR)
     spread = features.std(0, correction=0)
     scaled = (features - features.mean(0)) / torch.where(spread > 0, spread, torch.ones_like(spread))
     left = episodes - len(given)

@@ -27,7 +27,7 @@ MARGIN = 0.9
 KEPT = 8
 """States of the network that are kept. A resumed search asks again for what was under way, as it was asked: with less
 learned than the newest has, by as many lessons as rounds were under way."""
-LESSONS = 1
+LESSONS = 2
 """Raised where the network, or how it learns, changes: what an older version has learned is then learned again."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from automc.search.base import FloatArray, Indices, Limits, Outcome, Space
+from kg.embedding.adam import Adam
 
 HIDDEN = 32
 BATCH = 64
@@ -82,30 +82,22 @@ class NetModel:
         self._seed = seed
         self._steps = steps
         self._rounds = 0
-        self._recalled: dict[str, Any] | None = None
         self._strategies = _tensor(strategy_vectors(space))
         self._task = _tensor(space.task)
         self._scale = torch.tensor(SCALE)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = self._built(self._strategies.shape[1], len(space.task))
-
-    @cached_property
-    def _optimizer(self) -> torch.optim.Adam:
-        """Loads torch's compiler, two seconds of a start, so not before something is learned."""
-        adam = torch.optim.Adam(self.net.parameters(), lr=1e-3, fused=True)
-        if self._recalled is not None:
-            adam.load_state_dict(self._recalled)
-        return adam
+        self._optimizer = Adam(self.net.parameters(), 1e-3, fused=True)
 
     def state(self) -> dict[str, Any]:
         """Return what was learned, for `load`."""
-        return {"net": self.net.state_dict(), "optimizer": self._optimizer.state_dict(), "rounds": self._rounds}
+        return {"net": self.net.state_dict(), "moments": self._optimizer.state, "rounds": self._rounds}
 
     def load(self, state: dict[str, Any]) -> None:
         """Stand where another model of the same space and seed stood, before anything is learned."""
         self.net.load_state_dict(state["net"])
-        self._recalled, self._rounds = state["optimizer"], state["rounds"]
+        self._optimizer.state, self._rounds = state["moments"], state["rounds"]
 
     def predict(self, prefixes: Sequence[Outcome], among: Indices | None = None) -> FloatArray:
         """Return (step AR, step PR) of every strategy, or of those `among` them, after each prefix; (p, s, 2)."""

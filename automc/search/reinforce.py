@@ -20,6 +20,7 @@ from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.search.history import History, points
 from automc.search.network import strategy_vectors
 from automc.search.random_search import fill
+from kg.embedding.adam import Adam
 
 HIDDEN = 64
 LEARNING_RATE = 5e-3
@@ -82,7 +83,7 @@ class ReinforceSearch(Searcher):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.controller = Controller(vectors)
-        self._optimizer = torch.optim.Adam(self.controller.parameters(), lr=LEARNING_RATE)
+        self._optimizer = Adam(self.controller.parameters(), LEARNING_RATE)
         self._baseline: float | None = None
 
     def ask(self, k: int, pending: Sequence[SchemeIndices] = ()) -> list[SchemeIndices]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from automc.datasets.base import TrainData
 from automc.training.loop import Loss, batches
 from automc.training.recipe import Recipe
+from kg.embedding.adam import Adam
 
 LR = 0.05
 """Of the scores. Published searches have thousands of updates and a tenth of that; a step has dozens."""
@@ -47,7 +48,7 @@ class Alternation:
         self._model, self._scores, self._loss, self._excess = model, list(scores), loss, list(excess)
         self._data, self._recipe, self._iterations = data, recipe, iterations
         self._stream = batches(data, recipe.batch_size(data.n), torch.Generator().manual_seed(seed))
-        self._optimizer = torch.optim.Adam(self._scores, lr=LR, betas=BETAS)
+        self._optimizer = Adam(self._scores, LR, BETAS)
         self.weights = [1.0] * len(self._excess)
         self.updates = 0
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kg.embedding.adam import Adam
 from kg.embedding.records import Records
 
 DIMENSION = 32
@@ -145,7 +146,7 @@ class ExperienceTraining:
         constrain: Callable[[], None],
     ) -> None:
         self.net, self.entities, self.records, self.constrain = net, entities, records, constrain
-        self.optimizer = torch.optim.Adam([entities, *net.parameters()], lr=LEARNING_RATE)
+        self.optimizer = Adam([entities, *net.parameters()], LEARNING_RATE)
         self.generator = torch.Generator().manual_seed(seed)
         self.inputs = net.inputs(records.features, records.excess)
         self.targets = (torch.from_numpy(records.targets).float() - net.target_centre) / net.target_spread

@@ -257,7 +257,7 @@ def test_what_was_learned_of_something_else_is_not_recalled(new_space, new_table
     elif change == "another length":
         space = replace(space, cost=space.cost * 2)
     elif change == "an older one":
-        monkeypatch.setattr(evaluator, "LESSONS", 2)
+        monkeypatch.setattr(evaluator, "LESSONS", evaluator.LESSONS + 1)
     else:
         file = io.BytesIO()
         torch.save([20], file)
