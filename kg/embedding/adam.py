@@ -15,7 +15,7 @@ State = list[tuple[Tensor, Tensor, Tensor]]
 class Adam:
     """What `torch.optim.Adam` does, by the function it calls, without the object around it.
 
-    The objects load torch's compiler when they are made: two seconds, and 140 MB of memory.
+    The objects load torch's compiler when they are made: two seconds, and up to 150 MB of memory.
     """
 
     def __init__(
