@@ -113,7 +113,10 @@ def show_result(result: Result, format: Format) -> int:
     """Print the front, the recommended scheme and the saved model; return the exit code."""
     title = f"Front of {result.spec.id}: validation {result.protocol.measure} against {result.protocol.noun} removed"
     if result.recommendation is None:
-        say(f"No scheme {result.protocol.unmet} within the budget.")
+        if result.trials:
+            say(f"No scheme {result.protocol.unmet} within the budget.")
+        else:
+            say(f"No step began: opening the study and trying each method took the budget of {result.spec.budget}.")
         if nearest := result.protocol.nearest_text(result.trials):
             say(nearest)
         say(f"Go on with: automc resume {result.spec.id} --budget 2h")

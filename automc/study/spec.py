@@ -60,6 +60,8 @@ class Budget:
         if self.steps is not None:
             return f"{self.steps} steps"
         seconds = self.seconds or 0.0
+        if seconds < 90:
+            return f"{seconds:.3g} s"
         return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 

@@ -114,6 +114,17 @@ def test_unmet_target_is_exit_3_and_the_trials_are_kept(automc, full_home):
     assert len(table(automc("show", "digits-digits-1", "--trials", "--format", "csv").stdout)) == 1
 
 
+def test_a_budget_that_opening_takes_is_said_so(automc, full_home):
+    with in_process():
+        done = automc(
+            "search", full_home / "digits.am", "--data", "digits", "--budget", "0.1s", *QUICK, "--no-own-experience"
+        )
+    assert done.exit_code == 3, done.output
+    assert "No step began: opening the study and trying each method took the budget of 0.1 s." in done.stderr
+    assert "within the budget" not in done.stderr
+    assert "automc resume digits-digits-1" in done.stderr
+
+
 def test_sizes_are_read():
     assert parse_bytes("20GiB") == 20 * 2**30
     assert parse_bytes("500MB") == 500_000_000
