@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -99,7 +100,7 @@ class Loop:
         self, spec: StudySpec, subject: Subject, space: StrategySpace, forecast: Forecast, trials: Sequence[Trial],
         elapsed: float, listener: Listener, keep_models: Callable[[list[Scheme]], None], outbox: Outbox,
         protocol: Protocol, gauge: Callable[[Trial], Trial], first: Sequence[Scheme] = (),
-        foresee: Callable[[Trial], Trial] = lambda trial: trial, learned: Path | None = None,
+        foresee: Callable[[Trial], Trial] = lambda trial: trial, learned: Path | None = None, most: float | None = None,
     ) -> None:  # fmt: skip
         """Stand where `trials`, those of the graph in ordinal order, left off after `elapsed` charged seconds.
 
@@ -107,7 +108,8 @@ class Loop:
         `outbox` takes trials to the graph; `gauge` returns a trial with what the protocol needs of it beyond its step's
         outcome, and is called while no step runs where that is a latency; `first` is executed before the searcher is
         asked for anything; `foresee` returns a finished trial with what is predicted of its latency; in `learned` is
-        kept what the searcher would take long to learn again.
+        kept what the searcher would take long to learn again; `most` are the seconds of a budget of seconds as long as
+        nothing meets the target.
         """
         self.spec = spec
         self.subject = subject
@@ -121,6 +123,7 @@ class Loop:
         self._first = first
         self._foresee = foresee
         self._learned = learned
+        self._most = most
         self.trials: dict[Scheme, Trial] = {t.scheme: t for t in trials}
         self._timed = protocol.limited("latency_ms")
         self._measured = -1
@@ -130,7 +133,7 @@ class Loop:
         self._elapsed_before = elapsed
         self._started = time.monotonic()
         self._charged = 0.0
-        self._said_slow = False
+        self._said_slow = self._said_longer = False
 
     @property
     def seconds(self) -> float:
@@ -147,7 +150,7 @@ class Loop:
         self._complete()
         while True:
             self._outbox.replay()
-            schedule.advance(self._time_left)
+            schedule.advance(self._seconds_left > 0)
             self._keep(searcher.learned())
             if not (self._outbox.full or self._measuring_due):
                 self._submit(workers, schedule, running)
@@ -165,9 +168,15 @@ class Loop:
                 write_atomically(self._learned, learned)
 
     @property
-    def _time_left(self) -> bool:
-        budget = self.spec.budget.seconds
-        return budget is None or self.seconds < budget
+    def _seconds_left(self) -> float:
+        """Of the search's share; as long as nothing meets the target, of all that was to follow it too."""
+        share = self.spec.budget.seconds
+        if share is None or self._front or self._most is None:
+            return math.inf if share is None else share - self.seconds
+        if share < self.seconds < self._most and not self._said_longer:
+            self._said_longer = True
+            self.listener.say("Nothing meets the target so far: the search goes on in the time that was to follow it.")
+        return self._most - self.seconds
 
     @property
     def _measuring_due(self) -> bool:
@@ -233,8 +242,7 @@ class Loop:
 
     def _affordable(self, scheme: Scheme) -> bool:
         """Tell whether a step is expected to end within a budget of seconds."""
-        budget = self.spec.budget.seconds
-        return budget is None or self.seconds + self.forecast.seconds(scheme) <= budget
+        return self.forecast.seconds(scheme) <= self._seconds_left
 
     def _made(self, scheme: Scheme, of_round: Round, outcome: StepOutcome, beside: int) -> Trial:
         """Make a trial of an outcome.

@@ -72,6 +72,16 @@ class Spending:
         search = opening + share * max(0.0, whole - fixed - opening)
         return cls(Budget(seconds=search), max(0.0, whole - search), asked, rest)
 
+    @property
+    def most(self) -> float | None:
+        """Seconds that a search may take while nothing meets the target: then nothing is trained on either.
+
+        None where the budget is in steps.
+        """
+        if self.search.seconds is None or self.end_seconds is None:
+            return None
+        return self.search.seconds + self.end_seconds - ((self.recovery and self.recovery.seconds) or 0.0)
+
     def runs(self, left: float | None, searched: int) -> float:
         """Return what the finalists' runs may use: seconds, or steps where the budget is in steps.
 

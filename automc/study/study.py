@@ -274,6 +274,7 @@ class Study:
             spec, self.subject, space, forecast, trials, elapsed, listener, keep_models, outbox,
             self.protocol, gauge_with(bench, self.protocol), first,
             foresight.foresee(bench) if foresight else lambda trial: trial, folder(self.spec.id) / "learned.pt",
+            self._spending.most,
         )  # fmt: skip
         listener.plan(self._plan(space, first, forecast, infeasible, trials, elapsed))
         return loop

@@ -20,7 +20,7 @@ from automc.search import _REGISTRY, evaluator
 from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.search.evaluator import Evaluator
 from automc.search.network import NetModel
-from automc.study import Budget, Listener, Study, machine
+from automc.study import Budget, Listener, Study, machine, spending
 from automc.study import stored as studies
 from automc.study.loop import Plan
 from automc.training import loop
@@ -173,6 +173,20 @@ def test_budget_of_seconds_starts_no_step_that_would_end_too_late(full_home):
     workers = []
     assert run(long, workers=workers).trials == ()
     assert workers[0].executed == []
+
+
+def test_a_search_that_found_nothing_goes_on_in_the_time_of_what_follows_it(full_home, monkeypatch):
+    """Two steps are needed for the target, and the share of the search is enough for none."""
+    monkeypatch.setattr(spending, "SEARCH", 1e-9)
+    options = {"gamma": 0.6, "grid_only": True, "final": True}
+    listener, said = Interrupt(2), list[str]()
+    monkeypatch.setattr(listener, "say", said.append)
+    with pytest.raises(KeyboardInterrupt):
+        run(create(full_home, "3600s", **options), listener)
+    assert any("the search goes on in the time that was to follow it" in text for text in said)
+    with monkeypatch.context() as patch:
+        patch.setattr(spending.Spending, "most", None)
+        assert run(create(full_home, "3600s", **options)).trials == ()
 
 
 def test_resuming_in_the_middle_of_a_round_equals_never_stopping(full_home, monkeypatch):
