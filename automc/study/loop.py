@@ -168,20 +168,29 @@ class Loop:
                 write_atomically(self._learned, learned)
 
     @property
+    def _seconds_over_share(self) -> float:
+        share = self.spec.budget.seconds
+        return -math.inf if share is None else self.seconds - share
+
+    @property
     def _seconds_left(self) -> float:
         """Of the search's share; as long as nothing meets the target, of all that was to follow it too."""
-        share = self.spec.budget.seconds
-        if share is None or self._front or self._most is None:
-            return math.inf if share is None else share - self.seconds
-        if share < self.seconds < self._most and not self._said_longer:
+        if self._front or self._most is None:
+            return -self._seconds_over_share
+        left = self._most - self.seconds
+        if self._seconds_over_share > 0 and left > 0 and not self._said_longer:
             self._said_longer = True
             self.listener.say("Nothing meets the target so far: the search goes on in the time that was to follow it.")
-        return self._most - self.seconds
+        return left
 
     @property
     def _measuring_due(self) -> bool:
-        """Whether no step should begin, because latencies are measured while none runs."""
-        return self._timed and len(self.trials) - self._measured >= 2 * self.spec.window
+        """Whether no step should begin, because latencies are measured while none runs.
+
+        Behind the search's share all are: whether it is to go on depends on them.
+        """
+        late = self._seconds_over_share > 0
+        return self._timed and len(self.trials) - self._measured >= (1 if late else 2 * self.spec.window)
 
     def _submit(self, workers: Workers, schedule: Schedule, running: dict[int, tuple[Scheme, Round]]) -> None:
         """Give all workers something to do, as far as the budget reaches."""
