@@ -52,7 +52,7 @@ ALLOWED = {
     "automc": {"automc.api", "automc.given", "automc.search", "automc.datasets", "automc.study"},
     "kg": set(),
 }  # fmt: skip
-EVERYWHERE = {"automc.errors", "automc.lazily", "automc.temporary", "automc.bounds", "kg.errors", "kg.embedding.adam"}
+EVERYWHERE = {"automc.errors", "automc.lazily", "automc.temporary", "automc.bounds", "kg.errors", "kg.adam"}
 
 
 def _module(path: Path) -> str:

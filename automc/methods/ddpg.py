@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from automc.methods.policy import Choice, Value
 from automc.training.seeds import seeded
-from kg.embedding.adam import Adam
+from kg.adam import Adam
 
 HIDDEN = 300
 LR_ACTOR, LR_CRITIC = 1e-4, 1e-3

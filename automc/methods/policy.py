@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from automc.training.seeds import seeded
-from kg.embedding.adam import Adam
+from kg.adam import Adam
 
 HIDDEN = 64
 EMBEDDED = 16

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from automc.search.base import FloatArray, Indices, Limits, Outcome, Space
-from kg.embedding.adam import Adam
+from kg.adam import Adam
 
 HIDDEN = 32
 BATCH = 64

@@ -20,7 +20,7 @@ from automc.search.base import Limits, Outcome, SchemeIndices, Searcher, Space
 from automc.search.history import History, points
 from automc.search.network import strategy_vectors
 from automc.search.random_search import fill
-from kg.embedding.adam import Adam
+from kg.adam import Adam
 
 HIDDEN = 64
 LEARNING_RATE = 5e-3

@@ -177,11 +177,7 @@ class Loop:
         """Of the search's share; as long as nothing meets the target, of all that was to follow it too."""
         if self._front or self._most is None:
             return -self._seconds_over_share
-        left = self._most - self.seconds
-        if self._seconds_over_share > 0 and left > 0 and not self._said_longer:
-            self._said_longer = True
-            self.listener.say("Nothing meets the target so far: the search goes on in the time that was to follow it.")
-        return left
+        return self._most - self.seconds
 
     @property
     def _measuring_due(self) -> bool:
@@ -199,6 +195,7 @@ class Loop:
             if len(running) >= workers.count:
                 return
             if scheme not in begun and self._affordable(scheme):
+                self._say_longer()
                 ticket = workers.submit(scheme, self.forecast.timeout(scheme, self.spec.step_timeout))
                 running[ticket] = (scheme, of_round)
 
@@ -285,6 +282,12 @@ class Loop:
         # What is dominated stays so, so the others need not be looked at again.
         self._front = self.protocol.front([*self._front, *(trial for trial, _ in made)])
         self._pin()
+
+    def _say_longer(self) -> None:
+        """Say once that a step begins behind the search's share, which it may where nothing meets the target."""
+        if self._seconds_over_share > 0 and not self._said_longer:
+            self._said_longer = True
+            self.listener.say("Nothing meets the target so far: the search goes on in the time that was to follow it.")
 
     def _say_slow(self, reason: str | None) -> None:
         """Say once that training does without CUDA graphs."""

@@ -73,6 +73,11 @@ class Spending:
         return cls(Budget(seconds=search), max(0.0, whole - search), asked, rest)
 
     @property
+    def fixed(self) -> float:
+        """Seconds of a recovery that was asked for in seconds, else 0."""
+        return (self.recovery and self.recovery.seconds) or 0.0
+
+    @property
     def most(self) -> float | None:
         """Seconds that a search may take while nothing meets the target: then nothing is trained on either.
 
@@ -80,7 +85,7 @@ class Spending:
         """
         if self.search.seconds is None or self.end_seconds is None:
             return None
-        return self.search.seconds + self.end_seconds - ((self.recovery and self.recovery.seconds) or 0.0)
+        return self.search.seconds + self.end_seconds - self.fixed
 
     def runs(self, left: float | None, searched: int) -> float:
         """Return what the finalists' runs may use: seconds, or steps where the budget is in steps.
@@ -91,9 +96,8 @@ class Spending:
         """
         if left is None:
             return RUNS_PER_STEP * searched
-        fixed = (self.recovery and self.recovery.seconds) or 0.0
-        shared = self.recovery is not None and not fixed
-        return max(0.0, left - fixed) * (RUNS if shared else 1.0)
+        shared = self.recovery is not None and not self.fixed
+        return max(0.0, left - self.fixed) * (RUNS if shared else 1.0)
 
     def recovering(self, left: float | None) -> Extent | None:
         """Return how long the saved model trains on; `left` are the seconds that the budget still leaves."""

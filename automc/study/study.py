@@ -353,7 +353,7 @@ class Study:
         if spending.end_seconds is not None:
             return spending.end_seconds
         runs = max(3.0, spending.runs(None, self.spec.budget.steps or 0)) if self.spec.final else 0.0
-        return runs * step + ((spending.recovery and spending.recovery.seconds) or 0.0)
+        return runs * step + spending.fixed
 
     def _finish(self, trials: list[Trial], forecast: Forecast, elapsed: float, listener: Listener) -> Result:
         base = Figures(self.subject.accuracy, self.subject.params, self.subject.flops)

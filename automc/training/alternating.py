@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from automc.datasets.base import TrainData
 from automc.training.loop import Loss, batches
 from automc.training.recipe import Recipe
-from kg.embedding.adam import Adam
+from kg.adam import Adam
 
 LR = 0.05
 """Of the scores. Published searches have thousands of updates and a tenth of that; a step has dozens."""

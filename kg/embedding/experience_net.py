@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kg.embedding.adam import Adam
+from kg.adam import Adam
 from kg.embedding.records import Records
 
 DIMENSION = 32

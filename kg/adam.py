@@ -1,4 +1,4 @@
-"""Adam, by torch's own function."""
+"""Adam, by torch's own function: for what learns here and above, and knows nothing of a graph."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kg.embedding.adam import Adam
+from kg.adam import Adam
 
 
 def trained(make: Callable[[list[nn.Parameter]], Any]) -> list[Tensor]:
@@ -37,7 +37,7 @@ def test_it_moves_as_torchs_own_does(fused: bool) -> None:
 
 def test_it_loads_no_compiler() -> None:
     code = (
-        "import sys, torch\nfrom kg.embedding.adam import Adam\n"
+        "import sys, torch\nfrom kg.adam import Adam\n"
         "weight = torch.nn.Parameter(torch.ones(3))\nadam = Adam([weight], 0.1)\n"
         "adam.zero_grad()\nweight.sum().backward()\nadam.step()\n"
         "assert float(weight.detach().max()) < 1\nassert 'torch._dynamo' not in sys.modules\n"
