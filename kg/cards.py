@@ -197,11 +197,16 @@ def on_grid(methods: Iterable[Method], named: Collection[str] = ()) -> tuple[Met
 
 def _agree(cards: list[tuple[Readable, Card]]) -> tuple[dict[str, str], dict[str, str]]:
     """Check what cards share; return the title of every technique, and the words of hyperparameters that have some."""
-    methods: dict[str, Readable] = {}
+    methods: dict[str, tuple[Readable, str]] = {}
     knobs: dict[str, tuple[Readable, HyperparameterCard]] = {}
     titles: dict[str, tuple[Readable, str]] = {}
     for path, card in cards:
-        if (first := methods.setdefault(card.method, path)) != path:
+        first, name = methods.setdefault(card.method.casefold(), (path, card.method))
+        if name != card.method:
+            raise CardInvalid(
+                f"{path}: method: {card.method} differs from {name} in {first} by capitals alone. Rename it."
+            )
+        if first != path:
             raise CardInvalid(f"{path}: method: {card.method} has a card already, {first}. Rename one of them.")
         for knob in card.hyperparameters:
             where, other = knobs.setdefault(knob.id, (path, knob))

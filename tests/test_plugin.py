@@ -119,5 +119,5 @@ def test_a_search_proposes_and_executes_it(facts: dict[str, Any]) -> None:
 def test_without_the_package_its_strategies_are_gone_but_what_a_study_has_run(facts: dict[str, Any]) -> None:
     (said, _), strategies, left = facts["after"]
     assert "0 new strategies, 100 gone" in said
-    assert strategies == 4975
+    assert strategies == 4750
     assert set(left) == {"FPGM[]", *(scheme for scheme, _, _ in facts["trials"] if scheme.startswith("FPGM["))}

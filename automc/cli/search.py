@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -163,7 +164,8 @@ def _run(study, out: Path | None, format: Format) -> None:  # type: ignore[no-un
         with Watch() as watch:
             result = study.run(watch)
     except KeyboardInterrupt:
-        say(f"Interrupted: everything finished is in the graph. Go on with: automc resume {study.spec.id}")
+        again = f"automc resume {study.spec.id}" + (f" --out {shlex.quote(str(out))}" if out else "")
+        say(f"Interrupted: everything finished is in the graph. Go on with: {again}")
         raise typer.Exit(130) from None
     code = show_result(result, format)
     if result.model and out:

@@ -21,6 +21,8 @@ _EVERY_SECONDS = 10.0
 def _budget(plan: Plan) -> list[str]:
     """Say how the budget is divided, and how long it takes."""
     spec, spending = plan.spec, plan.spending
+    if (whole := spec.budget.seconds) is not None and (spending.search.seconds or 0.0) > whole:
+        return [f"  budget      {spec.budget}, all of which opening the study has used: {spending.search}"]
     step = f"a step takes about {duration(plan.step_seconds)}; about {duration(plan.seconds)} to go"
     lines = [f"  budget      {spec.budget} with {spec.workers} worker(s) on {spec.device}: {step}"]
     parts = ["the finalists' runs"] if spec.final and not spending.rest else []

@@ -17,6 +17,8 @@ from automc.datasets.registry import registered
 from automc.datasets.splits import content_hash, digests
 from automc.errors import DataError
 
+DARK = 64
+"""Pixels of 255 below which all of the training images are said to lie."""
 KNOWN_SHARE = 0.01
 """Share of the test images from which on it is said that they are training images too."""
 COMPUTED = "Normalisation computed from the training images"
@@ -161,6 +163,11 @@ def _remarks(ref: DataRef, raw: Raw) -> list[str]:
         if missing:
             names = ", ".join(raw.classes[label] for label in missing[:5]) + (", …" if len(missing) > 5 else "")
             remarks.append(f"No {part} image in {len(missing)} of the {len(raw.classes)} classes: {names}.")
+    if (brightest := int(raw.train.x.max())) < DARK:
+        remarks.append(
+            f"The brightest pixel of the training images of {ref.spec} is {brightest} of 255, so they tell few levels "
+            "apart. Of pictures of 16 bits the high byte is kept: scale those up that hold fewer bits, such as 12."
+        )
     known = {row.tobytes() for row in digests(raw.train)}
     for part, images in (("validation", raw.validation), ("test", raw.test)):
         seen = 0 if images is None else sum(row.tobytes() in known for row in digests(images))

@@ -76,6 +76,9 @@ def opaque(model: nn.Module) -> list[str]:
 def differing(fresh: nn.Module, model: nn.Module, late: bool = False) -> dict[Place, Any]:
     """Return what `model` holds, by place, where `fresh` holds something else or tensors: what a file has to carry.
 
+    Among these is a tensor that in `fresh` shares its memory with a weight, and in `model` has its own, as what
+    `torch.nn.utils.spectral_norm` computes before each forward pass.
+
     Args:
         late: with the tensors that came after the building, into a place that was empty. Mostly they record what
             went through, but a first forward pass can also draw what decides all later ones.
@@ -83,13 +86,15 @@ def differing(fresh: nn.Module, model: nn.Module, late: bool = False) -> dict[Pl
     Raises:
         ArtefactError: it is more than a network needs; the message names the largest.
     """
-    before, after = find(fresh), find(model)
-    chosen = {
-        place: value
-        for place, value in after.items()
-        if place in before
-        and (not equal(value, before[place]) if not has_tensors(value) else late or has_tensors(before[place]))
-    }
+    walk, after = _walked(fresh), find(model)
+    before = walk.found
+
+    def needed(place: Place, value: Any) -> bool:
+        if place not in before:
+            return place in walk.shared
+        return late or has_tensors(before[place]) if has_tensors(value) else not equal(value, before[place])
+
+    chosen = {place: value for place, value in after.items() if needed(place, value)}
     sizes = {place: sum(t.numel() * t.element_size() for t in _tensors(v)) for place, v in chosen.items()}
     if sum(sizes.values()) > LIMIT_BYTES:
         largest = max(sizes, key=lambda place: sizes[place])
@@ -205,6 +210,8 @@ class _Walk:
     def __init__(self, model: nn.Module) -> None:
         self.found: dict[Place, Any] = {}
         self.opaque: dict[Place, str] = {}
+        self.shared: set[Place] = set()
+        """Where there are tensors in the memory of parameters and buffers."""
         self.met: set[int] = {id(module) for module in model.modules()}
         self.alive: list[Any] = []  # an object that is freed would lend its id to the next
         transient = {
@@ -233,6 +240,7 @@ class _Walk:
 
     def visit(self, place: Place, value: Any) -> None:
         if isinstance(value, Tensor) and self.shares(value):
+            self.shared.add(place)
             return
         try:
             encode(value, self.plain)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from automc.errors import EnvironmentFault, ModelError
 from automc.files import write_atomically
 from automc.models.load import output_classes, prepare
+from automc.models.modes import quiet, unheard
 from automc.models.onnx_weights import INT4_OPSET, Stored, has_int4, needs_int4, slim, store
 from automc.models.outputs import Scores, alone, logits, place, scores
 from automc.models.zoo.registry import Normalisation
@@ -166,7 +167,7 @@ def capture(model: nn.Module, shape: tuple[int, ...], dynamic_batch: bool) -> to
     images = torch.zeros(CAPTURED if dynamic_batch else 1, *shape)
     free = ({0: torch.export.Dim("batch", min=1)},) if dynamic_batch else None
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet(), unheard():  # what it cannot follow it prints as a graph
             return torch.export.export(model, (images,), dynamic_shapes=free)
     except Exception as error:  # the user's forward pass runs here, and torch raises many kinds
         layer, line = place(model, error)

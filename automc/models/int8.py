@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from automc.errors import ModelError
 from automc.files import write_atomically
 from automc.models.export import MADE_BY, onnx_runner
+from automc.models.modes import quiet
 from automc.models.onnx_weights import nameless, scales, slim
 from automc.temporary import prefix
 
@@ -71,7 +70,7 @@ def _quantised(content: bytes, model: nn.Module, batches: Sequence[Tensor], narr
     onnx, tools = import_module("onnx"), import_module("onnxruntime.quantization")
     prepare = import_module("onnxruntime.quantization.shape_inference").quant_pre_process
     try:
-        with _quiet(), tempfile.TemporaryDirectory(prefix=prefix()) as folder:
+        with quiet(), tempfile.TemporaryDirectory(prefix=prefix()) as folder:
             whole, start, end = (Path(folder) / f"{name}.onnx" for name in ("whole", "prepared", "small"))
             whole.write_bytes(content)
             prepare(str(whole), str(start), skip_symbolic_shape=True)
@@ -99,14 +98,3 @@ def _overrides(proto: Any, model: nn.Module, kind: Any) -> dict[str, list[dict[s
         name: [{"quant_type": kind, "scale": scale, "zero_point": zero, "axis": axis} for scale in values]
         for name, (axis, values) in scales(proto, model).items()
     }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep advice to developers off the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

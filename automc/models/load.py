@@ -112,14 +112,15 @@ def _check_copy(model: nn.Module, prepared: nn.Module, example: Tensor) -> None:
 def layout(model: nn.Module, example: Tensor) -> torch.memory_format:
     """Return how batches should lie in memory: channels last, which is faster, where the model's code can read it.
 
-    Code such as `x.view(len(x), -1)` cannot: it needs pixels innermost, and so contiguous batches and weights.
+    Code such as `x.view(len(x), -1)` cannot: it needs pixels innermost, and so contiguous batches and weights. Nor
+    can a model with a parameter of five dimensions, which torch lays out in no such way.
 
     Args:
         example: an input batch (n, c, h, w).
     """
-    probe = copy.deepcopy(model).to(memory_format=torch.channels_last)
     batch = example.expand(2, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     try:
+        probe = copy.deepcopy(model).to(memory_format=torch.channels_last)  # refused where a parameter has 5 dimensions
         with evaluating(probe), torch.no_grad(), unheard():
             probe(batch)
     except RuntimeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from typing import Any
@@ -39,6 +40,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def unheard() -> AbstractContextManager[Any]:
     """For runs that may fail: a traced module prints where it failed on stderr before it raises."""
     return redirect_stderr(io.StringIO())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep other libraries' advice to developers off the terminal: what they log, up to warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def observe(model: nn.Module, batch: Tensor, hooks: Iterable[RemovableHandle]) -> None:

@@ -34,7 +34,7 @@ def test_list():
     )
     assert {"NS", "SFP", "LFB"} <= {name for name, row in rows.items() if row["executable"] == "True"}
     assert rows["NS"]["techniques"] == "TE4, TE3"
-    assert "4,975 strategies of 7 methods" in result.stderr
+    assert "4,750 strategies of 7 methods" in result.stderr
     assert int(rows["UQ"]["strategies"]) == 30
     assert re.search(r"Off the default grid, .*: .*UQ", result.stderr)
     assert "Slimming" in CliRunner().invoke(app, ["list"]).stdout

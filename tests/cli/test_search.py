@@ -122,6 +122,8 @@ def test_a_budget_that_opening_takes_is_said_so(automc, full_home):
     assert done.exit_code == 3, done.output
     assert "No step began: opening the study and trying each method took the budget of 0.1 s." in done.stderr
     assert "within the budget" not in done.stderr
+    assert "budget      0.1 s, all of which opening the study has used: " in done.stderr
+    assert "until the model is saved" not in done.stderr
     assert "automc resume digits-digits-1" in done.stderr
 
 

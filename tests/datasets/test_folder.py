@@ -69,6 +69,18 @@ def test_sixteen_bit_grey_keeps_the_high_byte(tmp_path: Path) -> None:
     assert set(data.train.x[0].flatten().tolist()) == {0xAB}
 
 
+@pytest.mark.parametrize(("brightest", "said"), [(4095, "is 15 of 255"), (65535, "")])
+def test_twelve_bits_in_sixteen_are_said(tmp_path: Path, brightest: int, said: str) -> None:
+    folder(tmp_path, mode="L")
+    for n, file in enumerate(sorted(tmp_path.rglob("*.png"))):
+        deep = np.random.default_rng(n).integers(0, brightest + 1, (5, 6)).astype(np.uint16)
+        deep[0, 0] = brightest
+        Image.fromarray(deep).save(file)
+    notes = " ".join(open_data(DataRef(str(tmp_path))).notes)
+    assert ("The brightest pixel" in notes) == bool(said)
+    assert said in notes
+
+
 def test_cache_is_used_shared_and_renewed(tmp_path: Path) -> None:
     folder(tmp_path / "d")
     cache = tmp_path / "cache"

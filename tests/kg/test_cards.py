@@ -173,6 +173,7 @@ def test_a_title_may_be_left_to_another_card(tmp_path):
     ("changes", "said"),
     [
         ({"method": "NS"}, "NS has a card already"),
+        ({"method": "ns"}, "ns differs from NS in .* by capitals alone"),
         ({"hyperparameters": knob(unit="percent")}, "HP2.unit: 'percent' differs"),
         ({"techniques": [{"id": "TE3", "title": "tuning"}]}, "TE3.title: 'tuning' is 'fine tune'"),
     ],

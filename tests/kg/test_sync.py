@@ -258,7 +258,7 @@ def test_the_whole_graph(whole: GraphStore) -> None:
         "R1": 4525, "R2": 24025, "R3": 26, "R4": 10, "R5": 59,
     }  # fmt: skip
     per_method = graph.read(f"MATCH {on}-[:OF_METHOD]->(m) RETURN m.id AS id, count(s) AS n").rows
-    assert dict(per_method) == {"LMA": 1200, "LeGR": 800, "NS": 50, "SFP": 75, "HOS": 2025, "LFB": 375, "TRP": 450}
+    assert dict(per_method) == {"LMA": 1200, "LeGR": 800, "NS": 50, "SFP": 75, "HOS": 2025, "LFB": 375, "TRP": 225}
     assert counts(graph)["Experience"] > 292
     assert sync.read_methods(graph) == methods
     assert sync.read_experience(graph) == tuple(sorted(experience, key=lambda e: e.id))

@@ -162,12 +162,17 @@ class Exploded(Net):
         (Exploded, "torch", "not finite"),
     ],
 )
-def test_refused_and_nothing_left_behind(model: type[nn.Module], kind: Kind, said: str, tmp_path: Path) -> None:
+def test_refused_and_nothing_left_behind(
+    model: type[nn.Module], kind: Kind, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(0)
     (tmp_path / "x").write_bytes(b"old")
     with pytest.raises(ModelError, match=said):
         export(model(), EXAMPLE, tmp_path / "x", kind=kind)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+    printed = "".join(capfd.readouterr())
+    assert "def forward" not in printed
+    assert "symbolic_shapes" not in printed
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch"])

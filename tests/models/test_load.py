@@ -225,6 +225,25 @@ def test_a_model_that_views_pixels_gets_contiguous_batches(channels: int) -> Non
     assert 0 <= accuracy(model, data.without_augmentation()) <= 1
 
 
+class Deep(nn.Module):
+    """Has weights of five dimensions: a three-dimensional convolution over channels, and a scale of its groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.scale = nn.Parameter(torch.ones(1, 2, 8, 1, 1))
+        self.deep = nn.Conv3d(1, 4, 3, padding=1)
+        self.fc = nn.Linear(4 * 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv(x)).unflatten(1, (2, 8)) * self.scale
+        return self.fc(self.deep(x.flatten(1, 2)[:, None]).mean((3, 4)).flatten(1))
+
+
+def test_a_model_with_weights_of_five_dimensions_gets_contiguous_batches() -> None:
+    assert layout(Deep(), torch.zeros(1, 3, 8, 8)) is torch.contiguous_format
+
+
 def test_sizes(user_file: Path, tmp_path: Path) -> None:
     assert default_shape("resnet20") == (32, 32)
     loaded = load("resnet8")

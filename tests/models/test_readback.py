@@ -111,6 +111,23 @@ def test_what_no_state_dict_holds_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("draw", "mix"),
+    [
+        CARRIED["weight norm as it was"], CARRIED["spectral norm as it was"],
+        ("self.double = self.conv.weight.data", "setattr(self, 'double', 2 * self.conv.weight.data) or x"),
+    ],
+)  # fmt: skip
+def test_what_a_pass_computes_of_a_weight_comes_back_after_training(draw: str, mix: str, tmp_path: Path) -> None:
+    loaded = load(net(tmp_path, draw, mix))
+    model = loaded.model.train()
+    model(X).square().sum().backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()  # what the pass computed is of the weights before it
+    structure.save(tmp_path / "m.am", model, loaded.source, metadata={}, shape=X.shape[1:])
+    with torch.no_grad():
+        assert torch.equal(structure.read(tmp_path / "m.am").model.eval()(X), model.eval()(X))
+
+
+@pytest.mark.parametrize(
     ("draw", "mix", "said"),
     [
         ("self.g = torch.Generator(); self.g.manual_seed(random.randrange(99))",

@@ -84,7 +84,7 @@ def test_the_page_is_whole_and_holds_what_is_asked_for(contents):
     assert html.count("</script>") == 2
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S).group(1))
     assert len(data["Method:NS"]["strategies"]) == 50
-    assert sum(len(d["strategies"]) for d in data.values()) == 4975
+    assert sum(len(d["strategies"]) for d in data.values()) == 4750
     assert any("AR" in text for text in data["Method:SFP"]["results"])
     tried, again = data[f"Scheme:{scheme}"]["results"]
     assert "+30.0%" in tried
