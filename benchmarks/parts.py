@@ -218,10 +218,19 @@ PARTS = (
         "PCO's scores of operators", ("automc/methods/pco.py", "automc/methods/operator_search.py"),
         lambda: f"{mean('operators/runs.csv', 'seconds', way='PCO, K = 4', share='0.7'):.0f} s a step, operators at random {mean('operators/runs.csv', 'seconds', way='operators at random', share='0.7'):.0f}",
         lambda: ", ".join(
-            f"{points('operators/runs.csv', 'PCO, K = 4', share) - points('operators/runs.csv', 'operators at random', share):+.1f} points of test accuracy at {float(share):.0%}"
-            for share in ("0.4", "0.7")
-        ) + " beside operators at random",
+            f"{points('operators/runs.csv', way, share) - points('operators/runs.csv', 'operators at random', share):+.1f} points of test accuracy at {float(share):.0%} with {way.removeprefix('PCO, ')}"
+            for share in ("0.4", "0.7") for way in ("PCO, K = 4", "PCO, K = 1")
+        ) + ", beside operators at random",
         "operators/README.md", "off the default grid",
+    ),
+    Part(
+        "MDP's scores of resolutions, and gates", ("automc/methods/mdp.py", "automc/methods/gates.py", "automc/surgery/downsampled.py"),
+        lambda: f"{mean('mdp/runs.csv', 'seconds', way='MDP, channels and resolution'):.0f} s a step, network slimming {mean('mdp/runs.csv', 'seconds', way='NS'):.0f}",
+        lambda: "test accuracy at half of the FLOPs: " + ", ".join(
+            f"{name} {mean('mdp/runs.csv', 'test', 100, way=way):.1f}"
+            for name, way in (("both", "MDP, channels and resolution"), ("resolution", "MDP, resolution"), ("gates", "MDP, channels"), ("NS", "NS"), ("SFP", "SFP"), ("TRP", "TRP"))
+        ),
+        "mdp/README.md", "off the default grid",
     ),
     Part(
         "latency predictor", tuple(f"automc/latency/{name}.py" for name in ("calibration", "kernels", "networks", "nodes", "predictor", "sampling", "timing")),
