@@ -289,7 +289,7 @@ SOURCES = (
         lambda: f"ResNet-56, {amc('AMC', 'fr', 100, 'resnet56', '0.57'):.0f}% of the FLOPs: agent {amc('AMC', model='resnet56', share='0.57'):.1f}, at as many FLOPs " + ", ".join(
             f"{name} {amc(way, model='resnet56', share='0.57', equal='FLOPs'):.1f}" for name, way in (("one ratio", "uniform"), ("LeGR", "LeGR"), ("magnitude", "L1"))
         ),
-        "The agent is ahead of one ratio there by two points, here by about one. There fine-tuning is long and the bound is on FLOPs; here it is 120 iterations, and the bound on parameters",
+        "The agent is ahead of one ratio there by two points, here level with it within the error. There fine-tuning is long and the bound is on FLOPs; here it is 120 iterations, and the bound on parameters",
     ),
     Source(
         "latency-aware DARTS", "below 10% relative error, from 100,000 architectures measured on a P100",
