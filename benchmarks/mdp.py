@@ -1,6 +1,8 @@
 """MDP beside pruning and factoring: half of ResNet-20's FLOPs, the same length, one step with its public weights.
 
 python -m benchmarks.mdp --images CIFAR_FOLDER --weights resnet20.th --out docs/results/mdp
+
+Then the first seed's steps are done once more, and timed in turns with the original: leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +13,10 @@ from time import process_time
 from typing import Any
 
 from automc import methods
-from automc.models.measure import count_flops, count_params
+from automc.models.measure import count_flops, count_params, one_image
+from automc.models.pace import NAMES, Place
+from automc.models.runtimes import compare, runner
+from automc.training.precision import cpu_name
 from benchmarks.resumable import append, claim, made_with, rows
 from benchmarks.short_steps import Ground, ground, read, solved, spread
 from kg.schema import Strategy
@@ -32,6 +37,8 @@ START = {"MDP, channels and resolution": (0.3, 0.5)}
 ITERATIONS = 120
 """Of a step, search and fine-tuning together; 39 are an epoch of the images."""
 COLUMNS = ("way", "seed", "strategy", "pr", "fr", "seconds", "validation", "test")
+TIMED = ("way", "seed", "place", "before_ms", "after_ms", "ratio", "low", "high", "turns", "cpu")
+PLACES: tuple[Place, ...] = ("torch", "onnx")
 READING = (
     "At half of the FLOPs and in steps this short MDP does not pay: resolution alone, which leaves the parameters, has 70% of the test images right,",
     "as network slimming has; with channels 66%; channels alone by its gates 58%, where slimming ranks them by the scales that they have already. SFP has",
@@ -67,6 +74,25 @@ def run(on: Ground, way: str, seed: int, others: list[dict[str, str]]) -> dict[s
     return step(first) if first else done[solved(taken, START.get(way, (WANTED, WANTED)), WANTED)]
 
 
+def time_rows(on: Ground, row: dict[str, str]) -> list[dict[str, object]]:
+    """Do a row's step again; return how long what it leaves takes for an image, in turns with the original.
+
+    Raises:
+        ModelError: one of them cannot be exported.
+    """
+    strategy, seed = Strategy.parse(row["strategy"]), int(row["seed"])
+    model, _ = methods.get(strategy.method).apply(on.subject.model, strategy, on.context(strategy, seed, ITERATIONS))
+    image = one_image(model, on.subject.example)
+    found = []
+    for place in PLACES:
+        before, after = (runner(each, image, place) for each in (on.subject.model, model))
+        pace = compare(before, after, place, "cpu")
+        found.append(
+            {"way": row["way"], "seed": seed, "cpu": cpu_name()} | {name: getattr(pace, name) for name in TIMED[2:-1]}
+        )
+    return found
+
+
 def page(out: Path) -> str:
     """The rows as a page."""
     lines = [
@@ -88,7 +114,31 @@ def page(out: Path) -> str:
             lines.append(
                 f"| {way} | {len(group)} | {fr:.1%} | {pr:.1%} | {seconds:.0f} | {cells} | {group[0]['strategy']} |"
             )
-    return "\n".join([*lines, "", *READING, ""])
+    return "\n".join([*lines, "", *READING, "", *times(rows(out / "latency")), ""])
+
+
+def times(found: list[dict[str, str]]) -> list[str]:
+    """Return the table of latencies as lines; none without rows."""
+    if not found:
+        return []
+    lines = [
+        "## How long what is left takes",
+        "",
+        "The first seed's networks, one image, in turns with the original: the median of the turns' ratios and their quartiles. "
+        f"{', '.join(sorted({row['cpu'] for row in found}))}, one thread.",
+        "",
+        "| | " + " | ".join(NAMES[place] for place in PLACES) + " |",
+        "|---|" + "---|" * len(PLACES),
+    ]
+    for way in WAYS:
+        cells = {
+            row["place"]: f"{float(row['ratio']):.2f} ({float(row['low']):.2f} to {float(row['high']):.2f})"
+            for row in found
+            if row["way"] == way
+        }
+        if cells:
+            lines.append(f"| {way} | " + " | ".join(cells.get(place, "") for place in PLACES) + " |")
+    return lines
 
 
 def main() -> None:
@@ -98,6 +148,12 @@ def main() -> None:
         with claim(options.out, {"way": way, "seed": str(seed)}) as free:
             if free:
                 append(options.out, COLUMNS, run(ground(options.images, options.weights), way, seed, rows(options.out)))
+    firsts = [] if options.table else [row for row in rows(options.out) if row["seed"] == "0"]
+    for row in firsts:
+        with claim(options.out / "latency", {"way": row["way"]}) as free:
+            if free:
+                for timed in time_rows(ground(options.images, options.weights), row):
+                    append(options.out / "latency", TIMED, timed)
     (options.out / "README.md").write_text(page(options.out))
 
 
