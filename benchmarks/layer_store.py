@@ -1,6 +1,6 @@
 """Where the layer tables of trials are kept in the graph: what each design costs, on the embedded store.
 
-    python -m benchmarks.layer_store [--trials 1000 10000] [--out docs/results/layer-store]
+    python -m benchmarks.layer_store [--trials 1000 10000] [--designs none table] [--out docs/results/layer-store]
 
 A made-up study of n trials, each with ResNet-20's table in random widths. A design runs in a process of its own:
 "none" without tables, "nodes" a node for each layer, "property" lists on the trial, "table" one node of lists beside it.
@@ -167,6 +167,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
     parser.add_argument("--out", type=Path, default=Path("docs/results/layer-store"))
     parser.add_argument("--one", nargs=2, help="a design and a number of trials; prints figures")
     given = parser.parse_args()
@@ -182,7 +183,7 @@ def main() -> None:
         if not done:
             writer.writeheader()
         for n in given.trials:
-            for design in (d for d in DESIGNS if (d, n) not in done):
+            for design in (d for d in given.designs if (d, n) not in done):
                 command = [sys.executable, "-m", "benchmarks.layer_store", "--one", design, str(n)]
                 told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
                 figures = {name: f"{float(value):.3f}" for name, value in (pair.split("=") for pair in told)}

@@ -241,6 +241,9 @@ PARTS = (
         lambda: "test accuracy at half of the FLOPs: " + ", ".join(
             f"{name} {mean('mdp/runs.csv', 'test', 100, way=way):.1f}"
             for name, way in (("both", "MDP, channels and resolution"), ("resolution", "MDP, resolution"), ("gates", "MDP, channels"), ("NS", "NS"), ("SFP", "SFP"), ("TRP", "TRP"))
+        ) + "; time of an image in PyTorch and onnxruntime, of the original's: " + ", ".join(
+            f"{name} {mean('mdp/latency/runs.csv', 'ratio', way=way, place='torch'):.2f} and {mean('mdp/latency/runs.csv', 'ratio', way=way, place='onnx'):.2f}"
+            for name, way in (("resolution", "MDP, resolution"), ("SFP", "SFP"))
         ),
         "mdp/README.md", "off the default grid",
     ),
