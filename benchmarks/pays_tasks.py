@@ -83,6 +83,10 @@ TASKS = {
         "plain6",
         "A network in the manner of VGG, six convolutions without shortcuts; the images of the small task",
     ),
+    "separable": small(
+        "separable",
+        "A network in the manner of MobileNet, depthwise and pointwise convolutions; the images of the small task",
+    ),
     "resnet20": Task(
         "ResNet-20 (a public checkpoint, tuned for an epoch), CIFAR-10 at 32×32 pixels, 5,000 training images, 2,000 of "
         "validation and 8,000 of test, which it has not seen",

@@ -189,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--models", nargs="*", default=list(NETS))
+    parser.add_argument("--models", nargs="*", default=["resnet8", "plain6"])
     parser.add_argument("--only", nargs="*", default=list(PROXIES))
     parser.add_argument("--unit-epochs", type=float, default=FULL)
     parser.add_argument("--table", action="store_true")

@@ -25,9 +25,10 @@ NETS = {
     "resnet8": "resnet8",
     "plain6": f"{Path(__file__).resolve()}:plain6",
     "grey6": f"{Path(__file__).resolve()}:grey6",
+    "separable": f"{Path(__file__).resolve()}:separable",
 }
 """The networks of the small tasks, by name: what `automc` is given as MODEL."""
-EPOCHS = {"resnet8": 40, "plain6": 40, "grey6": 12}
+EPOCHS = {"resnet8": 40, "plain6": 40, "grey6": 12, "separable": 40}
 """Of training a network before it is compressed."""
 PER_CLASS = {"train": 750, "test": 1000}
 GREY_PER_CLASS = {"train": 3000, "test": 1000}
@@ -94,3 +95,18 @@ def plain(widths: tuple[int, ...]) -> nn.Module:
         if number in (2, 4):
             layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
+
+
+def separable() -> nn.Module:
+    """A network in the manner of MobileNet: six depthwise convolutions with a pointwise one behind each, 90,890 parameters."""
+
+    def layer(before: int, after: int, side: int, groups: int = 1) -> list[nn.Module]:
+        convolution = nn.Conv2d(before, after, side, padding=side // 2, groups=groups, bias=False)
+        return [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+
+    layers = layer(3, 32, 3)
+    for number, (before, after) in enumerate(itertools.pairwise((32, 64, 64, 128, 128, 128, 256)), 1):
+        layers += [*layer(before, before, 3, groups=before), *layer(before, after, 1)]
+        if number in (2, 4):
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
