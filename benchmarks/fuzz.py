@@ -33,7 +33,8 @@ from kg.cards import Card, enumerate_strategies, packaged_cards, read_cards
 from kg.curation.documents import Source, read_document, write_document
 from kg.curation.template import QUESTIONS, fill
 from kg.errors import CardInvalid, ExperienceInvalid, KGError
-from kg.experience import ExperienceFile, packaged_experience, read_experience
+from kg.experience import packaged_experience, read_experience
+from kg.experience_file import ExperienceFile
 from kg.rows import read_rows
 from kg.schema import Scheme, Strategy
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from automc.knowledge.cards import real_size
 from automc.training.recipe import Recipe
 from kg.curation.documents import write_document
-from kg.experience import DatasetEntry, ExperienceFile, PaperEntry, Quantity, Ratios, RecordEntry, TaskEntry
+from kg.experience_file import DatasetEntry, ExperienceFile, PaperEntry, Quantity, Ratios, RecordEntry, TaskEntry
 from kg.schema import Scheme, Strategy
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from kg.curation.documents import problems, read_text
 from kg.errors import ExperienceInvalid, SchemaInvalid
-from kg.experience import RecordEntry
+from kg.experience_file import RecordEntry
 from kg.schema import parse_value
 
 _TEXTS = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from kg.curation import template
-from kg.experience import Confidence
+from kg.experience_file import Confidence
 from kg.plain import plain_value
 from kg.schema import Family, format_value
 

@@ -22,7 +22,7 @@ from kg.cards import Card
 from kg.curation.documents import Document, Source, read_document
 from kg.curation.template import fill
 from kg.errors import CardInvalid, ExperienceInvalid, KGError
-from kg.experience import ExperienceFile
+from kg.experience_file import ExperienceFile
 from kg.plain import read_yaml, write_yaml
 
 CARD_TEXT = """format: 1

@@ -25,11 +25,14 @@ Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 
 
 def signature(files: Iterable[Path | str], *settings: object) -> str:
-    """Key of decoded files: their paths, sizes and times of change, and the settings of decoding."""
+    """Key of decoded files: their paths, sizes, times of change, and the settings of decoding.
+
+    The time of the last change of the file as such, too: whoever unpacks or copies may set the time of its content.
+    """
     key = hashlib.sha256(repr(settings).encode())
     for file in files:
         stat = os.stat(file)
-        key.update(os.fsencode(f"\n{os.path.abspath(file)}\0{stat.st_size}\0{stat.st_mtime_ns}"))
+        key.update(os.fsencode(f"\n{os.path.abspath(file)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"))
     return key.hexdigest()[:32]
 
 

@@ -98,14 +98,15 @@ def _decode(
 ) -> dict[str, Images]:
     """Decode all splits; headers are read first, because one colour image makes all of them colour.
 
-    So each split's key is that of all files together.
+    So each split's key is that of all files together, with their labels: classes are not always those of the files.
     """
     together = [file for listing in listings.values() for file in listing.files]
     missing = _Unreadable()
     for file in together:
         missing.attempt(_look, file)
     missing.check()
-    whole = signature(together, "folder", size, channels)
+    labels = [label for listing in listings.values() for label in listing.labels]
+    whole = signature(together, "folder", size, channels, labels)
     total = len(together)
     done = 0
     probed: list[tuple[int, int, int]] = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kg.curation.additions import Provenance
     from kg.curation.changes import Change
     from kg.curation.documents import Readable, Source
-    from kg.experience import ExperienceFile, RecordEntry
+    from kg.experience_file import ExperienceFile, RecordEntry
     from kg.store import GraphStore
 
 
@@ -106,7 +106,8 @@ def add_experience(
         ExperienceInvalid: it breaks a rule, or contradicts what is known and nobody said why; nothing was written.
     """
     from kg.curation.documents import Source, as_source, read_document, write_document
-    from kg.experience import ExperienceFile, read_experience
+    from kg.experience import read_experience
+    from kg.experience_file import ExperienceFile
     from kg.rows import read_rows
 
     place = as_source(file, ExperienceInvalid)
@@ -130,7 +131,8 @@ def check_experience(file: Path, *, rows: Path | None = None) -> Edition:
         ExperienceInvalid: see `add_experience`.
     """
     from kg.curation.documents import read_document
-    from kg.experience import ExperienceFile, packaged_experience, read_experience
+    from kg.experience import packaged_experience, read_experience
+    from kg.experience_file import ExperienceFile
 
     new = read_document(file, ExperienceFile, ExperienceInvalid)
     shipped = _shipped(new.paper.id)
@@ -152,7 +154,7 @@ def edit_experience(paper: str, text: str, *, by: str = "", because: str = "", s
         ExperienceInvalid: see `add_experience`.
     """
     from kg.curation.documents import Source, read_document
-    from kg.experience import ExperienceFile
+    from kg.experience_file import ExperienceFile
 
     document("Paper", paper)
     place = Source(source, text)
@@ -171,7 +173,7 @@ def _put_file(
     """Bring the file of a paper into the graph, merged with the one it has unless it replaces that."""
     from kg.curation.additions import changed_records, explain, merge, same, without
     from kg.curation.documents import Source, read_document, write_document
-    from kg.experience import ExperienceFile
+    from kg.experience_file import ExperienceFile
 
     paper = new.paper.id
     kept = before.files.get(paper)
@@ -218,7 +220,8 @@ def _repeated(store: GraphStore | None, before: Known, file: ExperienceFile) -> 
 def _shipped(paper: str) -> dict[str, RecordEntry]:
     """The records of a paper's file that comes with AutoMC, by id; none where there is no such file."""
     from kg.curation.documents import read_document
-    from kg.experience import ExperienceFile, packaged_experience
+    from kg.experience import packaged_experience
+    from kg.experience_file import ExperienceFile
 
     path = next((path for path in packaged_experience() if path.stem == paper), None)
     records = read_document(path, ExperienceFile, ExperienceInvalid).records if path else ()

@@ -23,12 +23,14 @@ from automc.models.ties import aliases_of
 
 FIRST = ("", "state_dict", "model_state_dict", "model", "net")
 """Entries that are preferred where the weights under several fit: averaged ones stand beside those of the training."""
+LAST = re.compile(r"^opt|grad|moment|exp_avg|velocity|sched", re.IGNORECASE)
+"""Entries that hold what an optimiser keeps of each weight, under the weight's name; taken where nothing else fits."""
 WRAPPINGS = ("module", "_orig_mod")
 """What DataParallel and torch.compile put into names, anywhere."""
 PLAIN = (argparse.Namespace, np.dtype, np.ndarray, *(type(np.dtype(kind)) for kind in "?bhilBHILefd"))
 """What trainers keep beside the weights: values without code of their own."""
 SHOWN = 5
-DEPTH = 4
+DEPTH = 8
 
 
 @dataclass
@@ -46,6 +48,12 @@ class _Fit:
     def misses(self) -> int:
         """How much stands against it."""
         return len(self.lacks) + len(self.unknown) + len(self.shapes)
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
+        """What is preferred comes first: what fits, what is no optimiser's, what is called as most call it."""
+        others = any(LAST.search(part) for part in self.entry.split("."))
+        return self.misses, others, FIRST.index(self.entry) if self.entry in FIRST else len(FIRST)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -71,18 +79,33 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{path} holds {'no tensors' if content else 'nothing'}. Expected a state_dict, or a dict with one in it."
         )
     fits = [fit for entry, state in found.items() for fit in _fits(model, entry, state)]
-    fits.sort(key=lambda fit: (fit.misses, FIRST.index(fit.entry) if fit.entry in FIRST else len(FIRST)))
-    best = fits[0]
-    if best.misses:
-        raise ModelError(_refusal(best, path))
-    state = {name: _dense(name, tensor, model, best, path) for name, tensor in best.taken.items()}
-    others = [f"{fit.entry!r}" for fit in fits[1:] if not fit.misses and fit.entry != best.entry]
+    fits.sort(key=lambda fit: fit.rank)
+    if fits[0].misses:
+        raise ModelError(_refusal(fits[0], path))
+    best, state = _usable(model, [fit for fit in fits if not fit.misses], path)
+    others = [f"{fit.entry!r}" for fit in fits if not fit.misses and fit.entry != best.entry]
     if best.entry not in FIRST or others:
         also = f"; {_some(others)} would fit too" if others else ""
         best.notes.insert(0, f"the weights under {best.entry or 'no name'!r} are read{also}")
     load_tensors(model, state, strict=False)
     if best.notes:
         warnings.warn(f"{path}: {'; '.join(best.notes)}.", Note, stacklevel=2)
+
+
+def _usable(model: nn.Module, fits: list[_Fit], path: Path) -> tuple[_Fit, dict[str, Any]]:
+    """Return the first of those that fit whose tensors can be used, and these.
+
+    Raises:
+        ModelError: none can; the message is of the first.
+    """
+    first: ModelError | None = None
+    for fit in fits:
+        try:
+            return fit, {name: _dense(name, tensor, model, path, fit) for name, tensor in fit.taken.items()}
+        except ModelError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def load_tensors(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool) -> None:
@@ -92,7 +115,9 @@ def load_tensors(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool)
         RuntimeError: as `torch.nn.Module.load_state_dict`.
     """
     known = OrderedDict(state)
-    known._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    own = getattr(model.state_dict(), "_metadata", None)  # a class of its own may return a plain dictionary
+    if own is not None:
+        known._metadata = own  # type: ignore[attr-defined]
     model.load_state_dict(known, strict=strict)
 
 
@@ -219,7 +244,7 @@ def _is_idle(model: nn.Module, name: str, value: Any) -> bool:
     return value.numel() == 1
 
 
-def _dense(name: str, value: Any, model: nn.Module, fit: _Fit, path: Path) -> Any:
+def _dense(name: str, value: Any, model: nn.Module, path: Path, fit: _Fit) -> Any:
     """Return a plain tensor of the model's number type.
 
     Raises:
@@ -228,8 +253,8 @@ def _dense(name: str, value: Any, model: nn.Module, fit: _Fit, path: Path) -> An
     if not isinstance(value, Tensor):
         return value
     own = model.state_dict()[name]
-    if _counts(value) and not (own.is_floating_point() or own.is_complex()):
-        return value.to(own.dtype)  # as where everything was cast, counters included
+    if _counts(name, value) and not (own.is_floating_point() or own.is_complex()):
+        return value.float().round().to(own.dtype)  # as where everything was cast or averaged, counters included
     kind = "quantised" if value.is_quantized else "without content (on the meta device)" if value.is_meta else ""
     numbers = [t.is_floating_point() + 2 * t.is_complex() for t in (value, own)]
     if not kind and numbers[0] != numbers[1]:
@@ -241,19 +266,37 @@ def _dense(name: str, value: Any, model: nn.Module, fit: _Fit, path: Path) -> An
         value = value.to_dense()
     if value.dtype != own.dtype:
         _note(fit, f"{str(value.dtype).removeprefix('torch.')} numbers become {str(own.dtype).removeprefix('torch.')}")
-    broken = int(value.isnan().sum())
-    if broken and name in dict(model.named_parameters(remove_duplicate=False)):
+    value = value.to(own.dtype)
+    broken = _broken(name, value, model)
+    if broken:
         raise ModelError(
-            f"The weights in {path} cannot be used: {broken:,} values of {name} are NaN, so every output would be. The "
-            "training that saved them diverged: take an earlier checkpoint."
+            f"The weights in {path} cannot be used: {broken}, so outputs would be NaN. The training that saved them "
+            "diverged, or the file is damaged: take an earlier checkpoint."
         )
-    return value.to(own.dtype)
+    return value
 
 
-def _counts(value: Tensor) -> bool:
-    """Whether these are floating-point numbers, dense and with content, that are whole."""
-    plain = value.is_floating_point() and not value.is_meta and value.layout == torch.strided
-    return plain and bool((value.isfinite() & (value == value.round())).all())
+def _broken(name: str, value: Tensor, model: nn.Module) -> str:
+    """Say which values no network can compute with, "" for none: of parameters, and of statistics of batches."""
+    if not value.is_floating_point():
+        return ""
+    path, _, last = name.rpartition(".")
+    for what in ("NaN", "infinite", "negative"):
+        wrong = value.isnan() if what == "NaN" else value.isinf() if what == "infinite" else value < 0
+        if (what != "negative" or last == "running_var") and bool(wrong.any()):
+            held = getattr(model.get_submodule(path), last, None)
+            if last in ("running_mean", "running_var") or (isinstance(held, nn.Parameter) and held.requires_grad):
+                return f"{int(wrong.sum()):,} values of {name} are {what}"
+    return ""
+
+
+def _counts(name: str, value: Tensor) -> bool:
+    """Whether these are floating-point numbers, dense and with content, that are whole, or averages of a counter."""
+    if not value.is_floating_point() or value.is_meta or value.layout != torch.strided:
+        return False
+    plain = value.float()
+    averaged = name.endswith("num_batches_tracked")
+    return bool((plain.isfinite() & ((plain == plain.round()) | averaged)).all())
 
 
 def _note(fit: _Fit, text: str) -> None:

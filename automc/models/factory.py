@@ -24,6 +24,8 @@ from automc.models.zoo.registry import Normalisation
 
 CLASSES = ("classes", "num_classes")
 CHANNELS = ("channels", "in_channels")
+PLANES = 4
+"""Planes of an image at most, where `channels` has a default: what is more there is a layer's width."""
 # torchvision networks whose training output is a tuple unless told otherwise
 AUXILIARY = ("googlenet", "inception_v3")
 
@@ -237,8 +239,16 @@ def _accepted(factory: Callable[..., Any], where: str, classes: int | None, chan
     kwargs: dict[str, Any] = {}
     for names, value in ((CLASSES, classes), (CHANNELS, channels)):
         taken = next((n for n in names if n in parameters), None)
-        if taken is not None and value is not None:
-            kwargs[taken] = value
+        if taken is None or value is None:
+            continue
+        own = parameters[taken].default
+        if taken == "channels" and isinstance(own, int) and own > PLANES and own != value:
+            warnings.warn(
+                f"{where}: {taken}={own} is left as it is: a width, by its number, not the {value} channels of images.",
+                Note, stacklevel=2,
+            )  # fmt: skip
+            continue
+        kwargs[taken] = value
     fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     open_ones = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in fixed and n not in kwargs]
     needed = [n for n in open_ones if n not in CLASSES + CHANNELS]

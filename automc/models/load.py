@@ -15,6 +15,7 @@ from automc.models.factory import FactoryRef, LoadedModel, SourceChanged, build,
 from automc.models.forms import settled
 from automc.models.modes import evaluating, unheard
 from automc.models.outputs import examine
+from automc.models.readback import copied_otherwise
 from automc.models.shortcuts import adapt_shortcuts
 
 __all__ = [
@@ -69,8 +70,8 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module:
         example: an input batch (n, c, h, w) of at least two images.
 
     Raises:
-        ModelError: the model cannot be copied, its copy runs layers of the original, it does not run on the example,
-            or is no classifier.
+        ModelError: the model cannot be copied, its copy runs layers of the original or answers otherwise, it does not
+            run on the example, or is no classifier.
     """
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         output_classes(model, example)  # gets its sizes with the first batch
@@ -88,7 +89,7 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _check_copy(model: nn.Module, prepared: nn.Module, example: Tensor) -> None:
-    """Run a copy, and refuse one that runs the original's layers: what is done to the copy would not show."""
+    """Run a copy, and refuse one that runs the original's layers, or answers otherwise: what is done would not show."""
     held: list[str] = []
     hooks = [
         module.register_forward_pre_hook(lambda _, __, name=name: held.append(name))
@@ -107,6 +108,8 @@ def _check_copy(model: nn.Module, prepared: nn.Module, example: Tensor) -> None:
             "lambda or a function made inside another, a weak reference, or a global variable. Let a method of the "
             "module reach its layers as self.name."
         )
+    if otherwise := copied_otherwise(model, tuple(example.shape)):
+        raise ModelError(f"Nothing can be done to this {type(model).__name__}. {otherwise}.")
 
 
 def layout(model: nn.Module, example: Tensor) -> torch.memory_format:

@@ -98,6 +98,42 @@ def outputs(model: nn.Module, shape: Sequence[int] | None = None) -> Outputs | N
     return None
 
 
+def copied_otherwise(model: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """Say why what is done to a deep copy of `model` would be done to another network; None where nothing is amiss.
+
+    Both run on fixed random images of `shape` (n, c, h, w). What a module keeps of a first pass goes along with its
+    copies; what its code keeps elsewhere, by the module, does not, and no file holds it. A model that answers otherwise
+    each time is not looked at.
+    """
+    one, again = _run(model, shape), _run(model, shape)
+    if one is None or again is None or not _alike(one, again):
+        return None
+    with suppress(Exception):  # how it is copied is up to a user's code, and whoever copies it says so
+        twin = copy.deepcopy(model)
+        first, second, drawn = _run(twin, shape), _run(twin, shape, seed=2), _run(copy.deepcopy(twin), shape, seed=2)
+        if first is None or second is None or drawn is None:
+            return None
+        if _alike(first, second) and not _alike(second, drawn):
+            return (
+                "Numbers that its code draws in a first pass, or when it is copied, decide its outputs, and are kept "
+                "outside of the module, as a cached function keeps them: each copy, and whoever reads its file, would "
+                "draw others. Draw them in __init__ and make them a buffer (register_buffer)"
+            )
+        if not _alike(one, first):
+            return (
+                "A copy of it answers otherwise: the way in which its code is copied or pickled (__deepcopy__, "
+                "__getstate__) leaves something out"
+            )
+    return None
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether outputs are the same but for rounding."""
+    if one.shape != other.shape or not torch.equal(one.isfinite(), other.isfinite()):
+        return False
+    return _largest(torch.nan_to_num(one) - torch.nan_to_num(other)) <= 1e-3 * max(_largest(one), 1e-30)
+
+
 def compare(saved: nn.Module, back: nn.Module, answers: Outputs | None) -> None:
     """Hold a model as it reads back to be the one that was saved, bit by bit.
 
@@ -135,14 +171,14 @@ def _plainly_equal(a: object, b: object) -> bool:
     return False
 
 
-def _run(model: nn.Module, shape: tuple[int, ...]) -> Tensor | None:
+def _run(model: nn.Module, shape: tuple[int, ...], seed: int = 1) -> Tensor | None:
     """Answer to fixed images, as float32 numbers; None where the model does not run on them."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    images = torch.from_numpy(np.random.RandomState(0).standard_normal(shape).astype(np.float32)).to(dtype)
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
+    images = torch.from_numpy(np.random.RandomState(0).standard_normal(shape).astype(np.float32)).to(weight)
     try:
-        with seeded(1), evaluating(model), torch.no_grad(), unheard(), redirect_stdout(sys.stderr):
+        with seeded(seed), evaluating(model), torch.no_grad(), unheard(), redirect_stdout(sys.stderr):
             answer = model(images)
-        found = [t.detach().float().reshape(-1) for t in tree_leaves(answer) if isinstance(t, Tensor)]
+        found = [t.detach().cpu().float().reshape(-1) for t in tree_leaves(answer) if isinstance(t, Tensor)]
     except Exception:  # the user's forward pass can raise anything
         return None
     return torch.cat(found) if found else None

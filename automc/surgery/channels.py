@@ -94,6 +94,8 @@ class Channels(Watching):
         self.logs: list[list[Any]] = []  # by pass: layers, and operations with what they gave
         self.shapes: list[tuple[tuple[int, ...], ...]] = []  # of the outputs, by pass
         self.differs = False  # whether the training pass computes otherwise
+        self.reads = False  # whether code asks for values, as to choose by them what runs
+        self.used: set[str] = set()  # labelled layers that ran, or whose weights other code read
         self._met: list[Tensor] = []  # labels that met, (2, few)
         self._pairs: list[Tensor] = []  # coupled labels, as a · 2³² + b
         self._sums: list[Tensor] = []
@@ -240,6 +242,7 @@ class Channels(Watching):
         name = self._layers[module]
         at = self._at[name]
         self._calls[name] += 1
+        self.used.add(name)
         self.logs[-1].append(name)
         first, last = at.get("in") or at["both"], at.get("out") or at["both"]
         if self._calls[name] > 1:
@@ -322,6 +325,7 @@ class Channels(Watching):
                 self._read_elsewhere(self._weights[id(tensor)][1])
         outputs = rules.tensors_of(output)
         if not outputs:
+            self.reads |= isinstance(output, bool | int | float) and any(self.labels(t) is not None for t in inputs)
             return
         self._note(func, outputs)
         known = [labels for t in inputs if (labels := self.labels(t)) is not None]
@@ -334,6 +338,7 @@ class Channels(Watching):
             self._leave(tensor, labels, maker)
 
     def _read_elsewhere(self, name: str) -> None:
+        self.used.add(name)
         for port in self._at[name].values():
             self.pin(self._atoms(port), f"other code reads the weights of {name}")
 

@@ -88,7 +88,7 @@ def trace(
         instead: asked where an operation raises.
 
     Raises:
-        Lost: the model does not run, or not in time.
+        Lost: the model does not run, or not in time, or takes one of several ways by what it sees.
     """
     found = Channels(model, pinned, deadline, instead)
     try:
@@ -101,6 +101,9 @@ def trace(
         raise Lost("looking for them took longer than it may") from None
     except Exception as error:  # a forward pass can raise anything
         raise Lost(f"the forward pass raises {type(error).__name__}: {error}") from error
+    idle = next((port.name for port in found.ports if port.name not in found.used), None)
+    if found.reads and idle:
+        raise Lost(f"its code chooses by the values of images which layers run, and {idle} did not")
     return found
 
 

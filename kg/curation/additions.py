@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from kg.curation.documents import Document, Source
 from kg.errors import ExperienceInvalid, NotInGraph
-from kg.experience import ExperienceFile, RecordEntry
+from kg.experience_file import ExperienceFile, RecordEntry
 from kg.schema import Experience, Method, Paper
 from kg.store.base import GraphStore
 from kg.sync import SyncReport, sync

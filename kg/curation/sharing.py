@@ -10,7 +10,7 @@ from typing import Any
 from kg import nodes
 from kg.curation.documents import write_document
 from kg.errors import NotInGraph
-from kg.experience import DatasetEntry, ExperienceFile, PaperEntry, Quantity, Ratios, RecordEntry, TaskEntry
+from kg.experience_file import DatasetEntry, ExperienceFile, PaperEntry, Quantity, Ratios, RecordEntry, TaskEntry
 from kg.schema import Experience, Task
 from kg.store.base import GraphStore
 from kg.studies import load_study

@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from kg.errors import ExperienceInvalid, SchemaInvalid
-from kg.experience import SCALES
+from kg.experience_file import SCALES
 from kg.schema import Strategy
 
 Answers = Mapping[str, str]

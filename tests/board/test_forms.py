@@ -15,7 +15,8 @@ from automc.board.fields import RESULTS
 from automc.board.filled import content, inputs_of, misfits
 from automc.errors import AutoMCError
 from kg.cards import Card, packaged_cards
-from kg.experience import ExperienceFile, packaged_experience
+from kg.experience import packaged_experience
+from kg.experience_file import ExperienceFile
 from kg.plain import read_yaml
 
 

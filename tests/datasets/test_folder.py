@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,31 @@ def test_val_is_test_without_test_and_validation_beside_it(tmp_path: Path) -> No
     two = open_data(DataRef(str(tmp_path / "b")))
     assert two.validation is not None
     assert split(two).rest.n == 24
+
+
+def test_kept_pixels_have_the_labels_of_todays_classes(tmp_path: Path) -> None:
+    folder(tmp_path / "d")
+    folder(tmp_path / "v", ("own",))
+    cache, ref = tmp_path / "cache", DataRef(str(tmp_path / "d"), val=str(tmp_path / "v/own"))
+    assert sorted(set(split(open_data(ref, cache)).validation.y.tolist())) == [0, 1, 2]
+    for part in ("train", "test"):  # a class that comes first: all others move up
+        shutil.copytree(tmp_path / "d" / part / "bee", tmp_path / "d" / part / "aardvark")
+    data = open_data(ref, cache)
+    assert data.classes == ("aardvark", "ant", "bee", "cat")
+    assert sorted(set(split(data).validation.y.tolist())) == [1, 2, 3]
+
+
+def test_another_picture_of_the_same_name_size_and_date_is_another(tmp_path: Path) -> None:
+    folder(tmp_path / "d")
+    ref, old, new = DataRef(str(tmp_path / "d")), tmp_path / "d/train/ant/0.png", tmp_path / "new.png"
+    picture(new, 999)
+    size = max(old.stat().st_size, new.stat().st_size)
+    for file in (old, new):
+        file.write_bytes(file.read_bytes().ljust(size, b"\0"))
+        os.utime(file, ns=(10**18, 10**18))
+    before = open_data(ref, tmp_path / "cache")
+    shutil.copy2(new, old)
+    assert open_data(ref, tmp_path / "cache").hash != before.hash
 
 
 def test_val_option_replaces_validation(tmp_path: Path) -> None:

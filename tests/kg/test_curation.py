@@ -18,7 +18,8 @@ from kg.curation.documents import Source, read_document, write_document
 from kg.curation.sharing import study_document
 from kg.curation.template import QUESTIONS, fill
 from kg.errors import CardInvalid, ExperienceInvalid, NotInGraph
-from kg.experience import ExperienceFile, packaged_experience, read_experience
+from kg.experience import packaged_experience, read_experience
+from kg.experience_file import ExperienceFile
 from kg.rows import read_rows
 from kg.schema import Experience, Hyperparameter, Method, Paper, Scheme, Strategy, Task, Technique
 from kg.store import GraphStore

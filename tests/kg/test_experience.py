@@ -12,7 +12,8 @@ import yaml
 from kg.cards import read_cards
 from kg.curation.documents import read_document
 from kg.errors import ExperienceInvalid
-from kg.experience import ExperienceFile, packaged_experience, read_experience
+from kg.experience import packaged_experience, read_experience
+from kg.experience_file import ExperienceFile
 from kg.schema import TEACHING_FAMILIES
 
 FILE = {
@@ -193,6 +194,9 @@ def test_ratios_agree_with_the_collected_table(shared):
         (task(top1_percent=930.0), "net_cifar10.top1_percent"),
         (record(published_ratio={"fr": 1.4}), "mine_001.published_ratio.fr"),
         (record(params=None, published_ratio={"pr": 60}), "mine_001.published_ratio.pr"),
+        (record(top1_percent=0.882), "top1_percent: this result has 0.882 beside 90.0: a share"),
+        (task(top1_percent=0.9), "top1_percent: the baseline of net_cifar10 has 0.9 beside 88.2: a share"),
+        (task(macs={"value": 40, "unit": "k"}), "fewer multiply-adds than half of the parameters"),
         (record(published_ratio={"ar": -0.02}), "published_ratio.ar: AR is typed beside the accuracies"),
         (record(published_ratio={"pr": 0.5}), "published_ratio.pr: PR is typed beside the parameter counts"),
         (record(params={"value": 1, "unit": "M"}), "params: 1,000,000 is more than the baseline's 270,000"),

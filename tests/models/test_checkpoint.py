@@ -60,6 +60,16 @@ FORMS: dict[str, tuple[Callable[[State], Any], str]] = {
         lambda s: {"ema": {k: v * 2 for k, v in s.items()}, "state_dict": s},
         "under 'state_dict' are read; 'ema' would fit too",
     ),
+    "behind what an optimiser keeps of each weight": (
+        lambda s: {"opt": {"exp_avg": {k: v * 0 for k, v in s.items()}}, "backbone": s},
+        r"under 'backbone' are read; 'opt\.exp_avg' would fit too",
+    ),
+    "behind one that cannot be used": (
+        lambda s: {"model": {**s, "1.running_var": -s["1.running_var"]}, "swa": s},
+        r"under 'swa' are read; 'model' would fit too",
+    ),
+    "averaged by hand, counters and all": (lambda s: {**s, "1.num_batches_tracked": torch.tensor(2.75)}, ""),
+    "deep": (lambda s: {"a": {"b": {"c": {"d": {"e": {"f": s}}}}}}, r"under 'a\.b\.c\.d\.e\.f' are read"),
     "arrays": (lambda s: {k: v.numpy() for k, v in s.items()}, ""),
     "without counters": (lambda s: {k: v for k, v in s.items() if "num_batches" not in k}, ""),
     "double": (lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()}, "float64 numbers"),
@@ -84,9 +94,35 @@ def test_forms_that_are_understood_and_said(form: str, tmp_path: Path) -> None:
         assert re.search(said, told), told
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_mask_may_be_infinite(tmp_path: Path) -> None:
+    source, other = net(), net()
+    for model in (source, other):
+        model.register_buffer("mask", torch.zeros(3))
+    source.mask[1] = -torch.inf
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    load_weights(other, tmp_path / "w.pt")
+    assert torch.equal(other.mask, source.mask)
+
+
+class Plain(nn.Sequential):
+    """Its state_dict is a dictionary that knows nothing of versions."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return dict(super().state_dict(*args, **kwargs))
+
+
+def test_a_state_dict_of_the_users_own(tmp_path: Path) -> None:
+    source, other = Plain(*net()).eval(), Plain(*net()).eval()
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    load_weights(other, tmp_path / "w.pt")
+    assert torch.equal(other(X), source(X))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
 def test_halves_are_cast(dtype: torch.dtype, tmp_path: Path) -> None:
-    source, other = net().to(dtype), net()
+    source, other = net(), net()
+    for tensor in (*source.parameters(), *source.buffers()):
+        tensor.data = tensor.data.to(dtype) if tensor.is_floating_point() else tensor.data
     torch.save(source.state_dict(), tmp_path / "w.pt")
     with pytest.warns(Note, match=f"{str(dtype)[6:]} numbers become float32"):
         load_weights(other, tmp_path / "w.pt")
@@ -124,7 +160,10 @@ def test_one_of_two_names_of_a_tensor(tmp_path: Path) -> None:
             lambda s: {**s, "5.weight": s["5.weight"] / torch.tensor([[1.0], [0.0], [1.0]]) * 0},
             "4 values of 5.weight are NaN",
         ),
-        (lambda s: {**s, "1.num_batches_tracked": torch.tensor(0.5)}, r"tracked is of float32 numbers; .*int64"),
+        (lambda s: {**s, "5.weight": s["5.weight"] / 0}, "12 values of 5.weight are (NaN|infinite)"),
+        (lambda s: {**s, "1.running_var": -s["1.running_var"]}, "4 values of 1.running_var are negative"),
+        (lambda s: {**s, "1.running_mean": s["1.running_mean"] + torch.inf}, "4 values of 1.running_mean are infinite"),
+        (lambda s: {**s, "1.num_batches_tracked": torch.tensor(torch.nan)}, r"tracked is of float32 numbers; .*int64"),
         (lambda s: {**s, "5.weight": s["5.weight"].to(torch.int8)}, r"5\.weight is of int8 numbers"),
         (
             lambda s: {**s, "5.weight": torch.quantize_per_tensor(s["5.weight"], 0.1, 0, torch.qint8)},

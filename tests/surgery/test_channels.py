@@ -242,6 +242,30 @@ class Raising(nn.Module):
         return self.last(self.first(x).mean((2, 3)))
 
 
+class Choosing(nn.Module):
+    """Takes one of two ways by what it sees, or asks for a value and takes the one that there is."""
+
+    def __init__(self, ways: int, reads: bool = True) -> None:
+        super().__init__()
+        self.stem, self.reads = nn.Conv2d(3, 8, 1), reads
+        self.ways = nn.ModuleList(nn.Conv2d(8, 12, 1) for _ in range(ways))
+        self.fc = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = self.reads and bool(x.mean() > 9)
+        return self.fc(self.ways[min(int(bright), len(self.ways) - 1)](self.stem(x)).mean((2, 3)))
+
+
+def test_where_values_choose_what_runs_no_channel_goes() -> None:
+    with pytest.raises(Infeasible, match=r"chooses by the values of images which layers run, and ways\.1 did not"):
+        Groups(Choosing(2), X)
+
+
+@pytest.mark.parametrize("model", [Choosing(1), Choosing(2, reads=False)], ids=["one way", "an idle layer"])
+def test_reading_a_value_alone_or_an_idle_layer_alone_is_no_choice(model: nn.Module) -> None:
+    assert "stem" in {group.root for group in Groups(model, X).groups}
+
+
 def test_where_a_layer_raises_nothing_is_watched_any_more() -> None:
     model = Raising()
     with pytest.raises(Infeasible, match="cannot be followed"):
