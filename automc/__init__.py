@@ -14,13 +14,14 @@ import automc.search  # noqa: F401
 
 __version__ = "0.1.0"
 __all__ = [
-    "DataRef", "Listener", "Recipe", "compress", "dataset", "define", "doctor", "export", "load", "measure", "search",
-    "train",
+    "AutoMCError", "DataRef", "Listener", "Recipe", "compress", "dataset", "define", "doctor", "export", "load",
+    "measure", "search", "train",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from automc.api import Recipe, compress, doctor, export, load, measure, search, train
     from automc.datasets import DataRef
+    from automc.errors import AutoMCError
     from automc.given import dataset, define
     from automc.study import Listener
 else:
@@ -34,6 +35,10 @@ else:
 
 def __getattr__(name: str) -> Any:
     """Import the other public functions when they are first used: torch takes seconds."""
+    if name == "AutoMCError":
+        from automc.errors import AutoMCError
+
+        return AutoMCError
     if name in __all__:
         from automc import api  # which has them all
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from automc.compressing import Progress, made_by, recipe_with
 from automc.compressing import compress as compress
 from automc.datasets import DataRef as DataRef
 from automc.datasets.splits import content_hash
+from automc.errors import ModelError, OutputInTheWay
 from automc.files import Kind, claim, marked
 from automc.given import Data, Model, inputs, model_name
 from automc.given import data_ref as data_ref
@@ -28,6 +29,7 @@ from automc.models import export as _exports
 from automc.models import load as _models
 from automc.models import structure
 from automc.models.given import remember
+from automc.models.keeping import several
 from automc.models.pace import Comparison, checked
 from automc.study import Budget, Study, StudySpec, gauge, widths
 from automc.study import Listener as Listener
@@ -54,9 +56,12 @@ from automc.training.seeds import before_cuda, fixed_order
 
 TRAINED = Kind("a model that automc train saved", made_by("trained"), ".am")
 EXPORTED = marked("a model that automc export saved", _exports.MADE_BY)
+SUFFIXES = {".am": "am", ".onnx": "onnx", ".pt2": "torch"}
+"""What a name says that a file is: one that says otherwise would be taken for damaged later."""
+NAMES = {"am": "a model that AutoMC can go on with", "onnx": "ONNX", "torch": "a program of torch.export"}
 
 
-def load(model: str, *, weights: str | Path | None = None, classes: int | None = None) -> nn.Module:
+def load(model: str | Path, *, weights: str | Path | None = None, classes: int | None = None) -> nn.Module:
     """Return a model in evaluation mode.
 
     Args:
@@ -67,7 +72,9 @@ def load(model: str, *, weights: str | Path | None = None, classes: int | None =
     Raises:
         ModelError: it cannot be found, built or loaded.
     """
-    loaded = _models.load(model, weights=Path(weights) if weights else None, classes=classes)
+    if not isinstance(model, str | Path):
+        raise ModelError(f"load() takes the name or file of a model, not {type(model).__name__}.")
+    loaded = _models.load(str(model), weights=Path(weights) if weights else None, classes=classes)
     return remember(loaded.model.eval(), loaded.source)
 
 
@@ -101,6 +108,7 @@ def search(
     """
     _check_names(options)
     target = asked(gamma, max_flops, max_size, max_latency, max_drop, gamma_of)
+    options |= {name: several(options[name]) for name in ("keep", "keep_shape", "only") if name in options}
     if teacher_model is not None:
         options["teacher_model"] = model_name(teacher_model)
     heard = listener if on_trial is None else Also(listener or Listener(), on_trial)
@@ -251,7 +259,7 @@ def export(
     for option, value in (("--opset", opset), ("--tolerance", tolerance)):
         if value is not None:
             check(option, value)
-    path = claim(out, EXPORTED, inputs=(*inputs(model, None), weights), force=force)
+    path = _claimed(out, kind, inputs=(*inputs(model, None), weights), force=force)
     name = model_name(model)
     loaded = _models.load(name, weights=Path(weights) if weights else None)
     example = _models.example_for(loaded.model, *(asked or _models.default_shape(name)), channels_of(loaded))
@@ -273,9 +281,19 @@ def export_int8(
     """
     if opset is not None:
         check("--opset", opset)
-    path = claim(out, EXPORTED, inputs=(*inputs(model, None), weights), force=force)
+    path = _claimed(out, "onnx", inputs=(*inputs(model, None), weights), force=force)
     subject = open_subject(model_name(model), data_ref(data), weights=Path(weights) if weights else None, device="cpu")
     return _int8.export_int8(subject, path, opset)
+
+
+def _claimed(out: str | Path, kind: _exports.Kind, *, inputs: Iterable[str | Path | None], force: bool) -> Path:
+    """Return where an export goes, as `claim`; a name that says something else is refused, also by force."""
+    says = SUFFIXES.get(Path(out).suffix.lower(), kind)
+    if says != kind:
+        raise OutputInTheWay(
+            f"--out {out}: a name that ends in {Path(out).suffix} is for {NAMES[says]}, and this is {NAMES[kind]}."
+        )
+    return claim(out, EXPORTED, inputs=inputs, force=force)
 
 
 def pace(model: Model, exported: _exports.Exported, *, weights: str | Path | None = None) -> Comparison | None:

@@ -50,7 +50,11 @@ def recipe_with(recipe: Recipe | None, loss: Own, metric: Own) -> Recipe:
 
     Raises:
         OwnCodeError: they cannot travel to other processes, are not there, or cannot be called.
+        MethodError: the recipe is none.
     """
+    if not isinstance(recipe, Recipe | None):
+        given = type(recipe).__name__
+        raise MethodError(f"recipe= takes an automc.Recipe, such as Recipe(unit_epochs=2), not {given}.")
     base = recipe or Recipe()
     return replace(base, loss=own_code(loss, "loss") or base.loss, metric=own_code(metric, "metric") or base.metric)
 

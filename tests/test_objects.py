@@ -80,6 +80,45 @@ def test_what_is_neither_is_refused(data, automc_home: Path) -> None:
         automc.dataset("digits")
 
 
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (lambda data, out: automc.compress(net(), data, SCHEME, out=out, precision="fp8"), "--precision must be auto"),
+        (lambda data, out: automc.train(net(), data, out=out, precision="bf16"), "--precision must be auto"),
+        (lambda data, out: automc.search(net(), data, max_flops=0.4), "--max-flops '0.4' is not understood"),
+        (lambda data, out: automc.search(net(), data, max_drop=0.005), "--max-drop '0.005' is not understood"),
+        (lambda data, out: automc.search(net(), data, only="NOTHING"), "no code for a method 'NOTHING'"),
+        (lambda data, out: automc.search(net(), data, recipe={"unit_epochs": 1}), r"recipe= takes an automc\.Recipe"),
+        (lambda data, out: automc.compress(net(), data, "", out=out), "'' is neither"),
+        (lambda data, out: automc.compress(net(), data, [], out=out), "'' is neither"),
+        (lambda data, out: automc.compress(net(), data, None, out=out), "None is neither"),
+        (lambda data, out: automc.load(None), r"load\(\) takes the name or file of a model"),
+        (lambda data, out: automc.export(net(), out=out, size=8), r"ends in \.am is for a model that AutoMC"),
+        (lambda data, out: automc.export(net(), out=out.with_suffix(".onnx"), kind="torch", size=8, force=True),
+         r"ends in \.onnx is for ONNX, and this is a program of torch\.export"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_said_as_on_the_command_line(mistake, said: str, data, automc_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(automc.AutoMCError, match=said):
+        mistake(data, tmp_path / "out.am")
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_one_name_is_a_name_a_path_is_a_file_and_random_numbers_go_on(data, automc_home: Path, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Identity(), *net())
+    last = nn.Sequential(*model[:-1], *(nn.Identity() for _ in range(2)), nn.Linear(12, 3))  # its name is "11"
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    recipe = automc.Recipe(unit_epochs=1, batch=32)
+    done = automc.compress(last, data, [SCHEME], out=tmp_path / "b.am", keep="11", recipe=recipe, **QUICK)
+    assert torch.equal(torch.rand(3), expected)
+    saved = automc.load(done.path)
+    assert done.after.params < done.before.params
+    assert torch.equal(saved[11].weight, last[11].weight)
+    assert not torch.equal(saved[1].bias, last[1].bias)
+
+
 def test_a_script_that_runs_when_it_is_imported_is_stopped(tmp_path: Path, automc_home: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import automc\nautomc.measure('resnet8')\n")

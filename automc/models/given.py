@@ -26,7 +26,7 @@ from automc.models.edits import PLAIN, plain_attributes
 from automc.models.factory import AUXILIARY, FactoryRef, build, torchvision_builder
 from automc.models.forms import plain, settled
 from automc.models.keeping import frozen_parameters
-from automc.models.readback import outputs
+from automc.models.readback import outputs, seeded
 from automc.places import place_of
 from automc.userfiles import UserFileError
 
@@ -73,6 +73,11 @@ def keep(model: nn.Module, folder: Path) -> Path:
     Warns:
         Note: it was unwrapped, moved or cast; parameters that it froze are trained.
     """
+    with seeded():  # what is built anew draws numbers
+        return _kept(model, folder)
+
+
+def _kept(model: nn.Module, folder: Path) -> Path:
     name = type(model).__name__
     source = _known.get(model)
     try:

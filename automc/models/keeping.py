@@ -27,6 +27,11 @@ class Held:
     """Of these, what is not trained either, and whose statistics stay."""
 
 
+def several(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names or patterns as a tuple, a single one of its own: a text is a sequence, too, of its letters."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
 def kept(name: str, patterns: Sequence[str]) -> bool:
     """Whether a module name, or one of its parents' names, matches a keep pattern (fnmatch)."""
     parts = name.split(".")

@@ -84,6 +84,7 @@ class Limit:
             StudyError: the text is neither, or asks for nothing that a model could be.
         """
         kind = KINDS[figure]
+        text = str(text)  # from Python anything comes
         compact = re.sub(r"[\s_]", "", text).lower()
         match = re.fullmatch(_NUMBER + r"(%|[a-z]*)", compact.removesuffix("flops") if figure == "flops" else compact)
         unit = match.group(2) if match else ""
@@ -118,10 +119,10 @@ def parse_drop(text: str) -> float:
     Raises:
         StudyError: it is something else.
     """
-    match = re.fullmatch(_NUMBER + "pp", re.sub(r"\s", "", text).lower())
+    match = re.fullmatch(_NUMBER + "pp", re.sub(r"\s", "", str(text)).lower())
     if match is None:
         raise StudyError(
-            f"--max-drop {text[:40]!r} is not understood. Write percentage points of validation accuracy with pp: "
+            f"--max-drop {str(text)[:40]!r} is not understood. Write percentage points of validation accuracy with pp: "
             "0.5pp lets 93.0% become 92.5%."
         )
     return float(match.group(1)) / 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from automc.errors import MethodError
@@ -13,8 +14,8 @@ MAX_SCHEME = 100_000
 """Characters of a scheme file."""
 
 
-def read_scheme(scheme: str | Path | Scheme) -> Scheme:
-    """Return a scheme from an object, a file or text, at full length.
+def read_scheme(scheme: str | Path | Scheme | Sequence[object]) -> Scheme:
+    """Return a scheme from an object, a file, text or a list of strategies, at full length.
 
     Raises:
         MethodError: the file cannot be read, or holds no step.
@@ -22,6 +23,13 @@ def read_scheme(scheme: str | Path | Scheme) -> Scheme:
     """
     if isinstance(scheme, Scheme):
         return scheme.full
+    if isinstance(scheme, list | tuple):
+        scheme = "\n".join(map(str, scheme))
+    if not isinstance(scheme, str | Path) or not str(scheme).strip():
+        raise MethodError(
+            f"A scheme is a file, or text with one strategy a line such as NS[HP1=0.2,HP2=0.12,HP6=0.9]; {scheme!r} is "
+            "neither."
+        )
     text = str(scheme)
     if "[" not in text or os.path.isfile(text):
         try:

@@ -15,12 +15,12 @@ from torch import nn
 from automc.datasets import DataRef, Dataset, located, open_data
 from automc.datasets.opening import COMPUTED
 from automc.datasets.splits import Splits, content_hash, split
-from automc.errors import Note
+from automc.errors import DataError, Note
 from automc.execution.setup import fitted, open_device
 from automc.home import home
 from automc.models.bits import count_bits
 from automc.models.flops import count
-from automc.models.keeping import Held, frozen_parameters, hold
+from automc.models.keeping import Held, frozen_parameters, hold, several
 from automc.models.load import FactoryRef, load
 from automc.models.measure import count_flops, count_params
 from automc.study.trial import Figures
@@ -28,6 +28,7 @@ from automc.training import evaluate
 from automc.training import precision as precisions
 from automc.training.own import OwnCode
 from automc.training.recipe import Recipe
+from automc.training.seeds import seeded
 from kg.schema import Task
 
 
@@ -81,7 +82,7 @@ class Subject:
 
     def hold(self, keep: Sequence[str] = (), keep_shape: Sequence[str] = (), train_frozen: bool = False) -> Held:
         """Return what stays of M, see `models.keeping.hold`."""
-        return hold(self.model, self.frozen, keep, keep_shape, train_frozen)
+        return hold(self.model, self.frozen, several(keep), several(keep_shape), train_frozen)
 
     def test_accuracy(self, model: nn.Module | None = None) -> float | None:
         """Return top-1 or metric of M or of `model` on the test images, None without any; for the very end only."""
@@ -118,7 +119,14 @@ def open_subject(
         DataError: the data cannot be read or do not fit the model.
     """
     where = resolve_device(device)
-    torch.manual_seed(seed)
+    with seeded(seed, where):
+        return _opened(model, data, weights, fraction, where, progress, metric)
+
+
+def _opened(
+    model: str, data: DataRef, weights: Path | None, fraction: float, where: torch.device, progress: Any,
+    metric: OwnCode | None,
+) -> Subject:  # fmt: skip
     known = load(model, weights=weights) if model.endswith(".am") else None
     data = located(data)
     reference = data.normalised_by(known.normalisation if known else None)
@@ -136,7 +144,7 @@ def open_subject(
     counted.tell(prepared)
     for note in dataset.notes:
         if not note.startswith(COMPUTED):  # that is usual, and not worth a line each time
-            warnings.warn(note, Note, stacklevel=2)
+            warnings.warn(note, Note, stacklevel=3)
     return Subject(
         name=_short(model),
         model=prepared,
@@ -166,7 +174,12 @@ def settle_precision(
     """Return the recipe with its precision: "float32", "bfloat16", or for "auto" what is faster for steps of this size.
 
     `say` is told what was measured, the first time on a device with a model and batch of this size.
+
+    Raises:
+        DataError: there is no such precision.
     """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise DataError(f"--precision must be auto, float32 or bfloat16, it is {precision!r}.")
     if precision == "auto":
         train = subject.dataset.data(subject.splits.train, subject.device)
         flops, batch = subject.flops, recipe.batch_size(train.n)
