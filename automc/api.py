@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -259,7 +259,7 @@ def export(
     for option, value in (("--opset", opset), ("--tolerance", tolerance)):
         if value is not None:
             check(option, value)
-    path = _claimed(out, kind, inputs=(*inputs(model, None), weights), force=force)
+    path = _claimed(out, kind, model, weights, force)
     name = model_name(model)
     loaded = _models.load(name, weights=Path(weights) if weights else None)
     example = _models.example_for(loaded.model, *(asked or _models.default_shape(name)), channels_of(loaded))
@@ -281,19 +281,19 @@ def export_int8(
     """
     if opset is not None:
         check("--opset", opset)
-    path = _claimed(out, "onnx", inputs=(*inputs(model, None), weights), force=force)
+    path = _claimed(out, "onnx", model, weights, force)
     subject = open_subject(model_name(model), data_ref(data), weights=Path(weights) if weights else None, device="cpu")
     return _int8.export_int8(subject, path, opset)
 
 
-def _claimed(out: str | Path, kind: _exports.Kind, *, inputs: Iterable[str | Path | None], force: bool) -> Path:
+def _claimed(out: str | Path, kind: _exports.Kind, model: Model, weights: str | Path | None, force: bool) -> Path:
     """Return where an export goes, as `claim`; a name that says something else is refused, also by force."""
     says = SUFFIXES.get(Path(out).suffix.lower(), kind)
     if says != kind:
         raise OutputInTheWay(
             f"--out {out}: a name that ends in {Path(out).suffix} is for {NAMES[says]}, and this is {NAMES[kind]}."
         )
-    return claim(out, EXPORTED, inputs=inputs, force=force)
+    return claim(out, EXPORTED, inputs=(*inputs(model, None), weights), force=force)
 
 
 def pace(model: Model, exported: _exports.Exported, *, weights: str | Path | None = None) -> Comparison | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from automc.errors import AutoMCError
+from automc.errors import AutoMCError, DataError
 
 YEAR_SECONDS = 366 * 86_400
 MAX_SIDE = 4096
@@ -138,3 +138,14 @@ def _plain(value: Any) -> str:
         return f"{float(value):.10g}"
     except OverflowError:
         return "a number of hundreds of digits"
+
+
+def check_precision(text: str) -> str:
+    """Return the precision asked for: "float32", "bfloat16" or, for what is faster, "auto".
+
+    Raises:
+        DataError: it is none.
+    """
+    if text not in ("auto", "float32", "bfloat16"):
+        raise DataError(f"--precision must be auto, float32 or bfloat16, it is {text!r}.")
+    return text

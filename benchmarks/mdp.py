@@ -12,6 +12,8 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
+from torch import nn
+
 from automc import methods
 from automc.models.measure import count_flops, count_params, one_image
 from automc.models.pace import NAMES, Place
@@ -46,12 +48,17 @@ READING = (
     "updates of scores and gates, and nearest-neighbour copies of a coarser convolution are new to the layers behind it. So MDP stays off the default grid: it is",
     "searched where it is named and FLOPs or latency are limited. Its source has no figure that could be read.",
 )
+"""What the page says of its table; checked against the rows when it was written, as is what it says of times."""
 TIMES = (
     "In PyTorch half of the FLOPs takes 13 to 23% of the time off, resolution the most. In onnxruntime coarser convolutions do not pay at all: resolution alone",
     "takes a tenth longer than the original, with channels it is level with it; the copies around them cost what they save. Gates alone, slimming, SFP and TRP",
     "take 19 to 28% off there.",
 )
-"""What the page says of its table; checked against the rows when it was written."""
+
+
+def after(on: Ground, strategy: Strategy, seed: int) -> nn.Module:
+    """Return what a step leaves of the model."""
+    return methods.get(strategy.method).apply(on.subject.model, strategy, on.context(strategy, seed, ITERATIONS))[0]
 
 
 def run(on: Ground, way: str, seed: int, others: list[dict[str, str]]) -> dict[str, object]:
@@ -60,9 +67,8 @@ def run(on: Ground, way: str, seed: int, others: list[dict[str, str]]) -> dict[s
 
     def step(text: str) -> dict[str, Any]:
         strategy = Strategy.parse(text)
-        context = on.context(strategy, seed, ITERATIONS)
         began = process_time()
-        model, _ = methods.get(strategy.method).apply(on.subject.model, strategy, context)
+        model = after(on, strategy, seed)
         spent = process_time() - began
         validation, test = on.measured(model)
         return {
@@ -85,13 +91,13 @@ def time_rows(on: Ground, row: dict[str, str]) -> list[dict[str, object]]:
     Raises:
         ModelError: one of them cannot be exported.
     """
-    strategy, seed = Strategy.parse(row["strategy"]), int(row["seed"])
-    model, _ = methods.get(strategy.method).apply(on.subject.model, strategy, on.context(strategy, seed, ITERATIONS))
+    seed = int(row["seed"])
+    model = after(on, Strategy.parse(row["strategy"]), seed)
     image = one_image(model, on.subject.example)
     found = []
     for place in PLACES:
-        before, after = (runner(each, image, place) for each in (on.subject.model, model))
-        pace = compare(before, after, place, "cpu")
+        original, smaller = (runner(each, image, place) for each in (on.subject.model, model))
+        pace = compare(original, smaller, place, "cpu")
         found.append(
             {"way": row["way"], "seed": seed, "cpu": cpu_name()} | {name: getattr(pace, name) for name in TIMED[2:-1]}
         )

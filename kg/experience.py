@@ -198,21 +198,25 @@ def _flops_rate(record: RecordEntry, wrong: Wrong) -> float | None:
     return derived if published is None else published
 
 
+def _check_percent(what: str, this: float, other: float, low: float, wrong: Wrong) -> None:
+    """Refuse an accuracy of at most `low` per cent that would be like the other one if it were a share."""
+    if this <= low and abs(100 * this - other) <= ALIKE * other:
+        raise wrong(
+            "top1_percent",
+            f"{what} has {this} beside {other}: a share where per cent are asked for? Write {100 * this:g}, or say in "
+            "differs_because why it is so low.",
+        )
+
+
 def _accuracy_rate(record: RecordEntry, task: TaskEntry, wrong: Wrong) -> float | None:
     """AR = (after − before)/before, from the printed accuracies where both are there, in per cent."""
     published = record.published_ratio.ar
     if record.top1_percent is not None and task.top1_percent:
-        guessed = 100 / task.dataset.classes
-        for what, this, other, low in (
-            (f"the baseline of {task.id}", task.top1_percent, record.top1_percent, 1.0),
-            ("this result", record.top1_percent, task.top1_percent, min(1.0, guessed / 2)),
-        ):
-            if this <= low and abs(100 * this - other) <= ALIKE * other and not record.differs_because:
-                raise wrong(
-                    "top1_percent",
-                    f"{what} has {this} beside {other}: a share where per cent are asked for? Write {100 * this:g}, or "
-                    "say in differs_because why it is so low.",
-                )
+        if not record.differs_because:
+            guessed = 100 / task.dataset.classes
+            baseline = f"the baseline of {task.id}"
+            _check_percent(baseline, task.top1_percent, record.top1_percent, 1.0, wrong)
+            _check_percent("this result", record.top1_percent, task.top1_percent, min(1.0, guessed / 2), wrong)
         if published is not None:
             raise wrong("published_ratio.ar", "AR is typed beside the accuracies it follows from. Leave it out.")
         return (record.top1_percent - task.top1_percent) / task.top1_percent

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automc.bounds import check_precision
 from automc.cli import options as o
 from automc.cli.figures import shown
 from automc.cli.output import Format, FormatOption, guarded, progress, say, show, show_record
@@ -48,7 +49,7 @@ def train(
     with progress("training") as bar:
         done = api.train(
             model, reference, out=out, epochs=epochs, lr=lr, batch=batch, weights=weights, seed=seed,
-            precision=o.check_precision(precision), device=device, deterministic=deterministic, train_frozen=train_frozen,
+            precision=check_precision(precision), device=device, deterministic=deterministic, train_frozen=train_frozen,
             progress=lambda did, of: bar(did, of, {}), force=force, loss=loss, metric=metric,
         )  # fmt: skip
     show_record(asdict(done), format)

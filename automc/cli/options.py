@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from automc.bounds import Size, check
+from automc.bounds import Size, check, check_precision
 from automc.errors import DataError
 
 if TYPE_CHECKING:
@@ -250,17 +250,6 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
-
-
-def check_precision(text: str) -> str:
-    """Return the precision asked for.
-
-    Raises:
-        DataError: it is none.
-    """
-    if text not in ("auto", "float32", "bfloat16"):
-        raise DataError(f"--precision must be auto, float32 or bfloat16, it is {text!r}.")
-    return text
 
 
 def image_size(text: str | None) -> Size | None:

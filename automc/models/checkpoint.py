@@ -80,10 +80,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
         )
     fits = [fit for entry, state in found.items() for fit in _fits(model, entry, state)]
     fits.sort(key=lambda fit: fit.rank)
-    if fits[0].misses:
+    fitting = [fit for fit in fits if not fit.misses]
+    if not fitting:
         raise ModelError(_refusal(fits[0], path))
-    best, state = _usable(model, [fit for fit in fits if not fit.misses], path)
-    others = [f"{fit.entry!r}" for fit in fits if not fit.misses and fit.entry != best.entry]
+    best, state = _usable(model, fitting, path)
+    others = [f"{fit.entry!r}" for fit in fitting if fit.entry != best.entry]
     if best.entry not in FIRST or others:
         also = f"; {_some(others)} would fit too" if others else ""
         best.notes.insert(0, f"the weights under {best.entry or 'no name'!r} are read{also}")
@@ -101,7 +102,7 @@ def _usable(model: nn.Module, fits: list[_Fit], path: Path) -> tuple[_Fit, dict[
     first: ModelError | None = None
     for fit in fits:
         try:
-            return fit, {name: _dense(name, tensor, model, path, fit) for name, tensor in fit.taken.items()}
+            return fit, {name: _dense(name, tensor, model, fit, path) for name, tensor in fit.taken.items()}
         except ModelError as error:
             first = first or error
     assert first is not None
@@ -244,7 +245,7 @@ def _is_idle(model: nn.Module, name: str, value: Any) -> bool:
     return value.numel() == 1
 
 
-def _dense(name: str, value: Any, model: nn.Module, path: Path, fit: _Fit) -> Any:
+def _dense(name: str, value: Any, model: nn.Module, fit: _Fit, path: Path) -> Any:
     """Return a plain tensor of the model's number type.
 
     Raises:
@@ -280,14 +281,16 @@ def _broken(name: str, value: Tensor, model: nn.Module) -> str:
     """Say which values no network can compute with, "" for none: of parameters, and of statistics of batches."""
     if not value.is_floating_point():
         return ""
-    path, _, last = name.rpartition(".")
-    for what in ("NaN", "infinite", "negative"):
-        wrong = value.isnan() if what == "NaN" else value.isinf() if what == "infinite" else value < 0
-        if (what != "negative" or last == "running_var") and bool(wrong.any()):
-            held = getattr(model.get_submodule(path), last, None)
-            if last in ("running_mean", "running_var") or (isinstance(held, nn.Parameter) and held.requires_grad):
-                return f"{int(wrong.sum()):,} values of {name} are {what}"
-    return ""
+    last = name.rpartition(".")[2]
+    wrong = {"NaN": value.isnan(), "infinite": value.isinf()}
+    if last == "running_var":
+        wrong["negative"] = value < 0
+    what = next((what for what, where in wrong.items() if where.any()), "")
+    if not what:
+        return ""
+    trained = {own for own, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    counts = last in ("running_mean", "running_var") or name in trained
+    return f"{int(wrong[what].sum()):,} values of {name} are {what}" if counts else ""
 
 
 def _counts(name: str, value: Tensor) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from automc.bounds import check_precision
 from automc.datasets import DataRef, Dataset, located, open_data
 from automc.datasets.opening import COMPUTED
 from automc.datasets.splits import Splits, content_hash, split
-from automc.errors import DataError, Note
+from automc.errors import Note
 from automc.execution.setup import fitted, open_device
 from automc.home import home
 from automc.models.bits import count_bits
@@ -178,9 +179,7 @@ def settle_precision(
     Raises:
         DataError: there is no such precision.
     """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise DataError(f"--precision must be auto, float32 or bfloat16, it is {precision!r}.")
-    if precision == "auto":
+    if check_precision(precision) == "auto":
         train = subject.dataset.data(subject.splits.train, subject.device)
         flops, batch = subject.flops, recipe.batch_size(train.n)
         chosen = precisions.choose(subject.device, home(), subject.model, train, flops, batch, say)

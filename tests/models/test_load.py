@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import functools
 import sys
 import warnings
-import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -283,75 +280,6 @@ def test_what_is_no_classifier_is_refused(function: Callable[..., object], said:
         prepare(Wrapped(function), torch.zeros(2, 3, 8, 8))
 
 
-class Holding(nn.Module):
-    """Runs its layers through something that a copy shares with it."""
-
-    def __init__(self, held: str) -> None:
-        super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 10)
-        weak = weakref.ref(self.conv)
-        self.run: Callable[[torch.Tensor], torch.Tensor] = {
-            "lambda": lambda x: self.conv(x), "reference": lambda x: weak()(x), "method": self.step,
-        }[held]  # fmt: skip
-
-    def step(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.run(x).mean((2, 3)))
-
-
-@pytest.mark.parametrize("held", ["lambda", "reference"])
-def test_a_model_whose_copy_runs_the_original_is_refused(held: str) -> None:
-    with pytest.raises(ModelError, match=r"copy of this Holding runs layers of the original \(conv\)"):
-        prepare(Holding(held), torch.zeros(2, 3, 8, 8))
-
-
-class Forgetful(nn.Module):
-    """Answers by something that its copies do not have, or have otherwise."""
-
-    tables: ClassVar[weakref.WeakKeyDictionary[nn.Module, torch.Tensor]] = weakref.WeakKeyDictionary()
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how, self.gain = how, 1.0
-        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 10)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "gain": 0.0} if self.how == "state" else self.__dict__
-
-    @functools.lru_cache  # noqa: B019
-    def drawn(self) -> torch.Tensor:
-        return torch.rand(4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.conv(x).mean((2, 3)) * self.gain
-        if self.how == "cache":
-            x = x * self.drawn()
-        elif self.how == "beside":
-            x = x * self.tables.setdefault(self, torch.rand(4))
-        elif self.how == "attribute":
-            self.kept = getattr(self, "kept", None) if hasattr(self, "kept") else torch.rand(4)
-            x = x * self.kept
-        elif self.how == "each time":
-            x = x * torch.rand(4)
-        return self.fc(x)
-
-
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [("state", "A copy of it answers otherwise"), ("cache", "Numbers that"), ("beside", "Numbers that")],
-)
-def test_a_model_whose_copies_are_other_networks_is_refused(how: str, said: str) -> None:
-    with pytest.raises(ModelError, match=f"Nothing can be done to this Forgetful. {said}"):
-        prepare(Forgetful(how), torch.zeros(2, 3, 8, 8))
-
-
-@pytest.mark.parametrize("how", ["plain", "attribute", "each time"])
-def test_what_goes_along_with_copies_or_is_drawn_each_time_is_not(how: str) -> None:
-    prepare(Forgetful(how), torch.zeros(2, 3, 8, 8))
-
-
 def test_a_width_is_not_the_number_of_the_images_channels(tmp_path: Path) -> None:
     file = tmp_path / "wide.py"
     file.write_text(
@@ -364,16 +292,6 @@ def test_a_width_is_not_the_number_of_the_images_channels(tmp_path: Path) -> Non
         assert load(f"{file}:build", channels=3).model[0].out_channels == 32
     assert load(f"{file}:own", channels=1).model.in_channels == 1
     assert load(f"{file}:bands", channels=3).model.in_channels == 3
-
-
-def test_a_method_that_is_kept_as_an_attribute_is_copied() -> None:
-    model = Holding("method")
-    prepared = prepare(model, torch.zeros(2, 3, 8, 8))
-    with torch.no_grad():
-        prepared.conv.weight.zero_()
-        prepared.conv.bias.zero_()
-        assert torch.equal(prepared(torch.ones(1, 3, 8, 8))[0], prepared.fc.bias)
-    assert bool(model.conv.weight.any())
 
 
 def test_images_that_do_not_fit_are_said() -> None:
