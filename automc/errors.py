@@ -1,4 +1,4 @@
-"""Everything AutoMC can complain about, besides `kg.errors`.
+"""Everything AutoMC can complain about, besides `kg.errors`, which has the base of all.
 
 AutoMCError                 exit code 2: something the user gave is wrong
 ├── ModelError              a model that cannot be found, built, loaded or understood
@@ -15,11 +15,7 @@ AutoMCError                 exit code 2: something the user gave is wrong
 
 from __future__ import annotations
 
-
-class AutoMCError(Exception):
-    """Base of all errors of `automc`; the message says what failed, where, why, and what to do."""
-
-    exit_code = 2
+from kg.errors import AutoMCError as AutoMCError
 
 
 class Note(UserWarning):

@@ -2,9 +2,9 @@
 
 Networks: ResNet-20 at 32×32 pixels, untrained weights, compressed by every method (times do not hang on weights); a calibration
 sees 20 of them, the check 60 others. Study: ResNet-8 on digits drawn at 32×32 pixels, a limit on latency alone, the same budget
-of steps with and without a calibration. Let nothing else run.
+of steps with and without a calibration, paired by the study's seed. Let nothing else run.
 
-    python -m benchmarks.latency --out docs/results/latency [--networks 60] [--steps 20] [--limit 60%] [--table]
+    python -m benchmarks.latency --out docs/results/latency [--networks 60] [--steps 20] [--limit 60%] [--seeds 3] [--table]
 
 It goes on where it stopped; `--table` writes the page from the rows so far. Everything lies in a home of its own, OUT/.home-latency.
 """
@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ CHECKS = (
     "each",
     "whole",
 )
-TRIALS = ("predictions", "ordinal", "scheme", "status", "accuracy", "removed", "predicted", "measured", "meets")
+TRIALS = ("predictions", "seed", "ordinal", "scheme", "status", "accuracy", "removed", "predicted", "measured", "meets")
 QUANTISERS = ("UQ", "DNQ", "SLQ", "MLQ")
 DATA = f"{Path(__file__).resolve()}:images"
 """Digits at 32×32 pixels: what `--data` is given."""
@@ -96,28 +97,27 @@ def check(out: Path, runtime: Runtime, networks: int, made: list[tuple[str, torc
         })  # fmt: skip
 
 
-def study(out: Path, predictions: bool, steps: int, limit: str) -> None:
-    """Run the study, with or without a calibration, and append its trials."""
+def study(out: Path, predictions: bool, seed: int, steps: int, limit: str) -> None:
+    """Run the study of a seed, with or without a calibration, and append its trials."""
     from automc import api
 
     model, data = out / ".home-latency" / "digits32.am", DataRef(DATA)
     if not model.is_file():
         api.train("resnet8", data, out=model, epochs=12, precision="float32", device="cpu")
-    if predictions:
+    known = [f for f in latency.folder().glob("*-onnx-1.json") if "digits32" in f.read_text(encoding="utf-8")[:400]]
+    if predictions and not known:
         latency.calibrate(str(model), runtime="onnx", say=print)
-    else:
-        for file in latency.folder().glob("*-onnx-1.json"):
-            if "digits32" in file.read_text(encoding="utf-8")[:400]:
-                file.unlink()
+    for file in () if predictions else known:
+        file.unlink()
     one = Study.create(
         str(model), data, budget=Budget(steps=steps), recipe=Recipe(unit_epochs=1), precision="float32", device="cpu",
-        workers=1, runtime="onnx", learn_from_trials=False, final=False, recover="none", **asked(max_latency=limit),
+        seed=seed, workers=1, runtime="onnx", learn_from_trials=False, final=False, recover="none", **asked(max_latency=limit),
     )  # fmt: skip
     result = one.run(Listener())
     for trial in result.trials:
         shared = trial.latency_ms / trial.base_latency_ms if trial.latency_ms and trial.base_latency_ms else None
         append(out / "study", TRIALS, {
-            "predictions": predictions, "ordinal": trial.ordinal, "scheme": trial.scheme.id, "status": trial.status,
+            "predictions": predictions, "seed": seed, "ordinal": trial.ordinal, "scheme": trial.scheme.id, "status": trial.status,
             "accuracy": trial.accuracy, "removed": trial.pr, "predicted": trial.pace, "measured": shared,
             "meets": one.protocol.feasible(trial),
         })  # fmt: skip
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=latency.CHECKED)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--limit", default="60%")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", choices=("check", "study"))
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -237,12 +238,13 @@ def main() -> None:
                 began = time.monotonic()
                 check(out, runtime, options.networks, made)
                 print(f"{NAMES[runtime]}: {time.monotonic() - began:.0f} s")
-    for predictions in [] if options.table or options.only == "check" else (False, True):
-        with claim(out / "study", {"predictions": str(predictions)}) as free:
+    studies = [] if options.table or options.only == "check" else product((False, True), range(options.seeds))
+    for predictions, seed in studies:
+        with claim(out / "study", {"predictions": str(predictions), "seed": str(seed)}) as free:
             if free:
                 began = time.monotonic()
-                study(out, predictions, options.steps, options.limit)
-                print(f"study, predictions {predictions}: {time.monotonic() - began:.0f} s")
+                study(out, predictions, seed, options.steps, options.limit)
+                print(f"study, predictions {predictions}, seed {seed}: {time.monotonic() - began:.0f} s")
     out.mkdir(parents=True, exist_ok=True)
     (out / "README.md").write_text(page(out, options.limit), encoding="utf-8")
 

@@ -1,27 +1,33 @@
 """Everything the knowledge graph can complain about.
 
-KGError                     exit code 2: something the user gave is wrong
-├── CardInvalid             a method card breaks a rule
-├── ExperienceInvalid       an experience file breaks a rule
-├── SchemaInvalid           a strategy, scheme or setting cannot be read
-├── QueryInvalid            Cypher that does not parse or names what is not there
-│   └── WriteRefused        a write inside a read-only query
-├── QueryTimeout            a query ran past its time limit
-├── MigrationInvalid        an applied migration was edited, or one cannot run
-├── VectorsInvalid          an embeddings file cannot be read
-├── NotInGraph              a method, strategy, study … that the graph does not hold
-├── AddressInvalid          what names the graph is not the address of a server
-└── GraphUnavailable        exit code 1: the store cannot be reached or opened
-    └── GraphLocked         another process holds the embedded store
+AutoMCError                 base of these and of those in `automc.errors`
+└── KGError                 exit code 2: something the user gave is wrong
+    ├── CardInvalid             a method card breaks a rule
+    ├── ExperienceInvalid       an experience file breaks a rule
+    ├── SchemaInvalid           a strategy, scheme or setting cannot be read
+    ├── QueryInvalid            Cypher that does not parse or names what is not there
+    │   └── WriteRefused        a write inside a read-only query
+    ├── QueryTimeout            a query ran past its time limit
+    ├── MigrationInvalid        an applied migration was edited, or one cannot run
+    ├── VectorsInvalid          an embeddings file cannot be read
+    ├── NotInGraph              a method, strategy, study … that the graph does not hold
+    ├── NothingChanges          what is to be retired is so already, or what is asked back was never retired
+    ├── AddressInvalid          what names the graph is not the address of a server
+    └── GraphUnavailable        exit code 1: the store cannot be reached or opened
+        └── GraphLocked         another process holds the embedded store
 """
 
 from __future__ import annotations
 
 
-class KGError(Exception):
-    """Base of all errors of `kg`; the message says what failed, why, and what to do."""
+class AutoMCError(Exception):
+    """Base of all errors of AutoMC; the message says what failed, where, why, and what to do."""
 
     exit_code = 2
+
+
+class KGError(AutoMCError):
+    """Base of all errors of `kg`."""
 
 
 class CardInvalid(KGError):
@@ -58,6 +64,10 @@ class VectorsInvalid(KGError):
 
 class NotInGraph(KGError):
     """Something was asked for that the graph does not hold."""
+
+
+class NothingChanges(KGError):
+    """What is to be retired is retired already, or what is asked back was not."""
 
 
 class AddressInvalid(KGError):

@@ -21,7 +21,7 @@ from automc.errors import AutoMCError
 from automc.home import home
 from automc.knowledge.store import query_params
 from kg.cypher import SavedQuery, hints, one_statement, packaged_queries, saved_queries, saved_query, used_params
-from kg.errors import KGError, QueryInvalid
+from kg.errors import QueryInvalid
 
 ROWS = 1000
 """Greatest number of rows, as of `automc kg query`."""
@@ -44,7 +44,7 @@ async def ask(request: Request) -> Response:
     text, given, shape = (fields.get(name, "") for name in ("text", "params", "as"))
     try:
         answer = await read(partial(_answer, text, given))
-    except (AutoMCError, KGError) as error:
+    except AutoMCError as error:
         status, message = pages.refused(error)
         return _page(text, given, fields.get("saved", ""), status, refused=message)
     if shape == "csv":

@@ -112,7 +112,7 @@ async def send(request: Request) -> Response:
     write = act == "write" and given.get("checked") == draft.seal
     try:
         edition = await read(partial(_put, request.path_params["kind"], draft, write=write))
-    except (AutoMCError, KGError) as error:
+    except AutoMCError as error:
         status, message = pages.refused(error)
         return _page(request, _refused(draft, message), status)
     return _page(request, draft, edition=edition, changed=act == "write" and not write)
@@ -141,7 +141,7 @@ def _turned(draft: Draft, into: str) -> Draft:
         return draft if draft.errors else replace(draft, inputs=None)
     try:
         return replace(draft, inputs=filled.inputs_of(draft.kind.parts, _content(draft)))
-    except (AutoMCError, KGError) as error:
+    except AutoMCError as error:
         return replace(draft, refused=str(error))
 
 

@@ -20,7 +20,6 @@ import typer
 from automc.cli.figures import shown
 from automc.errors import AutoMCError, EnvironmentFault, Note
 from automc.files import write_atomically
-from kg.errors import KGError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,7 +77,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def fail(error: AutoMCError | KGError) -> NoReturn:
+def fail(error: AutoMCError) -> NoReturn:
     """Print what went wrong on stderr in one message and leave with the error's exit code."""
     say(f"Error: {error}")
     raise typer.Exit(error.exit_code)
@@ -92,7 +91,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         try:
             with _notes_said():
                 return command(*args, **kwargs)
-        except (AutoMCError, KGError) as error:
+        except AutoMCError as error:
             fail(error)
         except BrokenPipeError:
             # Whoever read our output has seen enough, like `head`; the command line's framework ends quietly.

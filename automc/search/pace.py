@@ -44,15 +44,17 @@ class Pace:
             used: methods that had a part in the input.
 
         Returns:
-            (methods,), 0 where nothing is missing, infinite for a method that never gets there.
+            (methods,), 0 where nothing is missing, infinite for a method that never comes near the limit. One that
+            comes near it but not to what is aimed at removes as much as makes it fastest.
         """
         found = np.full(len(self.curves), np.inf)
         if now <= self.limit:
             return np.zeros(len(self.curves))
         for method in range(len(self.curves)):
             lefts, times = self._from(method, now, left, used)
-            (enough,) = np.nonzero((lefts < left) & (times <= AIM * self.limit))
-            if len(enough):
+            times = np.where(lefts < left, times, np.inf)
+            (enough,) = np.nonzero(times <= max(AIM * self.limit, float(times.min(initial=np.inf))))
+            if len(enough) and times[enough[-1]] <= NEAR * self.limit:
                 found[method] = left - lefts[enough[-1]]
         return found
 

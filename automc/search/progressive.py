@@ -320,25 +320,29 @@ class ProgressiveSearch(Searcher):
         return picked
 
     def _credited(self, candidates: Candidates) -> FloatArray:
-        """Return what is predicted of candidates, (c, 2); those that will take too long do not count as meeting γ."""
+        """Return what is predicted of candidates, (c, 2); those that will take too long count as `_late` says."""
         pace = self.space.pace
         if pace is None or not candidates.prefixes:
             return candidates.predicted
         times = np.array([self.space.paces(o, self.limits.gamma) for o in candidates.prefixes])
-        late = times[candidates.prefix, candidates.strategy] > pace.limit
-        return self._late(candidates.predicted, late)
+        return self._late(candidates.predicted, times[candidates.prefix, candidates.strategy], pace.limit)
 
     def _met(self, outcomes: Sequence[Outcome]) -> FloatArray:
-        """Return `points`, (n, 2), of which those that take too long do not count as meeting γ."""
+        """Return `points`, (n, 2); those that take too long count as `_late` says."""
         pace = self.space.pace
         if pace is None:
             return points(outcomes)
-        return self._late(points(outcomes), np.array([self.space.pace_of(o) > pace.limit for o in outcomes]))
+        return self._late(points(outcomes), np.array([self.space.pace_of(o) for o in outcomes]), pace.limit)
 
-    def _late(self, rows: FloatArray, late: npt.NDArray[np.bool_]) -> FloatArray:
-        """Return (ACC, removed) with less than γ removed where that is late."""
-        most = np.where(late, self.limits.gamma - 2 * NEAR, np.inf)
-        return np.stack([rows[:, 0], np.minimum(rows[:, 1], most)], axis=1)
+    def _late(self, rows: FloatArray, times: FloatArray, limit: float) -> FloatArray:
+        """Return (ACC, removed), (n, 2); beyond the time limit as small a part of γ as of the time to be gained.
+
+        Such a model does not meet γ; on the way there a small one that is no faster is no nearer. Times: (n,).
+        """
+        gained = np.clip((1 - times) / (1 - limit), 0.0, 1.0) if limit < 1 else np.ones(len(times))
+        most = np.minimum(self.limits.gamma * gained, self.limits.gamma - 2 * NEAR)
+        removed = np.where(times > limit, np.minimum(rows[:, 1], most), rows[:, 1])
+        return np.stack([rows[:, 0], removed], axis=1)
 
 
 class Worth:

@@ -27,7 +27,7 @@ from automc.models.load import layout
 from automc.models.measure import one_image
 from automc.models.pace import Runtime
 from automc.search.base import Space
-from automc.search.pace import Pace
+from automc.search.pace import NEAR, Pace
 from automc.study.latency import briefly, calibration_command, folder, place
 from automc.study.limits import Limit
 from automc.study.space import StrategySpace
@@ -140,12 +140,17 @@ def _levels(strategy: Strategy, reach: float) -> list[Strategy]:
 
 
 def in_words(space: Space) -> str:
-    """Say at what sizes one step of each method is predicted to meet the limit on latency."""
-    assert space.pace is not None
-    need = space.pace.missing(1.0, 1.0)
-    able = [f"{space.methods[m]} {need[m]:.0%}" for m in np.argsort(need, kind="stable") if np.isfinite(need[m])]
+    """Say at what sizes one step of each method is predicted to meet the limit on latency, or to come near it."""
+    pace = space.pace
+    assert pace is not None
+    need = pace.missing(1.0, 1.0)
+    times = np.array([float(pace.at(m, 1 - need[m])) if np.isfinite(need[m]) else np.inf for m in range(len(need))])
+    order = [int(m) for m in np.argsort(need, kind="stable") if np.isfinite(need[m])]
+    able = [f"{space.methods[m]} {need[m]:.0%}" for m in order if times[m] <= pace.limit]
+    near = [f"{space.methods[m]} {need[m]:.0%}" for m in order if times[m] > pace.limit]
     never = [name for name, share in zip(space.methods, need, strict=True) if not np.isfinite(share)]
-    if not able:
-        return "No single step is predicted to meet --max-latency."
-    rest = f"; none with {', '.join(never)}" if never else ""
-    return f"Predicted to meet --max-latency: one step that removes of the parameters with {', '.join(able)}{rest}."
+    meets = "Predicted to meet --max-latency: one step that removes of the parameters with"
+    found = f"{meets} {', '.join(able)}" if able else "No single step is predicted to meet --max-latency"
+    near_it = f"; to come within {NEAR - 1:.0%}: {', '.join(near)}" if near else ""
+    rest = f"; none with {', '.join(never)}" if never and (able or near) else ""
+    return f"{found}{near_it}{rest}."

@@ -286,17 +286,16 @@ class StrategySpace:
 
     @property
     def in_time(self) -> float | None:
-        """The least share of M's size with whose removal a step is predicted to meet the limit on time.
+        """The least share of M's size with whose removal one step is predicted to come near the limit on time.
 
-        None where nothing is predicted, or none does.
+        All of it where no step does: then several must, and who removes more is nearer. None: nothing is predicted.
         """
         if self.space.pace is None:
             return None
         need = self._needed()
         able = np.zeros(len(need), dtype=bool)
         able[self.space.method[: len(self.strategies)][self._runs]] = True
-        least = float(need[able & (need <= MAX_GAMMA)].min(initial=np.inf))
-        return least if np.isfinite(least) else None
+        return float(need[able & (need <= MAX_GAMMA)].min(initial=1.0))
 
     def _needed(self) -> FloatArray:
         """What one step of each method must remove of M to meet the limit on time, 0 without one; (methods,)."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kg.curation.documents import Document, Source
-from kg.errors import ExperienceInvalid, NotInGraph
+from kg.errors import ExperienceInvalid, NothingChanges, NotInGraph
 from kg.experience_file import ExperienceFile, RecordEntry
 from kg.schema import Experience, Method, Paper
 from kg.store.base import GraphStore
@@ -91,15 +91,21 @@ def write(
 
 
 def retire(store: GraphStore, label: Literal["Method", "Experience"], ids: Iterable[str], by: str, why: str) -> None:
-    """Mark nodes as no longer used; a sync has to follow. What is retired already keeps its reason.
+    """Mark nodes as no longer used; a sync has to follow. Of several, what is retired already keeps its reason.
 
     Raises:
         NotInGraph: one is not in the graph; nothing was written.
+        NothingChanges: all are retired already.
     """
     at = Provenance(by, "").at
     with store.transaction():
         rows = _known(store, label, ids)
-        fresh = [id for id, retired in rows.items() if not retired]
+        fresh = [id for id, because in rows.items() if because is None]
+        if not fresh:
+            one, because = next(iter(rows.items()))
+            raise NothingChanges(
+                f"{one} is retired already, with the reason '{because}'. For another one take that back first (--undo)."
+            )
         mark = {"retired_by": by, "retired_at": at, "retired_because": why}
         store.upsert_nodes(label, [{"id": id, **mark} for id in fresh])
 
@@ -109,17 +115,20 @@ def restore(store: GraphStore, label: Literal["Method", "Experience"], ids: Iter
 
     Raises:
         NotInGraph: one is not in the graph; nothing was written.
+        NothingChanges: none is retired.
     """
     with store.transaction():
         rows = _known(store, label, ids)
+        if all(because is None for because in rows.values()):
+            raise NothingChanges(f"{next(iter(rows))} is not retired, so there is nothing to take back.")
         store.upsert_nodes(label, [{"id": id, **dict.fromkeys(RETIRED)} for id in rows])
 
 
-def _known(store: GraphStore, label: str, ids: Iterable[str]) -> dict[str, bool]:
-    """Whether each is retired."""
+def _known(store: GraphStore, label: str, ids: Iterable[str]) -> dict[str, str | None]:
+    """Why each is retired; None: it is not."""
     wanted = list(dict.fromkeys(ids))
     table = store.read(
-        f"UNWIND $ids AS id MATCH (n:{label} {{id: id}}) RETURN n.id AS id, n.retired_at IS NOT NULL AS retired",
+        f"UNWIND $ids AS id MATCH (n:{label} {{id: id}}) RETURN n.id AS id, n.retired_because AS because",
         {"ids": wanted},
     )
     found = dict(table.rows)

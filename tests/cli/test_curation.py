@@ -141,7 +141,10 @@ def test_a_method_from_its_card_to_its_retirement(filled, written):
     assert query("MATCH (s:Strategy)-[:OF_METHOD]->(:Method {id: 'Mine'}) RETURN count(s) AS n") == [{"n": 0}]
     assert "retired: superseded" in {row["method"]: row for row in done("method", "list")}["Mine"]["origin"]
     assert automc("kg", "explain", "Mine").exit_code == 2
+    again = automc("method", "retire", "Mine", "--because", "another reason")
+    assert (again.exit_code, "retired already, with the reason 'superseded'" in again.stderr) == (2, True)
     assert automc("method", "retire", "Mine", "--undo").exit_code == 0
+    assert "is not retired" in automc("method", "retire", "Mine", "--undo").stderr
     assert query("MATCH (s:Strategy)-[:OF_METHOD]->(:Method {id: 'Mine'}) RETURN count(s) AS n") == [{"n": 4}]
     automc("method", "retire", "Mine", "--because", "the test is over")
 

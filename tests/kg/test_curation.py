@@ -17,7 +17,7 @@ from kg.curation.contradictions import contradictions
 from kg.curation.documents import Source, read_document, write_document
 from kg.curation.sharing import study_document
 from kg.curation.template import QUESTIONS, fill
-from kg.errors import CardInvalid, ExperienceInvalid, NotInGraph
+from kg.errors import CardInvalid, ExperienceInvalid, NothingChanges, NotInGraph
 from kg.experience import packaged_experience, read_experience
 from kg.experience_file import ExperienceFile
 from kg.rows import read_rows
@@ -315,11 +315,14 @@ def test_nothing_is_written_where_a_record_is_unknown(filled: GraphStore) -> Non
     with pytest.raises(NotInGraph, match="There is no Experience 'mine_999'"):
         additions.retire(filled, "Experience", ["mine_001", "mine_999"], "me", "why not")
     assert "retired_at" not in additions.origins(filled, "Experience")["mine_001"]
+    with pytest.raises(NothingChanges, match="mine_001 is not retired"):
+        additions.restore(filled, "Experience", ["mine_001"])
 
 
 def test_a_retired_record_is_kept_and_not_used(filled: GraphStore) -> None:
     additions.retire(filled, "Experience", ["mine_001"], "me", "a typo")
-    additions.retire(filled, "Experience", ["mine_001"], "you", "another reason")
+    with pytest.raises(NothingChanges, match="mine_001 is retired already, with the reason 'a typo'"):
+        additions.retire(filled, "Experience", ["mine_001"], "you", "another reason")
     assert sync.read_experience(filled) == ()
     kept = additions.origins(filled, "Experience")["mine_001"]
     assert (kept["retired_by"], kept["retired_because"], kept["added_by"]) == ("me", "a typo", "me")

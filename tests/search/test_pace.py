@@ -49,6 +49,18 @@ def test_what_is_missing_to_a_time_follows_the_curve_of_each_method() -> None:
     np.testing.assert_allclose(pace(0.5).missing(0.6, 0.8)[0], 0.8 - 0.8 * AIM * 0.5 / 0.6, atol=0.011)
 
 
+def test_where_the_aim_is_out_of_reach_what_comes_nearest_to_the_limit_is_removed() -> None:
+    """The second method has 0.55 of the time at best, with all but a tenth gone: a little more than this limit."""
+    curves = pace(0.52)
+    assert AIM * 0.52 < 0.52 < 0.55 < NEAR * 0.52
+    np.testing.assert_allclose(curves.missing(1.0, 1.0), [1 - AIM * 0.52, 0.9, np.inf], atol=0.011)
+    assert np.isinf(pace(0.49).missing(1.0, 1.0)[1]), "0.55 is not near 0.49"
+    # One that becomes slower again beyond its fastest: not more than that is removed.
+    bent = np.where(LEFT < 0.4, 0.9 - LEFT, LEFT + 0.1)
+    fastest = Pace(LEFT, bent[None, :], 0.49).missing(1.0, 1.0)
+    np.testing.assert_allclose(fastest, [0.6], atol=0.011)
+
+
 def test_predicted_times_are_those_of_a_first_step_or_ratios_of_the_curve() -> None:
     gone = np.array([0.4, 0.4, 0.4])
     first = pace().after(0.9, 0.8, gone, np.arange(3))
@@ -103,6 +115,17 @@ def test_a_slow_model_does_not_count_as_meeting_the_target(space: Space) -> None
     late, early = ok((0,), 0.4, 0.9), ok((1,), 0.4, 0.5)
     met = search._met([late, early])
     assert met[0, 1] < LIMITS.gamma < met[1, 1]
+
+
+def test_on_the_way_a_slow_model_counts_as_far_as_time_is_gained(space: Space) -> None:
+    search = ProgressiveSearch(space, replace(LIMITS, gamma=0.8), 0)
+    times = [1.3, 1.0, 0.9, 0.7, 0.61, 0.59]
+    met = search._met([ok((i,), 0.6, time) for i, time in enumerate(times)])
+    # To 0.6 of the time it is 0.4: of γ, 0.8, as large a part counts as of that is gained, never more than is removed.
+    np.testing.assert_allclose(met[:, 1], [0.0, 0.0, 0.2, 0.6, 0.6, 0.6])
+    np.testing.assert_allclose(met[:, 0], 0.8)
+    loose = ProgressiveSearch(replace(space, pace=pace(1.2)), LIMITS, 0)
+    assert loose._met([ok((0,), 0.4, 1.3)])[0, 1] < LIMITS.gamma
 
 
 def test_a_search_asks_for_what_comes_near_and_without_predictions_as_ever(space: Space) -> None:

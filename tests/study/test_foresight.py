@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from study_tools import Interrupt, create, run, stored
 
@@ -15,11 +16,13 @@ from automc.latency.calibration import Calibration
 from automc.latency.kernels import torch_kernels
 from automc.latency.sampling import drawn
 from automc.models.measure import one_image
-from automc.search.pace import AIM
+from automc.search.base import Space
+from automc.search.pace import AIM, Pace
 from automc.study import Listener, Study
-from automc.study.foresight import open_foresight
+from automc.study.foresight import in_words, open_foresight, paced
 from automc.study.latency import Subject, calibration_command, folder, place
 from automc.study.limits import Limit
+from automc.study.space import StrategySpace
 from automc.study.task import open_subject
 
 LIMITS = (Limit("latency_ms", 0.8, of_base=True),)
@@ -71,6 +74,40 @@ def test_without_a_calibration_or_with_a_stale_one_it_says_so_and_predicts_nothi
     unlimited = create(full_home, "1steps")
     assert open_foresight(unlimited.spec, bench.model, bench.example, heard.say) is None
     assert len(heard.said) == 2
+
+
+def test_a_study_says_which_methods_meet_a_limit_and_which_come_near() -> None:
+    left, three = np.linspace(0.1, 1.0, 91), np.arange(3)
+    curves = np.stack([left, 0.5 + 0.5 * left, np.ones(91)])
+
+    def said(limit: float) -> str:
+        return in_words(Space(
+            ("A[HP2=0.1]", "B[HP2=0.1]", "C[HP2=0.1]"), ("A", "B", "C"), three, np.zeros((3, 32)), np.full(3, 0.1),
+            np.ones(3), np.ones(3, dtype=bool), np.zeros(7), pace=Pace(left, curves, limit),
+        ))  # fmt: skip
+
+    meets = "Predicted to meet --max-latency: one step that removes of the parameters with"
+    assert said(0.8) == f"{meets} A 24%, B 48%; none with C."
+    assert said(0.52) == f"{meets} A 51%; to come within 10%: B 90%; none with C."
+    none = "No single step is predicted to meet --max-latency"
+    assert said(0.095) == f"{none}; to come within 10%: A 90%; none with B, C."
+    assert said(0.05) == f"{none}."
+
+
+def test_where_no_single_step_comes_near_a_search_aims_at_the_smallest(full_home: Path) -> None:
+    study = create(full_home, "1steps", gamma=None, limits=LIMITS)
+    space = StrategySpace(study.vectors, study.subject.task(), {}, study.spec.recipe, 100)
+    assert space.in_time is None
+
+    def aims(time: float) -> tuple[float | None, float]:
+        """With methods that all take so much of M's time with a fifth of its parameters."""
+        curves = {name: [(1.0, 1.0), (0.2, time)] for name in space.space.methods}
+        found = paced(space, curves, LIMITS, {"latency_ms": 2.0}).in_time
+        return found, study.protocol.aim(0.85, found)
+
+    assert aims(0.5)[0] == pytest.approx(0.8 * (1 - AIM * 0.8) / 0.5, abs=0.01)
+    assert aims(0.79) == (pytest.approx(0.8, abs=0.01), pytest.approx(0.8, abs=0.01))
+    assert aims(0.95) == (1.0, 0.85)
 
 
 @pytest.mark.slow
