@@ -1,4 +1,4 @@
-"""What a step makes of M as to its structure: the step without its training, and the kernels of its result."""
+"""What a step makes of M as to its structure: the step without its training, its figures and its result's kernels."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ class Dry:
     """A job: a step on M of which each phase of training is one iteration on a few images."""
 
     strategy: Strategy
-    runtime: Runtime
+    runtime: Runtime | None = None
+    """Whose kernels of the result are looked for; None: nobody's."""
 
 
 def run_dry(bench: Bench, job: Dry, monitor: Monitor) -> StepOutcome:
-    """Run one; the outcome's details hold the `kernels` of its result. Nothing enters the prefix cache."""
+    """Run one; the outcome's details hold the `kernels` in a runtime, if any. Nothing enters the prefix cache."""
     monitor.begin()
     few = bench.train.subset(torch.arange(min(_IMAGES, bench.train.n), device=bench.train.y.device))
     context = bench.context(Scheme((job.strategy,)), monitor)
     recipe = replace(context.recipe, batch=min(context.recipe.batch, _IMAGES), recalibration_images=_IMAGES)
     context = replace(context, data=few, recipe=recipe, max_iterations=1)
     outcome, model = run_step(bench.model, job.strategy, context, replace(bench, validation=few), monitor)
-    if model is None:
+    if model is None or job.runtime is None:
         return outcome
     images = one_image(bench.model, bench.example).to(memory_format=torch.channels_last)
     return replace(outcome, details={"kernels": kernels_of(model, images, job.runtime)})

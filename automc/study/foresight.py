@@ -1,7 +1,7 @@
-"""Latencies that a study predicts before it measures: of the trials' models, and of what each method could make of M.
+"""What a study that limits latency or FLOPs predicts before it measures: what each method could make of M.
 
-It needs a calibration of M (`automc latency calibrate`). Without one a study is as it would be without predictions: it
-plans in sizes, and hears of latencies only by measuring them.
+Latencies need a calibration of M (`automc latency calibrate`), and those of trials' models are predicted too; without
+one a study plans in sizes, and hears of latencies only by measuring them. FLOPs are counted, of every trial's model.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from automc.models.pace import Runtime
 from automc.search.base import Space
 from automc.search.pace import NEAR, Pace
 from automc.study.latency import briefly, calibration_command, folder, place
-from automc.study.limits import Limit
-from automc.study.space import StrategySpace
+from automc.study.limits import KINDS, Limit
+from automc.study.space import Figure, StrategySpace
 from automc.study.spec import StudySpec
 from automc.study.trial import Trial
 from kg.schema import Strategy
@@ -40,7 +40,7 @@ LEVELS = (0.12, 0.25, 0.4, 0.55, 0.7, 0.84)
 _POINTS = np.linspace(0.1, 1.0, 361)
 _TIMEOUT = 300.0
 Curves = Mapping[str, Sequence[Sequence[float]]]
-"""By method: (share of M's parameters that is left, time as a share of M's), of its dry runs."""
+"""By method: (share of M's parameters that is left, time or FLOPs as a share of M's), of its dry runs."""
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,9 @@ class Foresight:
         """
         return self.predictor.ms(kernels_of(model, self.images, self.runtime)) / self.base_ms
 
-    def curves(
-        self, workers: Workers, strategies: Iterable[Strategy], reach: Mapping[str, float], params: int
-    ) -> Curves:
-        """Try steps of each method dry, one strategy a method, and predict what they make of M, of `params`.
-
-        No other job may be under way.
-        """
-        sized = [one for one in strategies if one.get("HP2") is not None]
-        jobs = [step for one in sized for step in _levels(one, reach.get(one.method, 1.0))]
-        tickets = {workers.submit(Dry(step, self.runtime), _TIMEOUT): step for step in jobs}
-        found: dict[str, list[list[float]]] = {step.method: [[1.0, 1.0]] for step in jobs}
-        outcomes: list[tuple[Strategy, StepOutcome]] = []
-        while len(outcomes) < len(tickets):
-            outcomes += [(tickets[ticket], outcome) for ticket, outcome in workers.collect()]
-        for step, outcome in outcomes:
-            if outcome.status == "ok" and outcome.params:
-                pace = self.predictor.ms(outcome.details["kernels"]) / self.base_ms
-                found[step.method].append([outcome.params / params, pace])
-        return found
+    def of(self, outcome: StepOutcome) -> float:
+        """Return the predicted time of a dry run's result, as a share of M's."""
+        return self.predictor.ms(outcome.details["kernels"]) / self.base_ms
 
     def foresee(self, bench: Bench) -> Callable[[Trial], Trial]:
         """Return a function that adds the prediction to a trial whose model is in the cache."""
@@ -117,16 +101,43 @@ def open_foresight(spec: StudySpec, model: nn.Module, example: Tensor, say: Call
     return Foresight(predictor, images, spec.runtime, predictor.ms(kernels_of(model, images, spec.runtime)))
 
 
-def paced(space: StrategySpace, curves: Curves, limits: Sequence[Limit], base: Mapping[str, float]) -> StrategySpace:
-    """Return a space that knows how long models are predicted to take.
+def try_dry(
+    workers: Workers, strategies: Iterable[Strategy], reach: Mapping[str, float], params: int,
+    share: Callable[[StepOutcome], float], runtime: Runtime | None = None,
+) -> Curves:  # fmt: skip
+    """Try steps of each method dry, one strategy a method, and tell what they make of M, of `params`.
+
+    No other job may be under way.
 
     Args:
-        base: figures of M, `latency_ms` among them.
+        share: the time or the FLOPs of a dry run's result, as a share of M's.
+        runtime: whose kernels `share` asks for.
     """
-    (limit,) = (one for one in limits if one.figure == "latency_ms")
-    most = limit.most(base["latency_ms"]) / base["latency_ms"]
+    sized = [one for one in strategies if one.get("HP2") is not None]
+    jobs = [step for one in sized for step in _levels(one, reach.get(one.method, 1.0))]
+    tickets = {workers.submit(Dry(step, runtime), _TIMEOUT): step for step in jobs}
+    found: dict[str, list[list[float]]] = {step.method: [[1.0, 1.0]] for step in jobs}
+    outcomes: list[tuple[Strategy, StepOutcome]] = []
+    while len(outcomes) < len(tickets):
+        outcomes += [(tickets[ticket], outcome) for ticket, outcome in workers.collect()]
+    for step, outcome in outcomes:
+        if outcome.status == "ok" and outcome.params:
+            found[step.method].append([outcome.params / params, share(outcome)])
+    return found
+
+
+def paced(
+    space: StrategySpace, figure: Figure, curves: Curves, limits: Sequence[Limit], base: Mapping[str, float]
+) -> StrategySpace:
+    """Return a space that knows how much of a limited figure models are predicted to take.
+
+    Args:
+        base: figures of M, `figure` among them.
+    """
+    (limit,) = (one for one in limits if one.figure == figure)
+    most = limit.most(base[figure]) / base[figure]
     rows = [_curve(curves.get(name, ())) for name in space.space.methods]
-    return space.with_pace(Pace(_POINTS, np.array(rows), most))
+    return space.with_pace(Pace(_POINTS, np.array(rows), most), figure)
 
 
 def _curve(points: Sequence[Sequence[float]]) -> np.ndarray:
@@ -139,9 +150,9 @@ def _levels(strategy: Strategy, reach: float) -> list[Strategy]:
     return [briefly(strategy, level) for level in levels]
 
 
-def in_words(space: Space) -> str:
-    """Say at what sizes one step of each method is predicted to meet the limit on latency, or to come near it."""
-    pace = space.pace
+def in_words(space: Space, figure: Figure) -> str:
+    """Say at what sizes one step of each method is predicted to meet the limit on a figure, or to come near it."""
+    pace, option = space.pace, KINDS[figure].option
     assert pace is not None
     need = pace.missing(1.0, 1.0)
     times = np.array([float(pace.at(m, 1 - need[m])) if np.isfinite(need[m]) else np.inf for m in range(len(need))])
@@ -149,8 +160,8 @@ def in_words(space: Space) -> str:
     able = [f"{space.methods[m]} {need[m]:.0%}" for m in order if times[m] <= pace.limit]
     near = [f"{space.methods[m]} {need[m]:.0%}" for m in order if times[m] > pace.limit]
     never = [name for name, share in zip(space.methods, need, strict=True) if not np.isfinite(share)]
-    meets = "Predicted to meet --max-latency: one step that removes of the parameters with"
-    found = f"{meets} {', '.join(able)}" if able else "No single step is predicted to meet --max-latency"
+    meets = f"Predicted to meet {option}: one step that removes of the parameters with"
+    found = f"{meets} {', '.join(able)}" if able else f"No single step is predicted to meet {option}"
     near_it = f"; to come within {NEAR - 1:.0%}: {', '.join(near)}" if near else ""
     rest = f"; none with {', '.join(never)}" if never and (able or near) else ""
     return f"{found}{near_it}{rest}."

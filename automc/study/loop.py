@@ -216,7 +216,7 @@ class Loop:
     def _limits(self) -> Limits:
         """Return what the searcher is told of the target: it plans in sizes and accuracy."""
         length = self.spec.max_length
-        aim, least = self.protocol.aim(self.space.reachable(length), self.space.in_time), self.protocol.least_accuracy
+        aim, least = self.protocol.aim(self.space.reachable(length), self.space.enough), self.protocol.least_accuracy
         timed = self.spec.budget.seconds is not None
         return Limits(aim, self.base.accuracy, length, MAX_REMOVED, least, front=self.spec.front, timed=timed)
 

@@ -113,7 +113,7 @@ class Protocol:
             if limit.most(self.base[limit.figure]) >= self.base[limit.figure]
         ]
 
-    def aim(self, reachable: float = MAX_GAMMA, in_time: float | None = None) -> float:
+    def aim(self, reachable: float = MAX_GAMMA, enough: Mapping[str, float] | None = None) -> float:
         """Return the share of the size that a searcher, which plans in sizes, is to remove; of floats, parameters.
 
         Of a file what is no parameter stays as it is.
@@ -122,12 +122,9 @@ class Protocol:
 
         Args:
             reachable: the largest share that can go.
-            in_time: share at which the limit on latency is predicted to be met, where that is known.
+            enough: share at which a limit is predicted to be met, by its figure, where that is known.
         """
-        parts = [
-            in_time if in_time is not None and limit.figure == "latency_ms" else self._part(limit)
-            for limit in self.limits
-        ]
+        parts = [(enough or {}).get(limit.figure, self._part(limit)) for limit in self.limits]
         return max(self.gamma or LEAST_AIM, min(max(parts, default=0.0), reachable))
 
     def _part(self, limit: Limit) -> float:

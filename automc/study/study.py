@@ -24,7 +24,7 @@ from automc.study import pulse
 from automc.study.closing import SHARE, closes
 from automc.study.ending import Ending
 from automc.study.forecast import Forecast
-from automc.study.foresight import Curves, Foresight, in_words, open_foresight, paced
+from automc.study.foresight import Foresight, in_words, open_foresight, paced, try_dry
 from automc.study.gauge import gauge_with
 from automc.study.listening import Beating
 from automc.study.loop import Listener, Loop, Plan
@@ -38,7 +38,7 @@ from automc.study.place import claimed, folder, held
 from automc.study.protocol import Protocol, settled
 from automc.study.reach import grid_levels, insist_possible, insist_reachable, unasked
 from automc.study.result import Result
-from automc.study.space import StrategySpace, lightest, widest
+from automc.study.space import Figure, StrategySpace, lightest, widest
 from automc.study.spec import Budget, StudySpec
 from automc.study.spending import Spending
 from automc.study.stored import load_record, load_trials
@@ -224,12 +224,19 @@ class Study:
 
     def _curves(
         self, workers: Workers, strategies: list[Strategy], reach: dict[str, float], listener: Listener
-    ) -> Curves:
-        """Return what is predicted of each method on this model, where the study limits latency; kept by the study."""
-        foresight = self._open_foresight(listener)
-        if foresight is None:
-            return {}
-        return foresight.curves(workers, widest(strategies).values(), reach, self.subject.params)
+    ) -> dict[str, Any]:
+        """Return what is predicted of each method on this model, and of what, for the study to keep.
+
+        Of latency where that is limited and calibrated, else of FLOPs where these are.
+        """
+        params, each = self.subject.params, widest(strategies).values()
+        if foresight := self._open_foresight(listener):
+            curves = try_dry(workers, each, reach, params, foresight.of, foresight.runtime)
+            return {"pace": curves, "pace_of": "latency_ms"}
+        if self.protocol.limited("flops"):
+            curves = try_dry(workers, each, reach, params, lambda o: (o.flops or 0) / self.subject.flops)
+            return {"pace": curves, "pace_of": "flops"}
+        return {"pace": {}}
 
     def _open_foresight(self, listener: Listener) -> Foresight | None:
         """Return what predicts latencies here, if anything does; it takes seconds to learn, so it is learned once."""
@@ -247,9 +254,10 @@ class Study:
         )  # fmt: skip
         foresight, bench = None, self.setup.open()
         if curves := self.record.get("pace"):
-            foresight = self._open_foresight(listener)
-            space = paced(space, curves, self.spec.limits, self.protocol.base)
-            listener.say(in_words(space.space))
+            figure: Figure = self.record.get("pace_of", "latency_ms")  # of studies before there were others
+            foresight = self._open_foresight(listener) if figure == "latency_ms" else None
+            space = paced(space, figure, curves, self.spec.limits, self.protocol.base)
+            listener.say(in_words(space.space, figure))
         opening = time.monotonic() - self._began
         self._save_at_last(listener, opening_seconds=opening + float(self.record.get("opening_seconds") or 0.0))
         space, first = self._beyond_the_grid(space, forecast, listener)
@@ -285,7 +293,7 @@ class Study:
         """Return the space with strategies that close at the target, and the first trials, which the study keeps."""
         if not closes(self.spec):
             return space, ()
-        aim = self.protocol.aim(space.reachable(self.spec.max_length), space.in_time)
+        aim = self.protocol.aim(space.reachable(self.spec.max_length), space.enough)
         if self.record.get("first") is None:
             seconds = self._spending.search.seconds
             most = None if seconds is None else SHARE * (seconds - self._opening) * self.spec.workers
@@ -314,7 +322,8 @@ class Study:
                 "overhead": found.overhead_seconds,
                 "reach": found.reach,
             }
-            self._save_at_last(listener, probe=probe, pace=self._curves(workers, strategies, found.reach, listener))
+            able = [s for s in strategies if s.method not in found.infeasible]
+            self._save_at_last(listener, probe=probe, **self._curves(workers, able, found.reach, listener))
         known = self.record["probe"]
         infeasible = known["infeasible"] | unasked(self.spec, known["per_iteration"])
         if not set(known["per_iteration"]) - set(infeasible):

@@ -84,7 +84,7 @@ def test_a_study_says_which_methods_meet_a_limit_and_which_come_near() -> None:
         return in_words(Space(
             ("A[HP2=0.1]", "B[HP2=0.1]", "C[HP2=0.1]"), ("A", "B", "C"), three, np.zeros((3, 32)), np.full(3, 0.1),
             np.ones(3), np.ones(3, dtype=bool), np.zeros(7), pace=Pace(left, curves, limit),
-        ))  # fmt: skip
+        ), "latency_ms")  # fmt: skip
 
     meets = "Predicted to meet --max-latency: one step that removes of the parameters with"
     assert said(0.8) == f"{meets} A 24%, B 48%; none with C."
@@ -97,13 +97,13 @@ def test_a_study_says_which_methods_meet_a_limit_and_which_come_near() -> None:
 def test_where_no_single_step_comes_near_a_search_aims_at_the_smallest(full_home: Path) -> None:
     study = create(full_home, "1steps", gamma=None, limits=LIMITS)
     space = StrategySpace(study.vectors, study.subject.task(), {}, study.spec.recipe, 100)
-    assert space.in_time is None
+    assert space.enough == {}
 
-    def aims(time: float) -> tuple[float | None, float]:
+    def aims(time: float) -> tuple[float, float]:
         """With methods that all take so much of M's time with a fifth of its parameters."""
         curves = {name: [(1.0, 1.0), (0.2, time)] for name in space.space.methods}
-        found = paced(space, curves, LIMITS, {"latency_ms": 2.0}).in_time
-        return found, study.protocol.aim(0.85, found)
+        found = paced(space, "latency_ms", curves, LIMITS, {"latency_ms": 2.0}).enough
+        return found["latency_ms"], study.protocol.aim(0.85, found)
 
     assert aims(0.5)[0] == pytest.approx(0.8 * (1 - AIM * 0.8) / 0.5, abs=0.01)
     assert aims(0.79) == (pytest.approx(0.8, abs=0.01), pytest.approx(0.8, abs=0.01))
