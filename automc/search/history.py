@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from automc.search.base import FloatArray, Indices, Limits, Outcome, SchemeIndices, Space, grains, meets, these
-from automc.search.pace import NEAR
 from automc.search.pareto import non_dominated
 
 START: SchemeIndices = ()
@@ -263,7 +262,7 @@ class History:
             left = 1 - (now.pr or 0.0) - np.where(self.space.quantises[which], 0.0, gone)
             fastest = self.space.pace.fastest(left, 1 - self.limits.max_removed)
             times = np.where(self.space.closing[which], times, times * fastest)
-        return np.asarray(times <= NEAR * self.space.pace.limit)
+        return np.asarray(times <= self.space.pace.near * self.space.pace.limit)
 
 
 def is_measured(outcome: Outcome) -> bool:

@@ -1,4 +1,4 @@
-"""How long models are predicted to take, where a study limits that: what is missing, and what cannot get there."""
+"""How long models, or how many FLOPs they, are predicted to take, where a study limits that: what is missing to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AIM = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Pace:
-    """Predicted times as shares of M's, by method and by the parameters that are left.
+    """Predicted times, or FLOPs, as shares of M's, by method and by the parameters that are left.
 
     What a step makes of a model is predicted from the model's own time: as a first step of its method does with M, by
     the share of the input that it removes, or where the method had a part in the input by the ratio of two points of
@@ -31,6 +31,10 @@ class Pace:
     """Time of what a method makes of M when it leaves so much, as a share of M's, (methods, k)."""
     limit: float
     """The longest time asked for, as a share of M's."""
+    aim: float = AIM
+    """As AIM: share of the limit."""
+    near: float = NEAR
+    """As NEAR: multiple of the limit."""
 
     def at(self, method: int, left: FloatArray | float) -> FloatArray:
         """Return a method's curve where so many parameters are left."""
@@ -53,8 +57,8 @@ class Pace:
         for method in range(len(self.curves)):
             lefts, times = self._from(method, now, left, used)
             times = np.where(lefts < left, times, np.inf)
-            (enough,) = np.nonzero(times <= max(AIM * self.limit, float(times.min(initial=np.inf))))
-            if len(enough) and times[enough[-1]] <= NEAR * self.limit:
+            (enough,) = np.nonzero(times <= max(self.aim * self.limit, float(times.min(initial=np.inf))))
+            if len(enough) and times[enough[-1]] <= self.near * self.limit:
                 found[method] = left - lefts[enough[-1]]
         return found
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor, nn
 
-from automc.errors import ArtefactError, ModelError
+from automc.errors import ArtefactError, ModelError, StudyError
 from automc.execution.jobs import Dry
 from automc.execution.outcome import StepOutcome
 from automc.execution.setup import Bench
@@ -26,10 +26,12 @@ from automc.models import structure
 from automc.models.load import layout
 from automc.models.measure import one_image
 from automc.models.pace import Runtime
-from automc.search.base import Space
-from automc.search.pace import NEAR, Pace
+from automc.search.base import Limits, Space
+from automc.search.history import History
+from automc.search.pace import Pace
 from automc.study.latency import briefly, calibration_command, folder, place
 from automc.study.limits import KINDS, Limit
+from automc.study.protocol import Protocol
 from automc.study.space import Figure, StrategySpace
 from automc.study.spec import StudySpec
 from automc.study.trial import Trial
@@ -37,6 +39,8 @@ from kg.schema import Strategy
 
 LEVELS = (0.12, 0.25, 0.4, 0.55, 0.7, 0.84)
 """Shares of M's parameters that dry runs of each method remove, as far as the method gets."""
+COUNTED = {"aim": 0.98, "near": 1.05}
+"""Of a `Pace` of FLOPs: they are counted, so only what training chooses is not foreseen."""
 _POINTS = np.linspace(0.1, 1.0, 361)
 _TIMEOUT = 300.0
 Curves = Mapping[str, Sequence[Sequence[float]]]
@@ -137,7 +141,28 @@ def paced(
     (limit,) = (one for one in limits if one.figure == figure)
     most = limit.most(base[figure]) / base[figure]
     rows = [_curve(curves.get(name, ())) for name in space.space.methods]
-    return space.with_pace(Pace(_POINTS, np.array(rows), most), figure)
+    close = {} if figure == "latency_ms" else COUNTED
+    return space.with_pace(Pace(_POINTS, np.array(rows), most, **close), figure)
+
+
+def insist_near(space: StrategySpace, protocol: Protocol, spec: StudySpec) -> None:
+    """Refuse a limit of which it is predicted that no scheme comes near it.
+
+    Raises:
+        StudyError: it names how far one step of each method gets.
+    """
+    pace, figures, length = space.space.pace, space.enough, spec.max_length
+    limits = Limits(protocol.aim(space.reachable(length), figures), protocol.base["accuracy"], length)
+    if pace is None or History(space.space, limits).admissible(()).any():
+        return
+    (limit,) = (one for one in spec.limits if one.figure in figures)
+    least = sorted(zip(pace.curves.min(axis=1), space.space.methods, strict=True))
+    far = ", ".join(f"{name} {share:.1%}" for share, name in least if share < 1)
+    raise StudyError(
+        f"{limit.kind.option} {limit} is out of reach, as far as steps without training tell: one step leaves at least "
+        f"so much of the model's {limit.kind.noun}: {far}; and {length} steps do not come near. Ask for less"
+        f"{'' if length > 2 else ', or allow longer schemes'}."
+    )
 
 
 def _curve(points: Sequence[Sequence[float]]) -> np.ndarray:
@@ -162,6 +187,6 @@ def in_words(space: Space, figure: Figure) -> str:
     never = [name for name, share in zip(space.methods, need, strict=True) if not np.isfinite(share)]
     meets = f"Predicted to meet {option}: one step that removes of the parameters with"
     found = f"{meets} {', '.join(able)}" if able else f"No single step is predicted to meet {option}"
-    near_it = f"; to come within {NEAR - 1:.0%}: {', '.join(near)}" if near else ""
+    near_it = f"; to come within {pace.near - 1:.0%}: {', '.join(near)}" if near else ""
     rest = f"; none with {', '.join(never)}" if never and (able or near) else ""
     return f"{found}{near_it}{rest}."

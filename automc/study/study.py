@@ -24,7 +24,7 @@ from automc.study import pulse
 from automc.study.closing import SHARE, closes
 from automc.study.ending import Ending
 from automc.study.forecast import Forecast
-from automc.study.foresight import Foresight, in_words, open_foresight, paced, try_dry
+from automc.study.foresight import Foresight, in_words, insist_near, open_foresight, paced, try_dry
 from automc.study.gauge import gauge_with
 from automc.study.listening import Beating
 from automc.study.loop import Listener, Loop, Plan
@@ -273,6 +273,7 @@ class Study:
                 self.spec, space.admissible(), self.protocol.base, self.record["probe"].get("reach"),
                 model=counts(self.spec, self.subject, self.setup.keep),
             )  # fmt: skip
+            insist_near(space, self.protocol, self.spec)
 
         def keep_models(schemes: list[Scheme]) -> None:
             bench.cache.pin((bench.key(scheme) for scheme in schemes), owner=self.spec.id)

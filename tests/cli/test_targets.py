@@ -116,16 +116,15 @@ def test_the_smallest_within_a_drop_and_what_is_said_of_it(full_home, automc):
     assert said in done.stderr
 
     with in_process(), known(full_home):
-        done = automc(*words, "--max-flops", "1%", "--max-size", "10MB", "--max-drop", "99pp", "--format", "json")
+        done = automc(*words, "--max-latency", "1us", "--max-size", "10MB", "--max-drop", "99pp", "--format", "json")
     assert done.exit_code == 3, done.output
     assert json.loads(done.stdout) == []
     assert "--max-size 10000KB is looser than the model itself: " in done.stderr
-    base = load_record("digits-digits-2")["base_flops"]
-    missed = stored("digits-digits-2")
-    nearest = min(missed, key=lambda t: t.flops)
+    times = {t: t.latency_ms + t.latency_iqr_ms / 2 for t in stored("digits-digits-2")}
+    nearest = min(times, key=lambda t: times[t])
     assert f"Nearest: trial {nearest.ordinal} removed {nearest.pr:.2%}" in done.stderr
-    over = f"{nearest.flops / (0.01 * base) - 1:.1%} over the limit of"
-    assert re.search(rf"It misses: FLOPs [\d.,]+ MFLOPs, {re.escape(over)} [\d.,]+ MFLOPs\.", done.stderr)
+    over = f"{times[nearest] / 0.001 - 1:.1%} over the limit of"
+    assert re.search(rf"It misses: latency [\d.,]+ ms \(with .*\), {re.escape(over)} 0\.001 ms\.", done.stderr)
     shown = json.loads(automc("show", "digits-digits-2", "--format", "json").stdout)
     assert (shown["status"], shown["recommended"]) == ("unmet", None)
     assert over in shown["nearest"]

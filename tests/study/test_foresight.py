@@ -10,6 +10,7 @@ import pytest
 from study_tools import Interrupt, create, run, stored
 
 from automc.datasets import DataRef
+from automc.errors import StudyError
 from automc.execution.setup import Bench
 from automc.latency import calibration
 from automc.latency.calibration import Calibration
@@ -19,7 +20,7 @@ from automc.models.measure import one_image
 from automc.search.base import Space
 from automc.search.pace import AIM, Pace
 from automc.study import Listener, Study
-from automc.study.foresight import in_words, open_foresight, paced
+from automc.study.foresight import COUNTED, in_words, open_foresight, paced
 from automc.study.latency import Subject, calibration_command, folder, place
 from automc.study.limits import Limit
 from automc.study.space import StrategySpace
@@ -61,6 +62,30 @@ def test_a_study_with_a_calibration_aims_at_the_latency_and_records_predictions(
     straight = [t.pace for t in trials if len(t.scheme) == 1 and not t.grid]
     assert straight
     assert all(abs(pace - AIM * 0.8) < 0.1 for pace in straight if pace is not None)
+
+
+def test_a_study_with_a_limit_on_flops_goes_straight_to_it(full_home: Path) -> None:
+    study = create(full_home, "4steps", gamma=None, limits=(Limit("flops", 0.6, of_base=True),))
+    heard = Heard()
+    run(study, heard)
+    assert any("Predicted to meet --max-flops" in text for text in heard.said)
+    trials = [t for t in stored(study) if t.status == "ok"]
+    assert all(t.pace is None for t in trials), "of latency nothing is predicted"
+    straight = [1 - (t.fr or 0.0) for t in trials if len(t.scheme) == 1 and not t.grid]
+    assert len(straight) > 2
+    # As far as what is tried without training tells; that 40% of the parameters went with as many FLOPs is not said.
+    assert all(abs(share - COUNTED["aim"] * 0.6) < 0.05 for share in straight)
+    assert sum(study.protocol.feasible(t) for t in trials) >= len(trials) - 1
+
+
+def test_where_a_limit_on_flops_is_out_of_reach_nothing_is_executed_for_it(full_home: Path) -> None:
+    study = create(full_home, "4steps", gamma=None, limits=(Limit("flops", 0.001, of_base=True),))
+    heard = Heard()
+    with pytest.raises(StudyError, match=r"--max-flops 0.1% is out of reach, .* of the model's FLOPs: .*NS \d") as told:
+        run(study, heard)
+    assert "No single step is predicted to meet --max-flops." in heard.said
+    assert "%; and 5 steps do not come near. Ask for less." in str(told.value)
+    assert stored(study) == []
 
 
 def test_without_a_calibration_or_with_a_stale_one_it_says_so_and_predicts_nothing(full_home: Path) -> None:

@@ -116,7 +116,7 @@ def test_what_no_method_can_work_on_is_told_by_a_study_that_was_begun(full_home)
 
 
 def test_unmet_target_keeps_its_trials(full_home):
-    study = create(full_home, "1step", limits=(Limit("flops", 0.01, True),))
+    study = create(full_home, "1step", limits=(Limit("latency_ms", 1e-6),))
     result = run(study)
     assert (result.recommendation, result.final, result.front) == (None, None, ())
     assert studies.load_record(study.spec.id)["status"] == "unmet"
