@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from automc.search.base import Limits, Space
 from automc.search.history import History
 from automc.search.pace import Pace
 from automc.study.latency import briefly, calibration_command, folder, place
-from automc.study.limits import KINDS, Limit
+from automc.study.limits import KINDS
 from automc.study.protocol import Protocol
 from automc.study.space import Figure, StrategySpace
 from automc.study.spec import StudySpec
@@ -41,6 +42,8 @@ LEVELS = (0.12, 0.25, 0.4, 0.55, 0.7, 0.84)
 """Shares of M's parameters that dry runs of each method remove, as far as the method gets."""
 COUNTED = {"aim": 0.98, "near": 1.05}
 """Of a `Pace` of FLOPs: they are counted, so only what training chooses is not foreseen."""
+_REFINED = 2
+"""Times that dry runs are made where the limit is, by what is known by then."""
 _POINTS = np.linspace(0.1, 1.0, 361)
 _TIMEOUT = 300.0
 Curves = Mapping[str, Sequence[Sequence[float]]]
@@ -106,43 +109,49 @@ def open_foresight(spec: StudySpec, model: nn.Module, example: Tensor, say: Call
 
 
 def try_dry(
-    workers: Workers, strategies: Iterable[Strategy], reach: Mapping[str, float], params: int,
-    share: Callable[[StepOutcome], float], runtime: Runtime | None = None,
-) -> Curves:  # fmt: skip
-    """Try steps of each method dry, one strategy a method, and tell what they make of M, of `params`.
+    workers: Workers, strategies: Iterable[Strategy], reach: Mapping[str, float], protocol: Protocol,
+    foresight: Foresight | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Try steps of each method dry, one strategy a method; return `pace`, Curves, and what figure they are `pace_of`.
 
-    No other job may be under way.
-
-    Args:
-        share: the time or the FLOPs of a dry run's result, as a share of M's.
-        runtime: whose kernels `share` asks for.
+    Latency where there is foresight, else FLOPs; without a limit on these no curves. Dry runs are made at LEVELS, and
+    then where by these a step would meet the limit: between them nothing is straight. No other job may be under way.
     """
-    sized = [one for one in strategies if one.get("HP2") is not None]
-    jobs = [step for one in sized for step in _levels(one, reach.get(one.method, 1.0))]
-    tickets = {workers.submit(Dry(step, runtime), _TIMEOUT): step for step in jobs}
-    found: dict[str, list[list[float]]] = {step.method: [[1.0, 1.0]] for step in jobs}
-    outcomes: list[tuple[Strategy, StepOutcome]] = []
-    while len(outcomes) < len(tickets):
-        outcomes += [(tickets[ticket], outcome) for ticket, outcome in workers.collect()]
-    for step, outcome in outcomes:
-        if outcome.status == "ok" and outcome.params:
-            found[step.method].append([outcome.params / params, share(outcome)])
-    return found
+    if foresight is None and not protocol.limited("flops"):
+        return {"pace": {}}
+    figure: Figure = "latency_ms" if foresight else "flops"
+    runtime, base = foresight.runtime if foresight else None, protocol.base
+    sized = {one.method: one for one in strategies if one.get("HP2") is not None}
+    found: dict[str, list[list[float]]] = {name: [[1.0, 1.0]] for name in sized}
+
+    def run(jobs: Sequence[Strategy]) -> None:
+        tickets = {workers.submit(Dry(step, runtime), _TIMEOUT): step for step in jobs}
+        outcomes: dict[int, StepOutcome] = {}
+        while len(outcomes) < len(tickets):
+            outcomes.update(workers.collect())
+        for ticket, outcome in sorted(outcomes.items()):
+            if outcome.status == "ok" and outcome.params and outcome.flops:
+                share = foresight.of(outcome) if foresight else outcome.flops / base["flops"]
+                found[tickets[ticket].method].append([outcome.params / base["params"], share])
+
+    run([step for name, one in sized.items() for step in _levels(one, reach.get(name, 1.0))])
+    for _ in range(_REFINED):
+        need = _pace(figure, found.values(), protocol).missing(1.0, 1.0)
+        close = {name: float(n) for name, n in zip(found, need, strict=True) if 0 < n <= reach.get(name, 1.0)}
+        run([briefly(sized[name], round(removed, 4)) for name, removed in close.items()])
+    return {"pace": found, "pace_of": figure}
 
 
-def paced(
-    space: StrategySpace, figure: Figure, curves: Curves, limits: Sequence[Limit], base: Mapping[str, float]
-) -> StrategySpace:
-    """Return a space that knows how much of a limited figure models are predicted to take.
+def paced(space: StrategySpace, figure: Figure, curves: Curves, protocol: Protocol) -> StrategySpace:
+    """Return a space that knows how much of a limited figure models are predicted to take."""
+    return space.with_pace(_pace(figure, [curves.get(name, ()) for name in space.space.methods], protocol), figure)
 
-    Args:
-        base: figures of M, `figure` among them.
-    """
-    (limit,) = (one for one in limits if one.figure == figure)
-    most = limit.most(base[figure]) / base[figure]
-    rows = [_curve(curves.get(name, ())) for name in space.space.methods]
-    close = {} if figure == "latency_ms" else COUNTED
-    return space.with_pace(Pace(_POINTS, np.array(rows), most, **close), figure)
+
+def _pace(figure: Figure, curves: Iterable[Sequence[Sequence[float]]], protocol: Protocol) -> Pace:
+    """What methods' dry runs say of the limit on a figure."""
+    (limit,) = (one for one in protocol.limits if one.figure == figure)
+    most, close = limit.most(protocol.base[figure]) / protocol.base[figure], {} if figure == "latency_ms" else COUNTED
+    return Pace(_POINTS, np.array([_curve(points) for points in curves]), most, **close)
 
 
 def insist_near(space: StrategySpace, protocol: Protocol, spec: StudySpec) -> None:

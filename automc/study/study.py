@@ -222,22 +222,6 @@ class Study:
             else:
                 loop.note(status=status, elapsed_seconds=loop.seconds, updated=now())
 
-    def _curves(
-        self, workers: Workers, strategies: list[Strategy], reach: dict[str, float], listener: Listener
-    ) -> dict[str, Any]:
-        """Return what is predicted of each method on this model, and of what, for the study to keep.
-
-        Of latency where that is limited and calibrated, else of FLOPs where these are.
-        """
-        params, each = self.subject.params, widest(strategies).values()
-        if foresight := self._open_foresight(listener):
-            curves = try_dry(workers, each, reach, params, foresight.of, foresight.runtime)
-            return {"pace": curves, "pace_of": "latency_ms"}
-        if self.protocol.limited("flops"):
-            curves = try_dry(workers, each, reach, params, lambda o: (o.flops or 0) / self.subject.flops)
-            return {"pace": curves, "pace_of": "flops"}
-        return {"pace": {}}
-
     def _open_foresight(self, listener: Listener) -> Foresight | None:
         """Return what predicts latencies here, if anything does; it takes seconds to learn, so it is learned once."""
         if self._foresight is None:
@@ -256,7 +240,7 @@ class Study:
         if curves := self.record.get("pace"):
             figure: Figure = self.record.get("pace_of", "latency_ms")  # of studies before there were others
             foresight = self._open_foresight(listener) if figure == "latency_ms" else None
-            space = paced(space, figure, curves, self.spec.limits, self.protocol.base)
+            space = paced(space, figure, curves, self.protocol)
             listener.say(in_words(space.space, figure))
         opening = time.monotonic() - self._began
         self._save_at_last(listener, opening_seconds=opening + float(self.record.get("opening_seconds") or 0.0))
@@ -324,7 +308,9 @@ class Study:
                 "reach": found.reach,
             }
             able = [s for s in strategies if s.method not in found.infeasible]
-            self._save_at_last(listener, probe=probe, **self._curves(workers, able, found.reach, listener))
+            foresight = self._open_foresight(listener)
+            dry = try_dry(workers, widest(able).values(), found.reach, self.protocol, foresight)
+            self._save_at_last(listener, probe=probe, **dry)
         known = self.record["probe"]
         infeasible = known["infeasible"] | unasked(self.spec, known["per_iteration"])
         if not set(known["per_iteration"]) - set(infeasible):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,10 @@ def test_a_study_with_a_limit_on_flops_goes_straight_to_it(full_home: Path) -> N
     assert any("Predicted to meet --max-flops" in text for text in heard.said)
     trials = [t for t in stored(study) if t.status == "ok"]
     assert all(t.pace is None for t in trials), "of latency nothing is predicted"
-    straight = [1 - (t.fr or 0.0) for t in trials if len(t.scheme) == 1 and not t.grid]
-    assert len(straight) > 2
-    # As far as what is tried without training tells; that 40% of the parameters went with as many FLOPs is not said.
-    assert all(abs(share - COUNTED["aim"] * 0.6) < 0.05 for share in straight)
-    assert sum(study.protocol.feasible(t) for t in trials) >= len(trials) - 1
+    # Each method once, first: as near as steps without training tell.
+    straight = {t.scheme.steps[0].method: 1 - (t.fr or 0.0) for t in sorted(trials, key=lambda t: t.ordinal)[:2]}
+    assert straight.keys() == {"NS", "LeGR"}
+    assert all(abs(share - COUNTED["aim"] * 0.6) < 0.03 for share in straight.values()), straight
 
 
 def test_where_a_limit_on_flops_is_out_of_reach_nothing_is_executed_for_it(full_home: Path) -> None:
@@ -127,7 +127,7 @@ def test_where_no_single_step_comes_near_a_search_aims_at_the_smallest(full_home
     def aims(time: float) -> tuple[float, float]:
         """With methods that all take so much of M's time with a fifth of its parameters."""
         curves = {name: [(1.0, 1.0), (0.2, time)] for name in space.space.methods}
-        found = paced(space, "latency_ms", curves, LIMITS, {"latency_ms": 2.0}).enough
+        found = paced(space, "latency_ms", curves, replace(study.protocol, base={"latency_ms": 2.0})).enough
         return found["latency_ms"], study.protocol.aim(0.85, found)
 
     assert aims(0.5)[0] == pytest.approx(0.8 * (1 - AIM * 0.8) / 0.5, abs=0.01)
