@@ -1,4 +1,4 @@
-"""How long models, or how many FLOPs they, are predicted to take, where a study limits that: what is missing to it."""
+"""What time models are predicted to take, or how many FLOPs, where a study limits that: what is missing to the limit."""
 
 from __future__ import annotations
 
