@@ -1,4 +1,4 @@
-"""What time models are predicted to take, or how many FLOPs, where a study limits that: what is missing to the limit."""
+"""What time models are predicted to take, or how many FLOPs, where a study limits that: what is missing to it."""
 
 from __future__ import annotations
 
