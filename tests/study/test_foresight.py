@@ -136,9 +136,10 @@ def test_where_no_single_step_comes_near_a_search_aims_at_the_smallest(full_home
 
 
 @pytest.mark.slow
-def test_stopped_and_resumed_with_a_calibration_it_predicts_the_same(full_home: Path) -> None:
+@pytest.mark.parametrize("figure", ["latency_ms", "flops"])
+def test_stopped_and_resumed_it_predicts_and_asks_the_same(full_home: Path, figure: str) -> None:
     def created(budget: str) -> Study:
-        study = create(full_home, budget, gamma=None, limits=LIMITS)
+        study = create(full_home, budget, gamma=None, limits=(Limit(figure, 0.8, of_base=True),))
         calibrate(study.setup.open())
         return study
 
@@ -148,7 +149,8 @@ def test_stopped_and_resumed_with_a_calibration_it_predicts_the_same(full_home: 
     resumed = run(Study.open(study.spec.id)).trials
     assert [t.scheme for t in resumed] == [t.scheme for t in run(created("4steps")).trials]
     assert len(resumed) == 4
-    assert all((t.pace is not None) == (t.status == "ok") for t in resumed)
+    predicted = figure == "latency_ms"
+    assert all((t.pace is not None) == (predicted and t.status == "ok") for t in resumed)
     whole = {t.scheme: t.pace for t in stored(study)}
     assert {t.scheme: t.pace for t in resumed} == whole
 
