@@ -50,7 +50,7 @@ RECIPE = Recipe(unit_epochs=4.0)
 LR = 0.03
 HORIZON = 150
 LOOKS = (100, 200, 400, 800, 1600)
-ENDS = {"SFP": 5000, "LFB, k×k": 5000, "HOS": 5000, "LMA": 5000, "k×1 and 1×k, in proportion": 5000,
+ENDS = {"SFP": 5000, "TRP": 5000, "LFB": 5000, "LFB, k×k": 5000, "HOS": 5000, "LMA": 5000, "k×1 and 1×k, in proportion": 5000,
         "k×1 and 1×k, by energy": 5000, "LFB 40%, LMA 30%": 2500}  # fmt: skip
 """Ways to cut, and iterations in all. Those of low rank in one form are factored and not trained before."""
 STUDENT = "k×1 and 1×k, in proportion"
