@@ -251,8 +251,8 @@ PARTS = (
         "latency predictor", tuple(f"automc/latency/{name}.py" for name in ("calibration", "kernels", "networks", "nodes", "predictor", "sampling", "timing")),
         lambda: "minutes of a quiet machine for a calibration; samples as JSON",
         lambda: (
-            f"within 10% of what is measured: {cell('latency/README.md', 'PyTorch', 'within 10%')} of networks in PyTorch, {cell('latency/README.md', 'onnxruntime', 'within 10%')} in onnxruntime; a study of 20 steps under a limit "
-            f"finds {cell('latency/README.md', 'with', 'meet the limit')} that meet it with predictions, {cell('latency/README.md', 'without', 'meet the limit')} without; run again elsewhere, none with either"
+            f"within 10% of what is measured: {cell('latency/README.md', 'PyTorch', 'within 10%')} of networks in PyTorch, {cell('latency/README.md', 'onnxruntime', 'within 10%')} in onnxruntime; studies of 20 steps under a limit "
+            f"find {cell('latency/README.md', 'with', 'meet the limit')} that meet it with predictions, {cell('latency/README.md', 'without', 'meet the limit')} without (three seeds)"
         ),
         "latency/README.md", "where latency is limited and calibrated",
     ),
