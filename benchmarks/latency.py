@@ -210,7 +210,7 @@ def _of_study(out: Path, limit: str) -> list[str]:
             steps,
             [len(trials) for trials in mine],
             first,
-            [f"{100 * best[flag, seed]:.1f}" if met.get(flag, seed) else "none" for seed in seeds],
+            [f"{100 * best[flag, seed]:.1f}" if met.get((flag, seed)) else "none" for seed in seeds],
             reached,
         )
         lines.append(f"| {name} | {' | '.join(', '.join(map(str, cell)) for cell in cells)} |")
