@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.resumable import append, claim, grouped, made_with, rows
+from benchmarks.resumable import append, claim, grouped, made_with, revision, rows
 
 COLUMNS = ("build", "turn", "processor", "seconds")
 CALL = "import sys; sys.argv[0] = 'automc'; from automc.cli.main import main; main()"
@@ -104,8 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
-    revision = subprocess.check_output(("git", "-C", options.old, "rev-parse", "--short", "HEAD"), text=True).strip()
-    builds = {f"{revision}, before": options.old.resolve(), "now": Path(__file__).resolve().parents[1]}
+    builds = {f"{revision(options.old)}, before": options.old.resolve(), "now": Path(__file__).resolve().parents[1]}
     for turn in range(options.turns):
         for build, place in builds.items():
             key = {"build": build, "turn": str(turn)}

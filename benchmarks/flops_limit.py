@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.resumable import append, claim, made_with, rows
+from benchmarks.resumable import append, claim, made_with, revision, rows
 
 HERE = Path(__file__).resolve().parent.parent
 LIMIT = "50%"
@@ -100,9 +100,7 @@ def main() -> None:
     out: Path = options.out
     builds = {"now": HERE}
     if options.old:
-        said = ["git", "-C", str(options.old), "rev-parse", "--short=7", "HEAD"]
-        commit = subprocess.run(said, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-        builds = {commit: options.old.resolve(), **builds}
+        builds = {revision(options.old): options.old.resolve(), **builds}
     for seed in range(0 if options.table else options.seeds):
         for build, place in builds.items():
             with claim(out, {"build": build, "seed": str(seed)}) as free:

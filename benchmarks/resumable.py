@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import platform
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,11 @@ from automc.study.study import versions
 def made_with() -> str:
     """What a page says its rows were made with."""
     return f"{', '.join(f'{k} {v}' for k, v in versions().items())}, one thread, {platform.machine()}."
+
+
+def revision(place: Path) -> str:
+    """The commit of a checkout, as rows name it."""
+    return subprocess.check_output(("git", "-C", place, "rev-parse", "--short=7", "HEAD"), text=True).strip()
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.floating]
+Figure = Literal["latency_ms", "flops"]
+"""What may be predicted of models where it is limited, besides their size."""
 
 NEAR = 1.1
 """What is predicted to take this many times the limit at most may come near: a prediction is no verdict."""
@@ -31,6 +34,7 @@ class Pace:
     """Time of what a method makes of M when it leaves so much, as a share of M's, (methods, k)."""
     limit: float
     """The longest time asked for, as a share of M's."""
+    figure: Figure = "latency_ms"
     aim: float = AIM
     """As AIM: share of the limit."""
     near: float = NEAR

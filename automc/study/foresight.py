@@ -29,11 +29,11 @@ from automc.models.measure import one_image
 from automc.models.pace import Runtime
 from automc.search.base import Limits, Space
 from automc.search.history import History
-from automc.search.pace import Pace
+from automc.search.pace import Figure, Pace
 from automc.study.latency import briefly, calibration_command, folder, place
 from automc.study.limits import KINDS
 from automc.study.protocol import Protocol
-from automc.study.space import Figure, StrategySpace
+from automc.study.space import StrategySpace
 from automc.study.spec import StudySpec
 from automc.study.trial import Trial
 from kg.schema import Strategy
@@ -144,14 +144,14 @@ def try_dry(
 
 def paced(space: StrategySpace, figure: Figure, curves: Curves, protocol: Protocol) -> StrategySpace:
     """Return a space that knows how much of a limited figure models are predicted to take."""
-    return space.with_pace(_pace(figure, [curves.get(name, ()) for name in space.space.methods], protocol), figure)
+    return space.with_pace(_pace(figure, [curves.get(name, ()) for name in space.space.methods], protocol))
 
 
 def _pace(figure: Figure, curves: Iterable[Sequence[Sequence[float]]], protocol: Protocol) -> Pace:
     """What methods' dry runs say of the limit on a figure."""
     (limit,) = (one for one in protocol.limits if one.figure == figure)
     most, close = limit.most(protocol.base[figure]) / protocol.base[figure], {} if figure == "latency_ms" else COUNTED
-    return Pace(_POINTS, np.array([_curve(points) for points in curves]), most, **close)
+    return Pace(_POINTS, np.array([_curve(points) for points in curves]), most, figure, **close)
 
 
 def insist_near(space: StrategySpace, protocol: Protocol, spec: StudySpec) -> None:
@@ -160,11 +160,11 @@ def insist_near(space: StrategySpace, protocol: Protocol, spec: StudySpec) -> No
     Raises:
         StudyError: it names how far one step of each method gets.
     """
-    pace, figures, length = space.space.pace, space.enough, spec.max_length
-    limits = Limits(protocol.aim(space.reachable(length), figures), protocol.base["accuracy"], length)
+    pace, length = space.space.pace, spec.max_length
+    limits = Limits(protocol.aim(space.reachable(length), space.enough), protocol.base["accuracy"], length)
     if pace is None or History(space.space, limits).admissible(()).any():
         return
-    (limit,) = (one for one in spec.limits if one.figure in figures)
+    (limit,) = (one for one in spec.limits if one.figure == pace.figure)
     least = sorted(zip(pace.curves.min(axis=1), space.space.methods, strict=True))
     far = ", ".join(f"{name} {share:.1%}" for share, name in least if share < 1)
     raise StudyError(
@@ -184,11 +184,11 @@ def _levels(strategy: Strategy, reach: float) -> list[Strategy]:
     return [briefly(strategy, level) for level in levels]
 
 
-def in_words(space: Space, figure: Figure) -> str:
-    """Say at what sizes one step of each method is predicted to meet the limit on a figure, or to come near it."""
-    pace, option = space.pace, KINDS[figure].option
+def in_words(space: Space) -> str:
+    """Say at what sizes one step of each method is predicted to meet the limit of its pace, or to come near it."""
+    pace = space.pace
     assert pace is not None
-    need = pace.missing(1.0, 1.0)
+    need, option = pace.missing(1.0, 1.0), KINDS[pace.figure].option
     times = np.array([float(pace.at(m, 1 - need[m])) if np.isfinite(need[m]) else np.inf for m in range(len(need))])
     order = [int(m) for m in np.argsort(need, kind="stable") if np.isfinite(need[m])]
     able = [f"{space.methods[m]} {need[m]:.0%}" for m in order if times[m] <= pace.limit]

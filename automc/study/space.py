@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,6 @@ from automc.study.trial import Trial
 from automc.training.recipe import Recipe
 from kg.embedding.vectors import Vectors
 from kg.schema import Scheme, Strategy, Task
-
-Figure = Literal["latency_ms", "flops"]
-"""What a study may predict of models where it is limited, besides their size."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,6 @@ class StrategySpace:
             levels: whether schemes are executed at levels.
         """
         self._levels = levels
-        self._paced: Figure = "latency_ms"
         self.strategies = tuple(Strategy.parse(identifier) for identifier in vectors.strategies)
         self._index = {strategy: i for i, strategy in enumerate(self.strategies)}
         names = tuple(dict.fromkeys(strategy.method for strategy in self.strategies))
@@ -145,7 +141,8 @@ class StrategySpace:
     def outcome(self, trial: Trial) -> Outcome:
         """Return what a searcher is told of a trial."""
         told = trial.outcome(self.indices(trial.scheme), self.kept(trial))
-        return replace(told, pace=1 - trial.fr) if self._paced == "flops" and trial.fr is not None else told
+        counted = self.space.pace is not None and self.space.pace.figure == "flops"
+        return replace(told, pace=1 - trial.fr) if counted and trial.fr is not None else told
 
     def allowed(self) -> list[Strategy]:
         """Return the strategies on the grid that may be asked for."""
@@ -283,10 +280,10 @@ class StrategySpace:
         """The most that a step of a strategy's method can remove."""
         return 1.0 if self.space.reach is None else float(self.space.reach[self.space.method[place]])
 
-    def with_pace(self, pace: Pace, figure: Figure) -> StrategySpace:
+    def with_pace(self, pace: Pace) -> StrategySpace:
         """Return this space, whose closing steps meet a limit on time, or on FLOPs, too, where it is predicted."""
         more = copy.copy(self)
-        more.space, more._paced = replace(self.space, pace=pace), figure
+        more.space = replace(self.space, pace=pace)
         return more
 
     @property
@@ -300,7 +297,7 @@ class StrategySpace:
         need = self._needed()
         able = np.zeros(len(need), dtype=bool)
         able[self.space.method[: len(self.strategies)][self._runs]] = True
-        return {self._paced: float(need[able & (need <= MAX_GAMMA)].min(initial=1.0))}
+        return {self.space.pace.figure: float(need[able & (need <= MAX_GAMMA)].min(initial=1.0))}
 
     def _needed(self) -> FloatArray:
         """What one step of each method must remove of M to meet the limit on time, 0 without one; (methods,)."""

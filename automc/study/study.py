@@ -20,6 +20,7 @@ from automc.home import home
 from automc.models import structure
 from automc.models.runtimes import runner
 from automc.search import get as searcher_named
+from automc.search.pace import Figure
 from automc.study import pulse
 from automc.study.closing import SHARE, closes
 from automc.study.ending import Ending
@@ -38,7 +39,7 @@ from automc.study.place import claimed, folder, held
 from automc.study.protocol import Protocol, settled
 from automc.study.reach import grid_levels, insist_possible, insist_reachable, unasked
 from automc.study.result import Result
-from automc.study.space import Figure, StrategySpace, lightest, widest
+from automc.study.space import StrategySpace, lightest, widest
 from automc.study.spec import Budget, StudySpec
 from automc.study.spending import Spending
 from automc.study.stored import load_record, load_trials
@@ -241,7 +242,7 @@ class Study:
             figure: Figure = self.record.get("pace_of", "latency_ms")  # of studies before there were others
             foresight = self._open_foresight(listener) if figure == "latency_ms" else None
             space = paced(space, figure, curves, self.protocol)
-            listener.say(in_words(space.space, figure))
+            listener.say(in_words(space.space))
         opening = time.monotonic() - self._began
         self._save_at_last(listener, opening_seconds=opening + float(self.record.get("opening_seconds") or 0.0))
         space, first = self._beyond_the_grid(space, forecast, listener)

@@ -109,7 +109,7 @@ def test_a_study_says_which_methods_meet_a_limit_and_which_come_near() -> None:
         return in_words(Space(
             ("A[HP2=0.1]", "B[HP2=0.1]", "C[HP2=0.1]"), ("A", "B", "C"), three, np.zeros((3, 32)), np.full(3, 0.1),
             np.ones(3), np.ones(3, dtype=bool), np.zeros(7), pace=Pace(left, curves, limit),
-        ), "latency_ms")  # fmt: skip
+        ))  # fmt: skip
 
     meets = "Predicted to meet --max-latency: one step that removes of the parameters with"
     assert said(0.8) == f"{meets} A 24%, B 48%; none with C."
