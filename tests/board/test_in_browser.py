@@ -107,6 +107,8 @@ def test_a_card_is_filled_in_by_keyboard_on_a_phone(page: Page) -> None:
     page.keyboard.type("Typed")
     page.keyboard.press("Enter")
     page.wait_for_selector("[aria-invalid]")
+    page.wait_for_load_state()  # the browser moves the focus once it has read the page
+    page.wait_for_selector("#title:focus", timeout=5000)
     assert page.evaluate("document.activeElement.id") == "title", "the first field that is wrong"
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.keyboard.type("What it does")
